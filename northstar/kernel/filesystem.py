@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""File systems: type of a mounted one (statfs(2)), types the kernel knows, device nodes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+
+from northstar.kernel.libc import check, encode, function
+
+TMPFS_MAGIC = 0x01021994
+PROC_SUPER_MAGIC = 0x9FA0
+SYSFS_MAGIC = 0x62656572
+NSFS_MAGIC = 0x6E736673
+CGROUP_SUPER_MAGIC = 0x27E0EB
+CGROUP2_SUPER_MAGIC = 0x63677270
+SQUASHFS_MAGIC = 0x73717368
+OVERLAYFS_SUPER_MAGIC = 0x794C7630
+EXT4_SUPER_MAGIC = 0xEF53
+SELINUX_MAGIC = 0xF97CFF8C
+
+
+class statfs_buf(ctypes.Structure):
+    """struct statfs of 64-bit architectures, 120 bytes; only the type is used."""
+
+    _fields_ = (
+        ("f_type", ctypes.c_long),
+        ("f_bsize", ctypes.c_long),
+        ("f_blocks", ctypes.c_ulong),
+        ("f_bfree", ctypes.c_ulong),
+        ("f_bavail", ctypes.c_ulong),
+        ("f_files", ctypes.c_ulong),
+        ("f_ffree", ctypes.c_ulong),
+        ("f_fsid", ctypes.c_int * 2),
+        ("f_namelen", ctypes.c_long),
+        ("f_frsize", ctypes.c_long),
+        ("f_flags", ctypes.c_long),
+        ("f_spare", ctypes.c_long * 4),
+    )
+
+
+_statfs = function("statfs", ctypes.c_char_p, ctypes.POINTER(statfs_buf))
+_fstatfs = function("fstatfs", ctypes.c_int, ctypes.POINTER(statfs_buf))
+
+
+def filesystem_type(path: str | bytes | int) -> int:
+    """Magic number (`*_MAGIC`) of the file system that holds `path`, or an open descriptor."""
+    buffer = statfs_buf()
+    if isinstance(path, int):
+        check(_fstatfs(path, buffer), "fstatfs", f"descriptor {path}")
+    else:
+        check(_statfs(encode(path, "statfs"), buffer), "statfs", path)
+    return int(buffer.f_type) & 0xFFFFFFFF
+
+
+def known_filesystems(path: str = "/proc/filesystems") -> frozenset[str]:
+    """Types registered in the kernel now; one built as a module appears only once it is loaded."""
+    with open(path, encoding="ascii") as file:
+        return frozenset(line.split("\t")[-1].strip() for line in file)
+
+
+def make_block_node(path: str | bytes, device: tuple[int, int], mode: int = 0o600) -> None:
+    """mknod(2) of a block device node for (major, minor); an equal node that exists is fine.
+
+    EEXIST: something else is there; EPERM: no CAP_MKNOD. On a nodev mount the node cannot be opened.
+    """
+    _make_node(path, stat.S_IFBLK | mode, os.makedev(*device))
+
+
+def make_character_node(path: str | bytes, device: tuple[int, int], mode: int = 0o600) -> None:
+    """As `make_block_node` for a character device."""
+    _make_node(path, stat.S_IFCHR | mode, os.makedev(*device))
+
+
+def _make_node(path: str | bytes, mode: int, device: int) -> None:
+    try:
+        os.mknod(path, mode, device)
+    except FileExistsError:
+        found = os.lstat(path)
+        if stat.S_IFMT(found.st_mode) != stat.S_IFMT(mode) or found.st_rdev != device:
+            raise

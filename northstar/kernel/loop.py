@@ -149,6 +149,11 @@ def _attach_once(control: int, fd: int, offset: int, size: int, tag: str, node_d
         raise
 
 
+def probe(node_dir: str | None = None) -> None:
+    """Raise the OSError that `attach` would meet first: no loop devices (ENODEV), not root (EACCES)."""
+    os.close(_open_control(node_dir))
+
+
 def _get_free(control: int) -> int:
     try:
         return fcntl.ioctl(control, LOOP_CTL_GET_FREE)

@@ -127,7 +127,9 @@ class StartContainerMissingResource(ApiError):
     variant = "start_container_missing_resource"
 
     def __init__(self, container: object, resource: str, version: object) -> None:
-        super().__init__(f"container {container} failed to start: resource {resource} version {version} is missing")
+        super().__init__(
+            f"container {container} failed to start: resource {resource} version {version} is missing"
+        )
         self.container = container
         self.resource = resource
         self.version = version

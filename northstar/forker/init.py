@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container's init: pid 1 of its namespace.
+
+It sets up the namespaces and mounts, drops privileges, forks the application, and then waits: for the
+application's status, which it reports, and for whatever is re-parented to it. When it exits the kernel
+ends everything else in the namespace.
+
+The order is: what needs the host's file system, unshare, mounts, pivot_root, credentials, fork. After
+pivot_root nothing may be imported or opened, the image is not trusted.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+
+from northstar.forker import application, messages, mounts
+from northstar.kernel import capabilities, namespaces, prctl, process, seccomp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from northstar.forker.messages import Plan
+
+
+class Job:
+    """A plan with the descriptors and filters that came with it."""
+
+    __slots__ = ("application_filter", "cgroups", "init_filter", "kept", "plan", "roles", "step")
+
+    def __init__(self, plan: Plan, descriptors: list[int], filters: tuple[bytes, bytes]) -> None:
+        self.plan = plan
+        self.application_filter, self.init_filter = filters
+        self.roles: dict[str, int] = {}
+        self.cgroups: list[int] = []
+        self.kept: dict[int, int] = {}
+        self.step = "fork"
+        for role, descriptor in zip(plan["descriptors"], descriptors, strict=True):
+            if isinstance(role, int):
+                self.kept[role] = descriptor
+            elif role == "cgroup":
+                self.cgroups.append(descriptor)
+            else:
+                self.roles[role] = descriptor
+
+    @property
+    def status(self) -> int:
+        """Descriptor of the status channel to the daemon."""
+        return self.roles["status"]
+
+
+def run(job: Job) -> NoReturn:
+    """Be the init of a container; does not return."""
+    status = socket.socket(fileno=job.status)
+    try:
+        pid, failures = _set_up(job, status)
+        _retire(job, failures)
+        failure = _await_execution(failures)
+        if failure is not None:
+            status.send(messages.encode_report(messages.FAILED, *failure))
+            os._exit(1)
+        status.send(messages.encode_report(messages.RUNNING))
+        status.send(messages.encode_report(messages.EXITED, _supervise(pid)))
+    except OSError as error:
+        _report_failure(status, job.step, error)
+    except Exception as error:
+        _report_failure(status, f"{job.step}: {type(error).__name__}", OSError(0, str(error)))
+    os._exit(0)
+
+
+def _report_failure(status: socket.socket, step: str, error: OSError) -> None:
+    named = f"{step} ({error.filename})" if error.filename and str(error.filename) not in step else step
+    text = named if error.errno else f"{named}: {error.strerror}"
+    try:
+        status.send(messages.encode_report(messages.FAILED, error.errno or 0, text))
+    finally:
+        os._exit(1)
+
+
+def _set_up(job: Job, status: socket.socket) -> tuple[int, int]:
+    plan = job.plan
+    if plan["hold"] and not status.recv(1):
+        os._exit(1)
+    _use_host(job)
+    job.step = "unshare namespaces"
+    if "network" in job.roles:
+        namespaces.setns(job.roles["network"], namespaces.CLONE_NEWNET)
+    trees = mounts.clone_sources(job)
+    job.step = "unshare namespaces"
+    namespaces.unshare(plan["namespaces"])
+    mounts.enter_root(job, trees)
+    _become_user(job)
+    job.step = "fork application"
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        application.run(job, writer)
+    os.close(writer)
+    return pid, reader
+
+
+def _use_host(job: Job) -> None:
+    """Everything that needs the host's /proc and cgroup file systems."""
+    plan = job.plan
+    prctl.set_name(plan["name"])
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    job.step = "join cgroup"
+    for descriptor in job.cgroups:
+        os.write(descriptor, b"0")
+        os.close(descriptor)
+    if plan["oom_score_adj"] is not None:
+        job.step = "set oom_score_adj"
+        _write_file("/proc/self/oom_score_adj", str(plan["oom_score_adj"]))
+    if plan["selinux_exec"] is not None:
+        job.step = f"set SELinux exec context {plan['selinux_exec']}"
+        _write_file("/proc/thread-self/attr/exec", plan["selinux_exec"])
+    job.step = "redirect standard streams"
+    os.dup2(job.roles.get("stdout", 0), 1)
+    os.dup2(job.roles.get("stderr", 0), 2)
+
+
+def _write_file(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _become_user(job: Job) -> None:
+    plan = job.plan
+    os.umask(0o022)
+    job.step = "create session keyring"
+    process.join_session_keyring()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    job.step = "drop capability bounding set"
+    for capability in range(capabilities.last_cap() + 1):
+        if not plan["capabilities"] >> capability & 1:
+            capabilities.drop_bounding(capability)
+    job.step = f"change to user {plan['uid']} and group {plan['gid']}"
+    _, permitted, _ = capabilities.get()
+    prctl.set_keep_caps(True)
+    os.setgroups(plan["groups"])
+    os.setresgid(plan["gid"], plan["gid"], plan["gid"])
+    os.setresuid(plan["uid"], plan["uid"], plan["uid"])
+    prctl.set_keep_caps(False)
+    if os.getresuid() != (plan["uid"],) * 3 or os.getresgid() != (plan["gid"],) * 3:
+        raise OSError(0, "the kernel did not change the credentials")
+    capabilities.set(permitted, permitted, plan["capabilities"])
+    prctl.set_dumpable(False)
+    prctl.set_parent_death_signal(signal.SIGKILL)
+
+
+def _retire(job: Job, failures: int) -> None:
+    """Keep nothing that is worth taking over: no capability, no descriptor, hardly a system call."""
+    job.step = "retire init"
+    _close_all_but(job.status, failures)
+    capabilities.ambient_clear()
+    capabilities.set(0, 0, 0)
+    prctl.set_no_new_privs()
+    if job.init_filter:
+        seccomp.install_filter(job.init_filter)
+
+
+def _close_all_but(*kept: int) -> None:
+    first = 3
+    for descriptor in sorted(kept):
+        if first < descriptor:
+            process.close_range(first, descriptor - 1)
+        first = descriptor + 1
+    process.close_range(first)
+
+
+def _await_execution(failures: int) -> tuple[int, str] | None:
+    """Wait until the application has been executed; otherwise (errno, step) of the failure."""
+    data = os.read(failures, messages.MAX_REPORT)
+    os.close(failures)
+    if not data:
+        return None
+    _, code, step = messages.decode_report(data)
+    return code, step
+
+
+def _supervise(application_pid: int) -> int:
+    """Reap until the application ends; its wait status. The rest ends with this process."""
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == application_pid:
+            return status

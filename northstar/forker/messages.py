@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages between the daemon, the forker and the containers' inits.
+
+Two kinds of channels, both sequential-packet socket pairs (unix(7)), so that a message is a datagram:
+
+* daemon <-> forker: start, reap and enter orders with descriptors; replies with a pid and a pidfd.
+* init -> daemon, one per container: `running`, `failed`, `exited`. A hostile init can at most lie
+  about itself; whatever is malformed ends that container only.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+import struct
+
+import ujson
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, TypedDict
+
+    class Plan(TypedDict):
+        """Everything a container needs, in the order of use. Built by the daemon, executed by init."""
+
+        name: str
+        """Process name of init (PR_SET_NAME, cut to 15 bytes by the kernel)."""
+        root: str
+        """Mount point of the container's image."""
+        hold: bool
+        """Wait for one byte on the status channel before doing anything."""
+        namespaces: int
+        """CLONE_NEW* flags to unshare, besides the pid namespace."""
+        mounts: list[MountPlan]
+        """Sorted by target."""
+        uid: int
+        gid: int
+        groups: list[int]
+        rlimits: list[tuple[int, int, int]]
+        """(RLIMIT_*, soft, hard), -1 for unlimited."""
+        capabilities: int
+        """Bit mask of all five sets of the application."""
+        scheduling: tuple[int, int, int] | None
+        """(policy, priority, nice) for the application."""
+        selinux_exec: str | None
+        oom_score_adj: int | None
+        argv: list[str]
+        env: list[str]
+        descriptors: list[str | int]
+        """Roles of the descriptors that travel with the plan, in their order; a number means: the
+        application gets it under that number."""
+
+    class MountPlan(TypedDict):
+        """One mount of a container."""
+
+        kind: str
+        """`bind` (host path), `resource` (path inside another image), `tree` (a prepared tree, with
+        all its submounts), or the name of a file system."""
+        target: str
+        source: str
+        directory: str
+        """Only `resource`: the directory below `source`."""
+        recursive: bool
+        optional: bool
+        """Skip it if the source does not exist."""
+        attributes: int
+        """MOUNT_ATTR_* to set; attributes of the source are kept."""
+        options: dict[str, str]
+        """Only file systems: their options."""
+
+
+START = 1
+REAP = 2
+ENTER = 3
+
+MAX_ORDER = 512 * 1024
+MAX_REPORT = 4096
+MAX_DESCRIPTORS = 253
+
+_ORDER = struct.Struct("<BIII")
+_REPLY = struct.Struct("<Ii")
+_CODE = struct.Struct("<ci")
+
+RUNNING = b"R"
+FAILED = b"F"
+EXITED = b"X"
+_REPORT_KINDS = (RUNNING, FAILED, EXITED)
+
+
+class MalformedReport(Exception):
+    """What came from an init is no report."""
+
+
+def channel() -> tuple[socket.socket, socket.socket]:
+    """A connected pair of close-on-exec sockets that keep message boundaries."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    """Send one message with descriptors; raises OSError (EMSGSIZE, ETOOMANYREFS, EPIPE)."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    sock.sendmsg([data], rights)
+
+
+def receive(sock: socket.socket, size: int = MAX_ORDER) -> tuple[bytes, list[int]]:
+    """Receive one message with its descriptors (close-on-exec); no bytes means the peer is gone."""
+    room = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+    data, ancillary, _, _ = sock.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, payload in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(payload[: len(payload) // 4 * 4])
+    return data, descriptors.tolist()
+
+
+def encode_start(number: int, plan: Plan, application_filter: bytes, init_filter: bytes) -> bytes:
+    """An order to start a container. The filters are BPF programs (seccomp(2)), possibly empty."""
+    body = ujson.dumps(plan, ensure_ascii=False, escape_forward_slashes=False).encode()
+    header = _ORDER.pack(START, number, len(application_filter), len(init_filter))
+    return b"".join((header, application_filter, init_filter, body))
+
+
+def encode_reap(pid: int) -> bytes:
+    """An order to wait for a dead init. Until then its pid cannot be used again."""
+    return _ORDER.pack(REAP, pid, 0, 0)
+
+
+def encode_enter() -> bytes:
+    """An order to enter the mount namespace whose descriptor travels with it."""
+    return _ORDER.pack(ENTER, 0, 0, 0)
+
+
+def decode_order(data: bytes) -> tuple[int, int, Any, tuple[bytes, bytes]]:
+    """(kind, number, plan, (application filter, init filter)) of an order."""
+    kind, number, first, second = _ORDER.unpack_from(data)
+    start = _ORDER.size
+    body = data[start + first + second :]
+    plan = ujson.loads(body) if body else None
+    return kind, number, plan, (data[start : start + first], data[start + first : start + first + second])
+
+
+def encode_reply(number: int, pid: int) -> bytes:
+    """The forker's answer to a start order: a pid, or a negative errno."""
+    return _REPLY.pack(number, pid)
+
+
+def decode_reply(data: bytes) -> tuple[int, int]:
+    """(number, pid or negative errno)."""
+    number, pid = _REPLY.unpack(data)
+    return number, pid
+
+
+def encode_report(kind: bytes, code: int = 0, text: str = "") -> bytes:
+    """A report of init. `code` is an errno (failed) or a wait status (exited), see wait(2)."""
+    return (_CODE.pack(kind, code) + text.encode("utf-8", "replace"))[:MAX_REPORT]
+
+
+def decode_report(data: bytes) -> tuple[bytes, int, str]:
+    """(kind, code, text); raises MalformedReport."""
+    if not _CODE.size <= len(data) <= MAX_REPORT:
+        raise MalformedReport(f"{len(data)} bytes")
+    kind, code = _CODE.unpack_from(data)
+    if kind not in _REPORT_KINDS:
+        raise MalformedReport(f"unknown kind {kind!r}")
+    return kind, code, data[_CODE.size :].decode("utf-8", "replace")

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Console connections: handshake, requests in order, notifications in between, limits."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from northstar import API_VERSION
+from northstar.errors import ProtocolError
+from northstar.names import Container, Version
+from northstar.protocol import messages, permissions
+from northstar.protocol.framing import LineBuffer
+from northstar.runtime import log
+from northstar.runtime.loop import Cancelled, Timeout
+
+if TYPE_CHECKING:
+    from northstar.config import ConsoleOptions
+    from northstar.manifest.model import Manifest
+    from northstar.runtime.loop import Loop, Task
+    from northstar.runtime.notifications import Notifications
+    from northstar.runtime.requests import Requests
+
+_log = log.Logger("runtime::console")
+
+CONNECT_TIMEOUT = 10.0
+SERVER_VERSION = Version.parse(API_VERSION)
+EXTERN = Container("extern", Version(0, 0, 0))
+
+_READ_SIZE = 64 * 1024
+
+
+class Peer(NamedTuple):
+    """The other end of a connection."""
+
+    name: str
+    """As it appears in the log."""
+    identity: Container
+    """What `ident` answers."""
+    permissions: frozenset[str]
+    options: ConsoleOptions
+    connect_timeout: float | None
+
+
+class ConsoleServer:
+    """All connections, those of clients and those of containers."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        notifications: Notifications,
+        requests: Requests,
+        container_options: ConsoleOptions,
+        backlog: int,
+    ) -> None:
+        """`backlog` is the number of notifications that a slow subscriber may fall behind."""
+        self.loop = loop
+        self.notifications = notifications
+        self.requests = requests
+        self.backlog = 1 << max(0, backlog - 1).bit_length()
+        self._container_options = container_options
+        self._connections: dict[Connection, None] = {}
+
+    def serve(self, sock: socket.socket, peer: Peer) -> Connection:
+        """Start serving a connected socket."""
+        connection = Connection(self, sock, peer)
+        self._connections[connection] = None
+        return connection
+
+    def connect_container(self, manifest: Manifest) -> tuple[Connection, socket.socket]:
+        """A connection for a container about to start, and the container's end of it."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        container = manifest.container
+        allowed = manifest.console.permissions if manifest.console is not None else frozenset()
+        peer = Peer(f"Container({container})", container, allowed, self._container_options, None)
+        return self.serve(ours, peer), theirs
+
+    def forget(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self._connections.pop(connection, None)
+
+    async def close_clients(self, limit: float) -> None:
+        """Close the connections of clients (not those of containers), waiting at most `limit` seconds."""
+        clients = [c for c in self._connections if c.peer.identity == EXTERN]
+        for connection in clients:
+            connection.stop()
+        deadline = time.monotonic() + limit
+        for connection in clients:
+            try:
+                await self.loop.wait_for(connection.task, max(0.0, deadline - time.monotonic()))
+            except (Timeout, Cancelled):
+                continue
+
+
+class Connection:
+    """One connection. It is its own notification subscriber."""
+
+    __slots__ = (
+        "_arrivals",
+        "_buffer",
+        "_busy",
+        "_channel",
+        "_established",
+        "_lagged",
+        "_out",
+        "_queue",
+        "_server",
+        "_socket",
+        "_subscribed",
+        "_writer",
+        "peer",
+        "task",
+    )
+
+    def __init__(self, server: ConsoleServer, sock: socket.socket, peer: Peer) -> None:
+        sock.setblocking(False)
+        self.peer = peer
+        self._server = server
+        self._socket = sock
+        self._channel = server.loop.register(sock.fileno())
+        self._buffer = LineBuffer(peer.options.max_request_size)
+        self._arrivals: deque[float] = deque()
+        self._queue: deque[bytes] = deque()
+        self._out = b""
+        self._busy = True
+        self._established = False
+        self._subscribed = False
+        self._lagged = False
+        self._writer: Task | None = None
+        subject = f"Client {peer.name}" if peer.identity == EXTERN else f"Container {peer.identity}"
+        granted = ", ".join(p for p in permissions.PERMISSIONS if p in peer.permissions)
+        _log.debug(f"{subject} connected with permissions {granted}")
+        server.notifications.subscribe(self)
+        self.task: Task = server.loop.spawn(self._run())
+
+    def stop(self) -> None:
+        """Close the connection."""
+        if not self.task.done:
+            _log.info(f"{self.peer.name}: Closing connection")
+            self.task.cancel()
+
+    # --- life of a connection
+
+    async def _run(self) -> None:
+        name = self.peer.name
+        try:
+            if await self._handshake():
+                self._established = True
+                await self._serve()
+        except ProtocolError as error:
+            _log.warn(f"{name}: Connection error: {error}. Disconnecting...")
+        except OSError as error:
+            _log.warn(f"{name}: Connection error: {error.strerror}")
+        finally:
+            if self._established:
+                _log.info(f"{name}: Connection closed")
+            self._close()
+
+    def _close(self) -> None:
+        self._server.notifications.unsubscribe(self)
+        self._server.forget(self)
+        if self._writer is not None:
+            self._writer.cancel()
+        self._queue.clear()
+        self._channel.close()
+        self._socket.close()
+
+    async def _handshake(self) -> bool:
+        """Whether the connection is established."""
+        name, limit = self.peer.name, self.peer.connect_timeout
+        timer = None if limit is None else self._server.loop.call_later(limit, self._give_up)
+        try:
+            line = await self._next_line()
+            message = messages.decode_client(line) if line is not None else None
+        except (ProtocolError, OSError) as error:
+            _log.warn(f"{name}: Connection error: {error}")
+            return False
+        finally:
+            if timer is not None:
+                timer.cancel()
+        self._count_arrival()
+        if message is None:
+            _log.info(f"{name}: Connection closed before connect")
+            return False
+        if not isinstance(message, messages.Connect):
+            _log.warn(f"{name}: Received {message!r} instead of Connect")
+            return False
+        return await self._answer_connect(message)
+
+    def _give_up(self) -> None:
+        _log.info(f"{self.peer.name}: Connection timed out")
+        self.task.cancel()
+
+    async def _answer_connect(self, message: messages.Connect) -> bool:
+        name = self.peer.name
+        if message.version[:2] < SERVER_VERSION[:2]:
+            _log.warn(
+                f"{name}: Client connected with insufficent protocol version {message.version}. "
+                f"Expected {SERVER_VERSION}. Disconnecting..."
+            )
+            await self._send(messages.connect_nack_version(SERVER_VERSION))
+            return False
+        if not message.subscribe_notifications:
+            self._server.notifications.unsubscribe(self)
+            self._queue.clear()
+        elif "notifications" not in self.peer.permissions:
+            _log.warn(f"{name}: Requested notifications without notification permission. Disconnecting...")
+            await self._send(messages.connect_nack_permission())
+            return False
+        await self._send(messages.connect_ack())
+        self._subscribed = message.subscribe_notifications
+        if self._subscribed:
+            _log.debug(f"Client {name} subscribed to notifications")
+        return True
+
+    async def _serve(self) -> None:
+        while True:
+            self._busy = False
+            self._flush_notifications()
+            await self._throttle()
+            line = await self._next_line()
+            if line is None:
+                return
+            self._busy = True
+            request = messages.decode_client(line)
+            self._count_arrival()
+            if isinstance(request, messages.Connect):
+                _log.warn(f"{self.peer.name}: Unexpected message: {request!r}. Disconnecting...")
+                return
+            await self._send(await self._answer(request))
+
+    async def _answer(self, request: messages.Request) -> bytes:
+        if permissions.required(request) not in self.peer.permissions:
+            return messages.response({"permission_denied": request.wire()})
+        if isinstance(request, messages.Install):
+            return await self._server.requests.install(self, request)
+        return await self._server.requests.handle(self.peer, request)
+
+    # --- reading
+
+    async def _next_line(self) -> bytes | None:
+        """The next line, None at the end of the stream. Raises ProtocolError or OSError."""
+        while True:
+            line = self._buffer.next_line()
+            if line is not None:
+                return line
+            if not await self._receive():
+                if self._buffer.pending:
+                    raise ProtocolError("bytes remaining on stream")
+                return None
+
+    async def _receive(self) -> bool:
+        """Read some bytes into the buffer; False at the end of the stream."""
+        while True:
+            try:
+                data = self._socket.recv(_READ_SIZE)
+            except BlockingIOError:
+                await self._channel.readable()
+                continue
+            self._buffer.feed(data)
+            return bool(data)
+
+    async def read_chunk(self, limit: int) -> bytes:
+        """Raw bytes behind the last line, at most `limit`; none at the end of the stream.
+
+        For package data. Raises loop.Timeout if nothing arrives for `npk_stream_timeout`.
+        """
+        data = self._buffer.take(limit)
+        loop = self._server.loop
+        while not data:
+            try:
+                data = self._socket.recv(min(limit, 16 * _READ_SIZE))
+            except BlockingIOError:
+                await loop.wait_for(self._channel.readable(), self.peer.options.npk_stream_timeout)
+                continue
+            break
+        return data
+
+    # --- limits
+
+    def _count_arrival(self) -> None:
+        if self.peer.options.max_requests_per_sec:
+            self._arrivals.append(time.monotonic())
+
+    async def _throttle(self) -> None:
+        """Wait until the sliding window of one second has room for another message."""
+        limit = self.peer.options.max_requests_per_sec
+        if not limit:
+            return
+        arrivals = self._arrivals
+        now = time.monotonic()
+        while arrivals and now - arrivals[0] >= 1.0:
+            arrivals.popleft()
+        if len(arrivals) >= limit:
+            await self._server.loop.sleep(1.0 - (now - arrivals[0]))
+
+    # --- writing
+
+    async def _send(self, data: bytes) -> None:
+        """Write behind whatever is still to be written; returns when all of it is with the kernel."""
+        if self._writer is not None:
+            await self._writer
+        self._out += data
+        await self._write_out()
+
+    async def _write_out(self) -> None:
+        while self._out:
+            if not self._write_some():
+                await self._channel.writable()
+
+    def _write_some(self) -> bool:
+        """Whether the kernel took anything."""
+        try:
+            sent = self._socket.send(self._out)
+        except BlockingIOError:
+            return False
+        self._out = self._out[sent:]
+        return True
+
+    def notify(self, line: bytes) -> None:
+        """Deliver a notification as soon as no request is being processed."""
+        self._queue.append(line)
+        if len(self._queue) > self._server.backlog:
+            self._lagged = True
+        if not self._busy and self._subscribed:
+            self._flush_notifications()
+        if self._lagged and self._subscribed and not self.task.done:
+            _log.warn("Client connection lagged notifications. Closing")
+            self.task.cancel()
+
+    def _flush_notifications(self) -> None:
+        if not self._queue or not self._subscribed or self._out:
+            return
+        while self._queue and not self._out:
+            self._out = self._queue.popleft()
+            try:
+                self._write_some()
+            except OSError:
+                # The reader of this connection meets the same error and ends it.
+                self._out = b""
+                return
+        if self._out and self._writer is None:
+            self._writer = self._server.loop.spawn(self._drain())
+
+    async def _drain(self) -> None:
+        """Write the rest of a notification when the client reads again, then those behind it."""
+        try:
+            await self._write_out()
+        except OSError:
+            self._out = b""
+        self._writer = None
+        if not self._busy:
+            self._flush_notifications()

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the daemon knows of each installed container, and the rules that follow from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from northstar.errors import InvalidContainer, StartContainerStarted, StopContainerNotStarted, UmountBusy
+from northstar.runtime import plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from northstar.manifest.model import Manifest
+    from northstar.names import Container
+    from northstar.npk.package import Package
+    from northstar.runtime.repository import Repository
+    from northstar.runtime.run import Run
+
+
+class Record:
+    """An installed container."""
+
+    __slots__ = ("container", "mounted", "package", "repository", "run")
+
+    def __init__(self, container: Container, repository: Repository, package: Package) -> None:
+        self.container = container
+        self.repository = repository
+        self.package = package
+        self.mounted = False
+        self.run: Run | None = None
+        """Set from the moment a start is under way until the exit is dealt with."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The package's manifest."""
+        return self.package.manifest
+
+
+class Containers:
+    """All installed containers of all repositories."""
+
+    def __init__(self) -> None:
+        self._records: dict[Container, Record] = {}
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records.values())
+
+    def __contains__(self, container: Container) -> bool:
+        return container in self._records
+
+    def names(self) -> list[str]:
+        """All containers as `name:version`, sorted."""
+        return [str(container) for container in sorted(self._records)]
+
+    def known(self) -> list[Container]:
+        """All containers."""
+        return list(self._records)
+
+    def get(self, container: Container) -> Record:
+        """The record of a container; raises InvalidContainer."""
+        record = self._records.get(container)
+        if record is None:
+            raise InvalidContainer(container)
+        return record
+
+    def add(self, record: Record) -> None:
+        """A package was loaded or installed."""
+        self._records[record.container] = record
+
+    def remove(self, record: Record) -> None:
+        """A package was uninstalled."""
+        del self._records[record.container]
+
+    def runs(self) -> list[Run]:
+        """All runs under way."""
+        return [record.run for record in self if record.run is not None]
+
+    def check_start(self, record: Record) -> None:
+        """Raises StartContainerStarted if it, or another version of the name, is running."""
+        if record.run is not None:
+            raise StartContainerStarted(record.container)
+        for other in self:
+            if other.container.name == record.container.name and other.run is not None:
+                raise StartContainerStarted(other.container)
+
+    def running(self, container: Container) -> Run:
+        """The run of a container; raises InvalidContainer or StopContainerNotStarted."""
+        run = self.get(container).run
+        if run is None:
+            raise StopContainerNotStarted(container)
+        return run
+
+    def check_umount(self, record: Record) -> None:
+        """Raises UmountBusy: not mounted, started, or in use; a resource in use names its user."""
+        if not record.mounted or record.run is not None:
+            raise UmountBusy(record.container)
+        for other in self:
+            if other.run is None:
+                continue
+            if record.container in other.run.resources:
+                resource_only = record.manifest.init is None
+                raise UmountBusy(other.container if resource_only else record.container)
+
+    def resources_of(self, manifest: Manifest) -> dict[str, Container]:
+        """The resources that a start would use now; raises StartContainerMissingResource."""
+        return plan.resources(manifest, self._records)

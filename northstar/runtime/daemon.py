@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's parts put together, its start-up and its shutdown."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from northstar.errors import ApiError, NorthstarError, Unexpected
+from northstar.protocol import tokens
+from northstar.runtime import devices, log, sweep
+from northstar.runtime.console import ConsoleServer
+from northstar.runtime.forkerlink import ForkerLink
+from northstar.runtime.listener import Listener
+from northstar.runtime.loop import Loop
+from northstar.runtime.mounter import Mounter, prepare_run_dir
+from northstar.runtime.notifications import Notifications
+from northstar.runtime.plan import Places
+from northstar.runtime.repository import DirectoryRepository, MemoryRepository
+from northstar.runtime.requests import Requests
+from northstar.runtime.run import Host
+from northstar.runtime.runtime import Runtime
+
+if TYPE_CHECKING:
+    import socket
+
+    from northstar.config import Config
+    from northstar.runtime.repository import Repository
+
+_log = log.Logger("runtime")
+
+CONNECTION_GRACE = 1.0
+EXIT_GRACE = 10.0
+OOM_SCORE_ADJ = -900
+
+_DEVICES = ".devices"
+_NODES = ".dev"
+
+
+class Daemon:
+    """One run of the daemon."""
+
+    def __init__(
+        self, config: Config, forker_socket: socket.socket, forker_pid: int, *, private_mounts: bool
+    ) -> None:
+        """Take over the directories; raises NorthstarError if another daemon has them."""
+        self._config = config
+        self._lock = sweep.lock_run_dir(config.run_dir)
+        self._sweep()
+        self._places = Places(
+            config.run_dir, config.data_dir, config.socket_dir, f"{config.run_dir}/{_DEVICES}"
+        )
+        self._private_mounts = private_mounts
+        self._loop = Loop(self._task_failed)
+        self._oom_score_adj = _protect_from_oom_killer()
+        try:
+            prepare_run_dir(config.run_dir)
+            devices.prepare(self._places.devices)
+        except OSError as error:
+            raise NorthstarError(f"failed to prepare run_dir {error.filename}: {error.strerror}") from None
+        self._forker = ForkerLink(self._loop, forker_socket, forker_pid, self._forker_died)
+        self._forker.enter_mount_namespace()
+        self._notifications = Notifications()
+        self._repositories = self._make_repositories()
+        self._runtime = Runtime(
+            self._repositories,
+            Mounter(f"{config.run_dir}/{_NODES}", config.loop_device_timeout),
+            self._notifications,
+            config.mount_parallel,
+        )
+        self._requests = Requests(self._runtime, tokens.TokenAuthority(os.urandom(32), _boot_time))
+        self._console = ConsoleServer(
+            self._loop,
+            self._notifications,
+            self._requests,
+            config.container_console_options,
+            config.notification_buffer_size,
+        )
+        host = Host(
+            self._loop,
+            self._forker,
+            self._places,
+            self._console,
+            selinux=os.path.exists("/sys/fs/selinux/enforce"),
+            oom_score_adj=self._oom_score_adj,
+        )
+        _log.debug(f"SELinux is {'enabled' if host.selinux else 'disabled'}")
+        self._runtime.attach(host)
+        self._listeners: list[Listener] = []
+
+    def run(self) -> int:
+        """Run until shutdown; the exit code."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        return self._loop.run(self._main())
+
+    async def _main(self) -> int:
+        failure: str | None
+        try:
+            await self._start_up()
+            failure = await self._runtime.stopping
+        except NorthstarError as error:
+            failure = f"{error}" + (f" ({error.hint})" if error.hint else "")
+        clean = await self._shut_down()
+        if failure is not None:
+            _log.error(f"Runtime exited with error: {failure}")
+        return 0 if clean and failure is None else 1
+
+    # --- start-up
+
+    async def _start_up(self) -> None:
+        for console in self._config.consoles:
+            self._listeners.append(Listener(self._loop, self._console, console))
+        for repository in self._repositories.values():
+            await self._loop.in_thread(repository.load)
+            self._runtime.add_repository(repository)
+        to_mount = [r.id for r in self._config.repositories.values() if r.mount_on_start]
+        if to_mount:
+            _log.info(f"Trying to mount containers from repository {', '.join(to_mount)}")
+            await self._runtime.mount_on_start(to_mount)
+        await self._runtime.autostart()
+        self._runtime.set_up()
+        _log.info("Runtime up and running")
+
+    def _make_repositories(self) -> dict[str, Repository]:
+        repositories: dict[str, Repository] = {}
+        for name, config in self._config.repositories.items():
+            kind = MemoryRepository if config.dir is None else DirectoryRepository
+            repositories[name] = kind(config, _log)
+        return repositories
+
+    def _sweep(self) -> None:
+        directories = [r.dir for r in self._config.repositories.values() if r.dir is not None]
+        sweep.sweep(self._config.run_dir, self._config.socket_dir, directories, [], _log)
+
+    # --- shutdown
+
+    async def _shut_down(self) -> bool:
+        """Whether nothing is left behind."""
+        began = time.monotonic()
+        _log.debug("Shutting down Northstar runtime")
+        if self._listeners:
+            _log.debug("Shutting down console")
+        for listener in self._listeners:
+            listener.close()
+        await self._console.close_clients(CONNECTION_GRACE)
+        survivors = await self._runtime.end_all_runs(EXIT_GRACE)
+        for container in survivors:
+            _log.error(f"{container} did not end within {EXIT_GRACE:.0f} s after SIGKILL")
+        await self._runtime.umount_all()
+        _log.debug(f"Joining forker with pid {self._forker.pid}")
+        await self._forker.close()
+        for repository in self._repositories.values():
+            repository.close()
+        with contextlib.suppress(OSError):
+            devices.remove(self._places.devices)
+        _log.debug(f"Shutdown took {time.monotonic() - began:.3f}s")
+        _log.info("Shutdown complete")
+        return not survivors
+
+    # --- events
+
+    def _on_signal(self, number: int, _: object) -> None:
+        _log.info(f"Received {signal.Signals(number).name}. Stopping Northstar runtime")
+        self._loop.call_soon(self._runtime.request_shutdown)
+        os.eventfd_write(self._loop.wakeup_fd, 1)
+
+    def _forker_died(self) -> None:
+        _log.error("The forker has died, and all containers with it")
+        self._runtime.request_shutdown("the forker has died")
+
+    def _task_failed(self, failure: BaseException) -> None:
+        if isinstance(failure, ApiError) and not isinstance(failure, Unexpected):
+            return
+        _log.error(f"Internal error: {type(failure).__name__}: {failure}")
+        for line in _traceback(failure):
+            _log.debug(line)
+
+
+def _traceback(failure: BaseException) -> list[str]:
+    import traceback
+
+    return "".join(traceback.format_exception(failure)).splitlines()
+
+
+def _boot_time() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _protect_from_oom_killer() -> int | None:
+    """Make the daemon an unlikely victim; the value that containers are to be reset to."""
+    path = "/proc/self/oom_score_adj"
+    try:
+        with open(path) as file:
+            previous = int(file.read())
+        with open(path, "w") as file:
+            file.write(str(OOM_SCORE_ADJ))
+    except OSError as error:
+        _log.debug(f"Leaving oom_score_adj alone: {error.strerror}")
+        return None
+    return max(0, previous)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's end of the channel to the forker."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections import deque
+from typing import TYPE_CHECKING
+
+from northstar.forker import messages
+from northstar.runtime.loop import Future, Mutex
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from northstar.forker.messages import Plan
+    from northstar.runtime.loop import Loop
+
+
+class ForkerDied(Exception):
+    """The forker is gone, and all containers with it."""
+
+
+class ForkerLink:
+    """Sends orders; several may be under way, the forker answers in order."""
+
+    def __init__(self, loop: Loop, sock: socket.socket, pid: int, on_death: Callable[[], None]) -> None:
+        """`on_death` is called once when the forker has ended, unless `close` came first."""
+        self.pid = pid
+        self._socket = sock
+        self._on_death = on_death
+        self._waiting: deque[Future] = deque()
+        self._sending = Mutex()
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * messages.MAX_ORDER)
+        self._channel = loop.register(sock.fileno())
+        loop.spawn(self._receive())
+
+    async def start(
+        self, plan: Plan, descriptors: Sequence[int], filters: tuple[bytes, bytes]
+    ) -> tuple[int, int]:
+        """Fork an init; its (pid, pidfd). Raises OSError (fork failed) or ForkerDied."""
+        answer = Future()
+        await self._send(messages.encode_start(0, plan, *filters), descriptors, answer)
+        pid, pidfd = await answer
+        if pid < 0:
+            raise OSError(-pid, os.strerror(-pid), "fork")
+        return pid, pidfd
+
+    async def reap(self, pid: int) -> None:
+        """Let the forker wait for a dead init; from then on the pid may be used again."""
+        await self._send(messages.encode_reap(pid), ())
+
+    def enter_mount_namespace(self) -> None:
+        """Make the forker follow into the mount namespace of this process. Before any other order."""
+        descriptor = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+        messages.send(self._socket, messages.encode_enter(), [descriptor])
+        os.close(descriptor)
+
+    async def close(self) -> None:
+        """End the forker and wait for it."""
+        self._on_death = lambda: None
+        self._channel.close()
+        self._socket.close()
+        os.waitpid(self.pid, 0)
+
+    async def _send(self, order: bytes, descriptors: Sequence[int], answer: Future | None = None) -> None:
+        async with self._sending:
+            if answer is not None:
+                self._waiting.append(answer)
+            while True:
+                try:
+                    messages.send(self._socket, order, descriptors)
+                    return
+                except BlockingIOError:
+                    await self._channel.writable()
+                except (BrokenPipeError, ConnectionResetError):
+                    raise ForkerDied from None
+
+    async def _receive(self) -> None:
+        while True:
+            try:
+                data, descriptors = messages.receive(self._socket, messages.MAX_REPORT)
+            except BlockingIOError:
+                await self._channel.readable()
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                break
+            _, pid = messages.decode_reply(data)
+            self._waiting.popleft().set_result((pid, descriptors[0] if descriptors else -1))
+        for answer in self._waiting:
+            answer.set_error(ForkerDied())
+        self._on_death()
+
+
+def ended(pidfd: int) -> bool:
+    """Whether the process of a pidfd has ended (it may not have been reaped yet)."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(0))

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Listening sockets of the console."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from typing import TYPE_CHECKING
+
+from northstar.errors import NorthstarError
+from northstar.protocol import permissions
+from northstar.runtime import log
+from northstar.runtime.console import CONNECT_TIMEOUT, EXTERN, Peer
+
+if TYPE_CHECKING:
+    from northstar.config import ConsoleConfig
+    from northstar.runtime.console import ConsoleServer
+    from northstar.runtime.loop import Loop
+
+_log = log.Logger("runtime::console")
+
+UNIX_MODE = 0o600
+_HARMLESS = frozenset(("ident", "list", "inspect", "repositories", "notifications"))
+_RETRY_DELAY = 0.1
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Listener:
+    """Accepts clients on one address."""
+
+    def __init__(self, loop: Loop, server: ConsoleServer, config: ConsoleConfig) -> None:
+        """Bind and listen; raises NorthstarError naming the address."""
+        self._loop = loop
+        self._server = server
+        self._config = config
+        granted = ", ".join(p for p in permissions.PERMISSIONS if p in config.permissions)
+        _log.debug(f'Starting console on {config.url} with permissions "{granted}"')
+        try:
+            self._socket, address = _bind(config)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise NorthstarError(f"console {config.url}: {reason}", _hint(error)) from None
+        self._socket.setblocking(False)
+        self._channel = loop.register(self._socket.fileno())
+        self._task = loop.spawn(self._accept())
+        _log.debug(f"Started console on {address}")
+
+    def close(self) -> None:
+        """Stop listening. The file of a unix socket stays, as clients' tests expect it."""
+        self._task.cancel()
+        self._channel.close()
+        self._socket.close()
+        _log.debug("Closed listener")
+
+    async def _accept(self) -> None:
+        while True:
+            try:
+                sock, address = self._socket.accept()
+            except BlockingIOError:
+                await self._channel.readable()
+                continue
+            except OSError as error:
+                _log.warn(f"Error listening: {error.strerror}")
+                if error.errno in _NO_DESCRIPTORS:
+                    await self._loop.sleep(_RETRY_DELAY)
+                continue
+            peer = Peer(
+                f"Remote({_peer_name(address)})",
+                EXTERN,
+                self._config.permissions,
+                self._config.options,
+                CONNECT_TIMEOUT,
+            )
+            self._server.serve(sock, peer)
+
+
+def _bind(config: ConsoleConfig) -> tuple[socket.socket, str]:
+    if config.url.scheme == "unix":
+        return _bind_unix(config.url.path, config.mode if config.mode is not None else UNIX_MODE)
+    return _bind_tcp(config)
+
+
+def _bind_unix(path: str, mode: int) -> tuple[socket.socket, str]:
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    previous = os.umask(0o777 & ~mode)
+    try:
+        sock.bind(path)
+        sock.listen(socket.SOMAXCONN)
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.umask(previous)
+    return sock, path
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OSError(errno.EEXIST, "there is a file that is no socket")
+    except FileNotFoundError:
+        return
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with probe, contextlib.suppress(ConnectionRefusedError):
+        probe.connect(path)
+        raise OSError(errno.EADDRINUSE, "another process listens there")
+    os.unlink(path)
+
+
+def _bind_tcp(config: ConsoleConfig) -> tuple[socket.socket, str]:
+    url = config.url
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        url.host, url.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(socket.SOMAXCONN)
+    except OSError:
+        sock.close()
+        raise
+    bound = sock.getsockname()
+    _warn_exposed(config, bound[0])
+    return sock, _tcp_name(bound)
+
+
+def _warn_exposed(config: ConsoleConfig, host: str) -> None:
+    loopback = host.startswith("127.") or host == "::1"
+    if not loopback and not config.insecure and config.permissions - _HARMLESS:
+        _log.warn(
+            f"Console {config.url} is reachable from the network, without authentication, and may change "
+            "things; set insecure = true if this is meant"
+        )
+
+
+def _tcp_name(address: tuple[str, int]) -> str:
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"{host}:{address[1]}"
+
+
+def _peer_name(address: object) -> str:
+    if isinstance(address, tuple):
+        return f"tcp://{_tcp_name(address[:2])}"
+    if isinstance(address, str) and address:
+        return f"unix://{address}"
+    return "unix://unnamed"
+
+
+def _hint(error: OSError) -> str | None:
+    if error.errno == errno.EADDRINUSE:
+        return "is another runtime running?"
+    if error.errno == errno.ENOENT:
+        return "the directory of the socket must exist"
+    return None

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon: command line, start-up in order, shutdown in order."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from northstar import API_VERSION, __version__, config
+from northstar.errors import ConfigError, NorthstarError
+from northstar.kernel import mount, namespaces
+from northstar.runtime import log
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from northstar.config import Config
+
+_log = log.Logger("northstar")
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line of the daemon; exits for --help, --version and usage errors."""
+    parser = argparse.ArgumentParser(
+        prog="northstar",
+        description="Northstar container runtime: mounts signed packages and runs them as containers.",
+        epilog="SIGINT, SIGTERM and SIGHUP shut the runtime down in order.",
+    )
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", default="northstar.toml", help="configuration file (%(default)s)"
+    )
+    parser.add_argument(
+        "-d",
+        "--disable-mount-namespace",
+        action="store_true",
+        help="stay in the mount namespace of the caller; mounts left by a crash are swept at the next start",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="validate the configuration, print what is wrong, and exit"
+    )
+    version = f"northstar {__version__} (protocol and package format {API_VERSION})"
+    parser.add_argument("-V", "--version", action="version", version=version)
+    return parser.parse_args(arguments)
+
+
+def check(path: str) -> int:
+    """Print the problems of a configuration; the exit code."""
+    problems = config.check(path)
+    for problem in problems:
+        print(f"{path}: {problem}")
+    if not problems:
+        print(f"{path}: ok")
+    return EXIT_FAILURE if problems else 0
+
+
+def main(arguments: Sequence[str], forker_socket: socket.socket, forker_pid: int) -> int:
+    """Run the daemon; the exit code."""
+    options = parse_arguments(arguments)
+    if options.check:
+        return check(options.config)
+    log.setup()
+    _log.info(f"Northstar Runtime v{API_VERSION}")
+    _log.debug(f"Running as user {os.environ.get('USER', 'unknown')} (uid: {os.getuid()})")
+    try:
+        configuration = config.load(options.config)
+        _make_directories(configuration)
+        private = not options.disable_mount_namespace
+        if private:
+            _enter_mount_namespace()
+        else:
+            _log.debug("Mount namespace is disabled")
+        # Imported only now: a mistake in the configuration is reported without waiting for it.
+        from northstar.runtime.daemon import Daemon
+
+        daemon = Daemon(configuration, forker_socket, forker_pid, private_mounts=private)
+        return daemon.run()
+    except ConfigError as error:
+        print(f"Error: failed to read configuration file {error.path}", file=sys.stderr)
+        for problem in error.problems:
+            print(f"  {problem}", file=sys.stderr)
+    except NorthstarError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"Hint: {error.hint}", file=sys.stderr)
+    return EXIT_FAILURE
+
+
+def _make_directories(configuration: Config) -> None:
+    names = [("data_dir", configuration.data_dir), ("run_dir", configuration.run_dir)]
+    names += [("socket_dir", configuration.socket_dir), ("log_dir", configuration.log_dir)]
+    for name, path in names:
+        if path is None:
+            continue
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            raise NorthstarError(f"failed to create {name} {path}: {error.strerror}") from None
+        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            raise NorthstarError(f"{name} {path} is not read and/or writeable")
+
+
+def _enter_mount_namespace() -> None:
+    """A namespace of its own, which still sees what the host mounts later (hence slave, not private)."""
+    _log.info("Entering mount namespace")
+    try:
+        namespaces.unshare(namespaces.CLONE_NEWNS)
+        mount.mount(None, "/", None, mount.MS_SLAVE | mount.MS_REC)
+    except OSError as error:
+        raise NorthstarError(
+            f"failed to enter a mount namespace: {error.strerror}", "the runtime needs root or CAP_SYS_ADMIN"
+        ) from None

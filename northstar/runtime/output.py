@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What containers write to stdout and stderr.
+
+`discard`: /dev/null. `pipe`: line by line into the log, level debug, target `name:version`. `inherit`:
+copied to the daemon's own stream. Containers never get a descriptor of the daemon's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from typing import TYPE_CHECKING
+
+from northstar.runtime import log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from northstar.manifest.model import Io, Manifest
+    from northstar.runtime.loop import Loop
+
+MAX_LINE = 64 * 1024
+"""A longer line is logged in pieces."""
+
+_CHUNK = 64 * 1024
+
+
+class Lines:
+    """Splits a byte stream into lines of bounded length, without failing on anything."""
+
+    __slots__ = ("_emit", "_rest")
+
+    def __init__(self, emit: Callable[[str], None]) -> None:
+        self._emit = emit
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take some bytes and emit the lines that are complete."""
+        *lines, rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._line(line.removesuffix(b"\r"))
+        while len(rest) > MAX_LINE:
+            self._line(rest[:MAX_LINE] + b" [...]")
+            rest = rest[MAX_LINE:]
+        self._rest = rest
+
+    def close(self) -> None:
+        """Emit an unterminated last line."""
+        if self._rest:
+            self._line(self._rest)
+            self._rest = b""
+
+    def _line(self, line: bytes) -> None:
+        for start in range(0, max(len(line), 1), MAX_LINE + 8):
+            self._emit(line[start : start + MAX_LINE + 8].decode("utf-8", "replace"))
+
+
+class Streams:
+    """The standard streams of one run of a container.
+
+    `descriptors` are the container's ends by role, to be sent to the forker; `close_ends` closes them
+    here. The daemon's ends are read until all copies of the container's ends are closed.
+    """
+
+    __slots__ = ("descriptors",)
+
+    def __init__(self, loop: Loop, manifest: Manifest) -> None:
+        self.descriptors: dict[str, int] = {}
+        io: Io | None = manifest.io
+        if io is None:
+            return
+        try:
+            for role, number, kind in (("stdout", 1, io.stdout), ("stderr", 2, io.stderr)):
+                if kind != "discard":
+                    self.descriptors[role] = _open(loop, manifest, number, kind)
+        except BaseException:
+            self.close_ends()
+            raise
+
+    def close_ends(self) -> None:
+        """Close the container's ends, once they were sent or the start has failed."""
+        for descriptor in self.descriptors.values():
+            os.close(descriptor)
+        self.descriptors.clear()
+
+
+def _open(loop: Loop, manifest: Manifest, number: int, kind: str) -> int:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    # The container may open it again by name, /dev/stdout.
+    os.fchown(writer, manifest.uid, manifest.gid)
+    os.set_blocking(reader, False)
+    if kind == "pipe":
+        target = str(manifest.container)
+        lines = Lines(lambda line: log.record("debug", target, line))
+        loop.spawn(_forward(loop, reader, lines.feed, lines.close))
+    else:
+        loop.spawn(_forward(loop, reader, lambda data: _copy(number, data), lambda: None))
+    return writer
+
+
+async def _forward(loop: Loop, reader: int, feed: Callable[[bytes], None], close: Callable[[], None]) -> None:
+    channel = loop.register(reader)
+    try:
+        while True:
+            try:
+                data = os.read(reader, _CHUNK)
+            except BlockingIOError:
+                await channel.readable()
+                continue
+            if not data:
+                break
+            feed(data)
+            # A flood must not keep others waiting.
+            await loop.turn()
+    finally:
+        close()
+        channel.close()
+        os.close(reader)
+
+
+def _copy(number: int, data: bytes) -> None:
+    """Write to an own stream; what it does not take at once is lost, the daemon must not block."""
+    poller = select.poll()
+    poller.register(number, select.POLLOUT)
+    while data and poller.poll(0):
+        with contextlib.suppress(OSError):
+            data = data[os.write(number, data[: select.PIPE_BUF]) :]
+            continue
+        return

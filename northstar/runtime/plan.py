@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a manifest and a start request to the plan that init executes.
+
+Pure functions: nothing here touches the kernel, so all of it can be tested without root.
+"""
+
+from __future__ import annotations
+
+import grp
+from typing import TYPE_CHECKING, NamedTuple
+
+from northstar.errors import InvalidArguments, StartContainerMissingResource, StartContainerResource
+from northstar.kernel import capabilities, namespaces, process
+from northstar.kernel.mount import (
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+)
+from northstar.manifest import model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from northstar.forker.messages import MountPlan, Plan
+    from northstar.manifest.model import Manifest
+    from northstar.names import Container
+
+FIRST_DESCRIPTOR = 3
+MAX_ARGUMENTS = 64
+MAX_ARGUMENT_LENGTH = 1024
+MAX_TOTAL_LENGTH = 64 * 1024
+
+RLIMITS = {
+    "cpu": 0,
+    "fsize": 1,
+    "data": 2,
+    "stack": 3,
+    "core": 4,
+    "rss": 5,
+    "nproc": 6,
+    "nofile": 7,
+    "memlock": 8,
+    "as": 9,
+    "locks": 10,
+    "sigpending": 11,
+    "msgqueue": 12,
+    "nice": 13,
+    "rtprio": 14,
+    "rttime": 15,
+}
+"""Resource limit numbers of Linux (setrlimit(2)), equal on x86-64 and aarch64."""
+
+POLICIES = {
+    "other": process.SCHED_OTHER,
+    "fifo": process.SCHED_FIFO,
+    "round_robin": process.SCHED_RR,
+    "batch": process.SCHED_BATCH,
+    "idle": process.SCHED_IDLE,
+    "deadline": process.SCHED_DEADLINE,
+}
+
+_RESERVED_PREFIX = "NORTHSTAR_"
+_RESERVED = ("NORTHSTAR_NAME", "NORTHSTAR_VERSION", "NORTHSTAR_CONTAINER", "NORTHSTAR_CONSOLE")
+_OPTION_ATTRIBUTES = {"noexec": MOUNT_ATTR_NOEXEC, "nosuid": MOUNT_ATTR_NOSUID, "nodev": MOUNT_ATTR_NODEV}
+_STRICT = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+
+
+class Command(NamedTuple):
+    """What to execute: `env` are NAME=value strings."""
+
+    argv: list[str]
+    env: list[str]
+
+
+class Places(NamedTuple):
+    """Where the sources of mounts are."""
+
+    run_dir: str
+    data_dir: str
+    socket_dir: str
+    devices: str
+    """The prepared tree for mounts of type dev."""
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Refuse reserved and malformed variables of a start request; raises InvalidArguments."""
+    if any(name in environment for name in _RESERVED):
+        raise InvalidArguments(f"env contains reserved key {' or '.join(_RESERVED)}")
+    for name in environment:
+        if not name or "=" in name:
+            raise InvalidArguments(f"env contains the malformed name {name!r}")
+        if name.startswith(_RESERVED_PREFIX):
+            raise InvalidArguments(f"env contains the reserved key {name}")
+
+
+def check_arguments(init: str | None, arguments: Iterable[str], environment: Mapping[str, str]) -> None:
+    """Limit count and size of what a start request brings; raises InvalidArguments."""
+    texts = [init or "", *arguments]
+    texts += [f"{name}={value}" for name, value in environment.items()]
+    if len(texts) - 1 > 2 * MAX_ARGUMENTS:
+        raise InvalidArguments(f"more than {MAX_ARGUMENTS} arguments and {MAX_ARGUMENTS} variables")
+    for text in texts:
+        size = len(text.encode())
+        if "\0" in text:
+            raise InvalidArguments(f"{text!r} contains a NUL")
+        if size > MAX_ARGUMENT_LENGTH:
+            raise InvalidArguments(f"{text[:40]!r}... has {size} bytes, the limit is {MAX_ARGUMENT_LENGTH}")
+
+
+def command(
+    manifest: Manifest, init: str | None, arguments: Iterable[str], environment: Mapping[str, str]
+) -> Command:
+    """The command of a start request, completed from the manifest.
+
+    Raises StartContainerResource if there is no init at all.
+    """
+    container = manifest.container
+    if init is None:
+        program = manifest.init
+    else:
+        program = init.replace("<INIT>", manifest.init) if manifest.init is not None else init
+    if program is None:
+        raise StartContainerResource(container)
+    argv = [program, *(tuple(arguments) or manifest.args)]
+    variables = dict(environment or manifest.env)
+    env = [f"{name}={value}" for name, value in variables.items()]
+    env += [
+        f"NORTHSTAR_CONTAINER={container}",
+        f"NORTHSTAR_NAME={container.name}",
+        f"NORTHSTAR_VERSION={container.version}",
+    ]
+    number = FIRST_DESCRIPTOR
+    if manifest.console is not None:
+        env.append(f"NORTHSTAR_CONSOLE={number}")
+        number += 1
+    env += [f"NORTHSTAR_SOCKET_{name}={number + i}" for i, name in enumerate(sorted(manifest.sockets))]
+    return Command(argv, env)
+
+
+def resources(manifest: Manifest, known: Iterable[Container]) -> dict[str, Container]:
+    """For each resource mount (by target) the highest known version that the requirement accepts.
+
+    Raises StartContainerMissingResource.
+    """
+    chosen: dict[str, Container] = {}
+    candidates = sorted(known, key=lambda container: container.version, reverse=True)
+    for target, mount in manifest.mounts.items():
+        if not isinstance(mount, model.Resource):
+            continue
+        for container in candidates:
+            if container.name == mount.name and mount.version.matches(container.version):
+                chosen[target] = container
+                break
+        else:
+            raise StartContainerMissingResource(manifest.container, mount.name, mount.version)
+    return chosen
+
+
+def groups(manifest: Manifest, warn: Callable[[str], None]) -> list[int]:
+    """Numbers of the supplementary groups; unknown names are skipped with a warning."""
+    numbers = []
+    for name in manifest.suppl_groups:
+        try:
+            numbers.append(grp.getgrnam(name).gr_gid)
+        except KeyError:
+            warn(f"Skipping supplementary group {name} of {manifest.container}: no such group on this host")
+    return sorted(set(numbers))
+
+
+def build(
+    manifest: Manifest,
+    what: Command,
+    places: Places,
+    chosen: Mapping[str, Container],
+    descriptors: list[str | int],
+    *,
+    group_numbers: list[int],
+    hold: bool = False,
+    selinux: bool = False,
+    oom_score_adj: int | None = None,
+) -> Plan:
+    """The complete plan. `descriptors` are the roles of what travels with it."""
+    unshared = (
+        namespaces.CLONE_NEWNS
+        | namespaces.CLONE_NEWIPC
+        | namespaces.CLONE_NEWUTS
+        | namespaces.CLONE_NEWCGROUP
+        | (namespaces.CLONE_NEWNET if manifest.network is None else 0)
+    )
+    context = manifest.selinux.exec if selinux and manifest.selinux is not None else None
+    return {
+        "name": f"init-{manifest.container}",
+        "root": f"{places.run_dir}/{manifest.container}",
+        "hold": hold,
+        "namespaces": unshared,
+        "mounts": mounts(manifest, places, chosen),
+        "uid": manifest.uid,
+        "gid": manifest.gid,
+        "groups": group_numbers,
+        "rlimits": [
+            (RLIMITS[name], _infinite(limit.soft), _infinite(limit.hard))
+            for name, limit in sorted(manifest.rlimits.items())
+        ],
+        "capabilities": capabilities.mask(manifest.capabilities),
+        "scheduling": _scheduling(manifest),
+        "selinux_exec": context,
+        "oom_score_adj": oom_score_adj,
+        "argv": what.argv,
+        "env": what.env,
+        "descriptors": descriptors,
+    }
+
+
+def _infinite(limit: int | None) -> int:
+    return -1 if limit is None else limit
+
+
+def _scheduling(manifest: Manifest) -> tuple[int, int, int] | None:
+    sched = manifest.sched
+    if sched is None:
+        return None
+    return POLICIES[sched.policy], sched.priority or 0, sched.nice or 0
+
+
+def mounts(manifest: Manifest, places: Places, chosen: Mapping[str, Container]) -> list[MountPlan]:
+    """The mounts in the order of making them: a parent comes before what lies below it."""
+    return [
+        _mount(target, mount, manifest, places, chosen.get(target))
+        for target, mount in sorted(manifest.mounts.items(), key=lambda item: item[0].split("/"))
+    ]
+
+
+def _mount(
+    target: str, mount: model.Mount, manifest: Manifest, places: Places, resource: Container | None
+) -> MountPlan:
+    if isinstance(mount, model.Bind):
+        read_only = 0 if "rw" in mount.options else MOUNT_ATTR_RDONLY
+        attributes = read_only | _attributes(mount.options)
+        recursive = "rec" in mount.options
+        return _plan("bind", target, mount.host, attributes, recursive=recursive, optional=True)
+    if isinstance(mount, model.Resource):
+        attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | _attributes(mount.options)
+        source = f"{places.run_dir}/{resource}"
+        return _plan("resource", target, source, attributes, directory=mount.dir)
+    if isinstance(mount, model.Persist):
+        return _plan("bind", target, f"{places.data_dir}/{manifest.name}", _STRICT)
+    if isinstance(mount, model.Sockets):
+        return _plan("bind", target, places.socket_dir, _STRICT)
+    if isinstance(mount, model.Dev):
+        return _plan("tree", target, places.devices, 0, recursive=True)
+    if isinstance(mount, model.Tmpfs):
+        return _plan("tmpfs", target, "", _STRICT, options={"size": str(mount.size), "mode": "1777"})
+    kind = "proc" if isinstance(mount, model.Proc) else "sysfs"
+    return _plan(kind, target, "", _STRICT | MOUNT_ATTR_RDONLY)
+
+
+def _attributes(options: Iterable[str]) -> int:
+    attributes = 0
+    for option in options:
+        attributes |= _OPTION_ATTRIBUTES.get(option, 0)
+    return attributes
+
+
+def _plan(
+    kind: str,
+    target: str,
+    source: str,
+    attributes: int,
+    *,
+    directory: str = "",
+    recursive: bool = False,
+    optional: bool = False,
+    options: dict[str, str] | None = None,
+) -> MountPlan:
+    return {
+        "kind": kind,
+        "target": target,
+        "source": source,
+        "directory": directory,
+        "recursive": recursive,
+        "optional": optional,
+        "attributes": attributes,
+        "options": options or {},
+    }

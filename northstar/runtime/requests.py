@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a decoded request to the encoded response."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+from northstar.errors import ApiError, InvalidRepository, ProtocolError, Unexpected
+from northstar.protocol import messages, tokens
+from northstar.runtime import log
+from northstar.runtime.loop import Timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+    from typing import Any
+
+    from northstar.names import Container
+    from northstar.runtime.console import Connection, Peer
+    from northstar.runtime.repository import Insert
+    from northstar.runtime.runtime import Runtime
+
+_log = log.Logger("runtime::console")
+
+_CHUNK = 1024 * 1024
+_EARLY = (messages.Ident, messages.TokenCreate, messages.TokenVerify)
+"""Answered also while the runtime starts up."""
+
+
+class Requests:
+    """Carries out the requests of all connections."""
+
+    def __init__(self, runtime: Runtime, authority: tokens.TokenAuthority) -> None:
+        self._runtime = runtime
+        self._authority = authority
+        self._handlers: dict[type, Callable[[Peer, Any], Awaitable[Any]]] = {
+            messages.Ident: self._ident,
+            messages.Inspect: self._inspect,
+            messages.Kill: self._kill,
+            messages.List: self._list,
+            messages.Mount: self._mount,
+            messages.Repositories: self._repositories,
+            messages.Shutdown: self._shutdown,
+            messages.Start: self._start,
+            messages.TokenCreate: self._token_create,
+            messages.TokenVerify: self._token_verify,
+            messages.Umount: self._umount,
+            messages.Uninstall: self._uninstall,
+        }
+
+    async def handle(self, peer: Peer, request: messages.Request) -> bytes:
+        """The response line of any request but install."""
+        if not self._runtime.up and not isinstance(request, _EARLY):
+            await self._runtime.wait_until_up()
+        return messages.response(await self._handlers[type(request)](peer, request))
+
+    async def _ident(self, peer: Peer, _: messages.Ident) -> object:
+        return {"ident": str(peer.identity)}
+
+    async def _list(self, _: Peer, __: messages.List) -> object:
+        return {"list": self._runtime.containers.names()}
+
+    async def _repositories(self, _: Peer, __: messages.Repositories) -> object:
+        return {"repositories": list(self._runtime.repositories)}
+
+    async def _shutdown(self, _: Peer, __: messages.Shutdown) -> object:
+        self._runtime.request_shutdown()
+        return "shutdown"
+
+    async def _inspect(self, _: Peer, request: messages.Inspect) -> object:
+        async def work() -> object:
+            return self._runtime.inspect(request.container)
+
+        return {"inspect": await _outcome(request.container, work(), with_data=True)}
+
+    async def _start(self, _: Peer, request: messages.Start) -> object:
+        work = self._runtime.start(request.container, request.init, request.arguments, request.environment)
+        return {"start": await _outcome(request.container, work)}
+
+    async def _kill(self, _: Peer, request: messages.Kill) -> object:
+        async def work() -> None:
+            if not 1 <= request.signal <= 31:
+                raise Unexpected("EINVAL: Invalid argument")
+            self._runtime.kill(request.container, signal.Signals(request.signal))
+
+        return {"kill": await _outcome(request.container, work())}
+
+    async def _mount(self, _: Peer, request: messages.Mount) -> object:
+        return {"mount": _results(request.containers, await self._runtime.mount(request.containers))}
+
+    async def _umount(self, _: Peer, request: messages.Umount) -> object:
+        return {"umount": _results(request.containers, await self._runtime.umount(request.containers))}
+
+    async def _uninstall(self, _: Peer, request: messages.Uninstall) -> object:
+        work = self._runtime.uninstall(request.container, request.wipe)
+        return {"uninstall": await _outcome(request.container, work)}
+
+    async def _token_create(self, peer: Peer, request: messages.TokenCreate) -> object:
+        user, shared = peer.identity.name, request.shared
+        _log.info(
+            f'Creating token for user "{user}" and target "{request.target}" with shared "{shared.hex()}"'
+        )
+        return {"token": messages.to_base64(self._authority.create(user, request.target, shared))}
+
+    async def _token_verify(self, peer: Peer, request: messages.TokenVerify) -> object:
+        target = peer.identity.name
+        _log.info(
+            f'Verifiying token for user "{request.user}" and target "{target}" '
+            f'with shared "{request.shared.hex()}"'
+        )
+        validity = peer.options.token_validity
+        result = self._authority.verify(request.token, request.user, target, request.shared, validity)
+        return {"token_verification": result}
+
+    # --- install
+
+    async def install(self, connection: Connection, request: messages.Install) -> bytes:
+        """Receive a package and add it. Raises ProtocolError to close the connection unanswered."""
+        name = connection.peer.name
+        _log.debug(f"{name}: Received installation request with size {_human(request.size)}")
+        if request.size > connection.peer.options.max_npk_install_size:
+            raise _failed("npk size too large")
+        _log.info(f'{name}: Using repository "{request.repository}"')
+        try:
+            container = await self._install(connection, request)
+        except ApiError as error:
+            _log.warn(f"Failed to install: {error}")
+            return messages.response({"install": {"error": {"error": error.to_json()}}})
+        return messages.response({"install": {"ok": {"container": str(container)}}})
+
+    async def _install(self, connection: Connection, request: messages.Install) -> Container:
+        """All announced bytes are consumed, also after a failure."""
+        insert: Insert | None = None
+        failure: ApiError | None = None
+        remaining = request.size
+        try:
+            if not self._runtime.up:
+                await self._runtime.wait_until_up()
+            try:
+                insert = self._runtime.begin_install(request.repository, request.size)
+            except ApiError as error:
+                failure = error
+            while remaining:
+                chunk = await _chunk(connection, min(remaining, _CHUNK))
+                if not chunk:
+                    break
+                remaining -= len(chunk)
+                if insert is not None and failure is None:
+                    try:
+                        insert.write(chunk)
+                    except ApiError as error:
+                        failure = error
+            if failure is not None:
+                raise failure
+            if insert is None:
+                raise InvalidRepository(request.repository)
+            committed, insert = insert, None
+            return await self._runtime.finish_install(request.repository, committed)
+        finally:
+            if insert is not None:
+                insert.abort()
+
+
+async def _chunk(connection: Connection, limit: int) -> bytes:
+    try:
+        return await connection.read_chunk(limit)
+    except Timeout:
+        raise _failed("npk stream timeout") from None
+    except OSError:
+        raise _failed("npk steam") from None
+
+
+def _failed(reason: str) -> ProtocolError:
+    _log.warn(f"Failed to process request: {reason}")
+    return ProtocolError(reason)
+
+
+async def _outcome(container: Container, work: Awaitable[Any], *, with_data: bool = False) -> object:
+    """The result object of a request about one container."""
+    try:
+        data = await work
+    except ApiError as error:
+        return {"error": {"container": str(container), "error": error.to_json()}}
+    result = {"container": str(container)}
+    return {"ok": result | {"data": data} if with_data else result}
+
+
+def _results(containers: Iterable[Container], results: Iterable[ApiError | None]) -> list[object]:
+    return [
+        {"ok": {"container": str(container)}}
+        if error is None
+        else {"error": {"container": str(container), "error": error.to_json()}}
+        for container, error in zip(containers, results, strict=True)
+    ]
+
+
+def _human(size: int) -> str:
+    """Decimal units with one digit, `104.9 MB`."""
+    if size < 1000:
+        return f"{size} B"
+    exponent = min((len(str(size)) - 1) // 3, 4)
+    return f"{size / 1000**exponent:.1f} {' KMGT'[exponent]}B"

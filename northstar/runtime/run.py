@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run of a container: everything that exists only while it runs, and its orderly end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from northstar.errors import StartContainerFailed, StartContainerMissingResource, Unexpected
+from northstar.kernel import namespaces
+from northstar.manifest import model
+from northstar.runtime import log, persist, plan
+from northstar.runtime.output import Streams
+from northstar.runtime.process import Process
+from northstar.runtime.sockets import ContainerSockets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from northstar.names import Container
+    from northstar.runtime.console import Connection, ConsoleServer
+    from northstar.runtime.containers import Record
+    from northstar.runtime.forkerlink import ForkerLink
+    from northstar.runtime.loop import Future, Loop
+
+_log = log.Logger("runtime::run")
+_NETWORK_NAMESPACES = "/run/netns"
+
+
+class Host:
+    """What a run needs of the daemon."""
+
+    __slots__ = ("console", "forker", "loop", "oom_score_adj", "places", "selinux")
+
+    def __init__(
+        self,
+        loop: Loop,
+        forker: ForkerLink,
+        places: plan.Places,
+        console: ConsoleServer,
+        *,
+        selinux: bool,
+        oom_score_adj: int | None,
+    ) -> None:
+        self.loop = loop
+        self.forker = forker
+        self.places = places
+        self.console = console
+        self.selinux = selinux
+        self.oom_score_adj = oom_score_adj
+
+
+class Run:
+    """A start under way, or a running container."""
+
+    __slots__ = ("_connection", "_host", "_sockets", "ended", "process", "record", "resources")
+
+    def __init__(self, host: Host, record: Record, resources: Mapping[str, Container], ended: Future) -> None:
+        self._host = host
+        self._sockets: ContainerSockets | None = None
+        self._connection: Connection | None = None
+        self.record = record
+        self.resources = frozenset(resources.values())
+        self.process = Process(host.loop, host.forker, record.container)
+        self.ended = ended
+        """Done when the exit has been dealt with completely."""
+
+    async def start(self, command: plan.Command, resources: Mapping[str, Container]) -> None:
+        """From nothing to an executing application. After a failure nothing is left.
+
+        Raises the errors of a start request.
+        """
+        try:
+            with contextlib.ExitStack() as stack:
+                descriptors, order = self._prepare(command, resources, stack)
+                await self.process.create(order, descriptors, (b"", b""))
+            await self.process.running()
+        except BaseException as error:
+            self.clean_up()
+            raise self._translate(error) from None
+
+    def _prepare(
+        self, command: plan.Command, resources: Mapping[str, Container], stack: contextlib.ExitStack
+    ) -> tuple[list[int], plan.Plan]:
+        host, manifest = self._host, self.record.manifest
+        roles: list[str | int] = ["status"]
+        descriptors: list[int] = []
+
+        def hand_over(role: str | int, descriptor: int) -> None:
+            roles.append(role)
+            descriptors.append(descriptor)
+
+        numbers = iter(range(plan.FIRST_DESCRIPTOR, plan.FIRST_DESCRIPTOR + 256))
+        if manifest.console is not None:
+            self._connection, theirs = host.console.connect_container(manifest)
+            stack.callback(theirs.close)
+            hand_over(next(numbers), theirs.fileno())
+        streams = Streams(host.loop, manifest)
+        stack.callback(streams.close_ends)
+        for role, descriptor in streams.descriptors.items():
+            hand_over(role, descriptor)
+        self._sockets = ContainerSockets(host.places.socket_dir, manifest)
+        stack.callback(self._sockets.close_ends)
+        for descriptor in self._sockets.descriptors:
+            hand_over(next(numbers), descriptor)
+        for descriptor in self._network(stack):
+            hand_over("network", descriptor)
+        persist.prepare(host.places.data_dir, manifest)
+        order = plan.build(
+            manifest,
+            command,
+            host.places,
+            resources,
+            roles,
+            group_numbers=plan.groups(manifest, _log.warn),
+            selinux=host.selinux,
+            oom_score_adj=host.oom_score_adj,
+        )
+        return descriptors, order
+
+    def _network(self, stack: contextlib.ExitStack) -> Iterator[int]:
+        network = self.record.manifest.network
+        if not isinstance(network, model.NetworkNamespace):
+            return
+        path = f"{_NETWORK_NAMESPACES}/{network.name}"
+        try:
+            if "/" in network.name or network.name in ("", ".", ".."):
+                raise OSError(0, "the name is no single path component")
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
+            if namespaces.nstype(descriptor) != namespaces.CLONE_NEWNET:
+                raise OSError(0, "this is no network namespace")
+        except OSError as error:
+            reason = f"network namespace {path}: {error.strerror}"
+            raise StartContainerFailed(self.record.container, reason) from None
+        yield descriptor
+
+    def _translate(self, error: BaseException) -> BaseException:
+        """A missing directory of a resource has an error variant of its own."""
+        if isinstance(error, OSError):
+            return Unexpected(
+                f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+            )
+        if isinstance(error, StartContainerFailed) and error.error.startswith("resource "):
+            target = error.error.removeprefix("resource ").split(": ")[0].split(" (")[0]
+            mount = self.record.manifest.mounts.get(target)
+            if isinstance(mount, model.Resource):
+                chosen = [c for c in self.resources if c.name == mount.name]
+                _log.warn(f"{error}: directory {mount.dir} of {chosen[0]}")
+                return StartContainerMissingResource(self.record.container, mount.name, chosen[0].version)
+        return error
+
+    async def finish(self) -> None:
+        """The application has ended: give back what it used."""
+        self.clean_up()
+
+    def statistics(self) -> dict[str, Any]:
+        """Resource usage by cgroup controller."""
+        return {}
+
+    def clean_up(self) -> None:
+        """Remove what belongs to this run. May be called twice."""
+        if self._connection is not None:
+            self._connection.stop()
+            self._connection = None
+        if self._sockets is not None:
+            self._sockets.remove()

@@ -1,0 +1,416 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The runtime: what can be done with containers, whoever asks for it.
+
+Everything runs in one thread on one event loop; only mounting, loading and other blocking work goes to
+threads. What changes mounts or the set of containers holds one mutex, so such operations have a serial
+order. A start leaves the mutex as soon as all its packages are mounted and the container is marked as
+running; from there any number of starts proceeds at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from northstar.errors import (
+    ApiError,
+    InstallDuplicate,
+    InvalidContainer,
+    InvalidRepository,
+    Unexpected,
+)
+from northstar.manifest import dump
+from northstar.runtime import log, persist, plan
+from northstar.runtime.containers import Containers, Record
+from northstar.runtime.loop import Future, Mutex
+from northstar.runtime.run import Host, Run
+from northstar.runtime.text import duration
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+    from northstar.names import Container
+    from northstar.npk.package import Package
+    from northstar.runtime.mounter import Mounter
+    from northstar.runtime.notifications import Notifications
+    from northstar.runtime.repository import Insert, Repository
+
+_log = log.Logger("runtime::state")
+
+DEFAULT_MOUNT_PARALLEL = 4
+
+
+class Runtime:
+    """Containers and repositories, and the operations on them. Errors are `ApiError`s."""
+
+    def __init__(
+        self,
+        repositories: Mapping[str, Repository],
+        mounter: Mounter,
+        notifications: Notifications,
+        mount_parallel: int | None,
+    ) -> None:
+        self.containers = Containers()
+        self.repositories = repositories
+        self.up = False
+        self.stopping = Future()
+        """Done when the runtime shall end; the result is the reason if it is a failure."""
+        self._host: Host
+        self._mounter = mounter
+        self._notifications = notifications
+        self._mount_parallel = mount_parallel or DEFAULT_MOUNT_PARALLEL
+        self._mutex = Mutex()
+        self._up = Future()
+
+    # --- life of the runtime
+
+    def attach(self, host: Host) -> None:
+        """Give it what runs need. Before anything is started."""
+        self._host = host
+
+    async def wait_until_up(self) -> None:
+        """Wait until repositories are loaded and autostarts are done."""
+        await self._up
+
+    def set_up(self) -> None:
+        """Start-up is complete."""
+        self.up = True
+        self._up.set_result()
+
+    def request_shutdown(self, failure: str | None = None) -> None:
+        """Let the runtime end, after the requests at hand."""
+        self.stopping.set_result(failure)
+
+    def add_repository(self, repository: Repository) -> None:
+        """Make the packages of a loaded repository known."""
+        for container, package in repository.packages.items():
+            if container in self.containers:
+                other = self.containers.get(container).repository.id
+                _log.warn(
+                    f"Skipping duplicate container {container} "
+                    f"which is already loaded from repository {other}"
+                )
+                continue
+            self.containers.add(Record(container, repository, package))
+
+    async def mount_on_start(self, repositories: Iterable[str]) -> None:
+        """Mount everything of some repositories; raises the first error."""
+        chosen = set(repositories)
+        records = [record for record in self.containers if record.repository.id in chosen]
+        async with self._mutex:
+            errors = await self._mount_records(records)
+        for error in errors:
+            if error is not None:
+                raise error
+
+    async def autostart(self) -> None:
+        """Start all containers that ask for it; raises the error of a critical one."""
+        wanted = [record for record in self.containers if record.manifest.autostart]
+        if not wanted:
+            return
+        began = time.monotonic()
+        for record in wanted:
+            _log.info(f"Autostarting {record.container} ({str(record.manifest.autostart).capitalize()})")
+        results = await self._host.loop.gather(
+            *(self.start(record.container, None, (), {}) for record in wanted)
+        )
+        critical: Exception | None = None
+        for record, result in zip(wanted, results, strict=True):
+            if not isinstance(result, Exception):
+                continue
+            if record.manifest.autostart == "critical":
+                _log.error(f"Failed to autostart critical {record.container}: {result}")
+                critical = critical or result
+            else:
+                _log.warn(f"Failed to autostart relaxed {record.container}: {result}")
+        if critical is not None:
+            raise critical
+        started = sum(not isinstance(result, Exception) for result in results)
+        _log.info(f"Successfully started {started} container(s) in {duration(time.monotonic() - began)}")
+
+    async def end_all_runs(self, limit: float) -> list[Container]:
+        """Kill everything that runs; those that have not ended after `limit` seconds."""
+        runs = self.containers.runs()
+        for run in runs:
+            _log.info(f"Killing {run.record.container} with SIGKILL")
+            run.process.kill()
+        deadline = time.monotonic() + limit
+        while runs and time.monotonic() < deadline:
+            await self._host.loop.sleep(0.002)
+            runs = [run for run in runs if not run.ended.done]
+        return [run.record.container for run in runs]
+
+    async def umount_all(self) -> None:
+        """Umount everything that is mounted, errors are logged."""
+        records = [record for record in self.containers if record.mounted]
+        for record in records:
+            try:
+                await self._umount_record(record)
+            except ApiError as error:
+                _log.warn(f"failed to umount {record.container}: {error}")
+
+    # --- inspect and kill
+
+    def inspect(self, container: Container) -> dict[str, Any]:
+        """The data object of an inspect response."""
+        record = self.containers.get(container)
+        run = record.run
+        process = None
+        if run is not None and run.process.started:
+            process = {
+                "pid": run.process.pid,
+                "uptime": int((time.monotonic() - run.process.started) * 1e9),
+                "statistics": run.statistics(),
+            }
+        return {
+            "manifest": dump.to_json(record.manifest),
+            "repository": record.repository.id,
+            "mounted": record.mounted,
+            "process": process,
+        }
+
+    def kill(self, container: Container, number: signal.Signals) -> None:
+        """Send a signal to a running container."""
+        run = self.containers.running(container)
+        _log.info(f"Killing {container} with {number.name}")
+        try:
+            run.process.kill(number)
+        except OSError as error:
+            _log.error(f"failed to kill {container} with {number.name}: {error.strerror}")
+            raise Unexpected(f"failed to kill {container}: {error.strerror}") from None
+
+    # --- mount and umount
+
+    async def mount(self, containers: Sequence[Container]) -> list[ApiError | None]:
+        """Mount several; None or the error of each."""
+        began = time.monotonic()
+        results: list[ApiError | None] = []
+        async with self._mutex:
+            records: list[Record | None] = []
+            for container in containers:
+                known = self.containers.get(container) if container in self.containers else None
+                usable = known is not None and not known.mounted and known not in records
+                records.append(known if usable else None)
+            mounted = iter(await self._mount_records([record for record in records if record is not None]))
+            for container, record in zip(containers, records, strict=True):
+                results.append(InvalidContainer(container) if record is None else next(mounted))
+        return _report("mounted", "Mount", containers, results, began)
+
+    async def umount(self, containers: Sequence[Container]) -> list[ApiError | None]:
+        """Umount several; None or the error of each."""
+        began = time.monotonic()
+        results: list[ApiError | None] = []
+        async with self._mutex:
+            for container in containers:
+                try:
+                    record = self.containers.get(container)
+                    self.containers.check_umount(record)
+                    await self._umount_record(record)
+                    results.append(None)
+                except ApiError as error:
+                    results.append(error)
+        return _report("umounted", "Umount", containers, results, began)
+
+    async def _mount_records(self, records: Sequence[Record]) -> list[ApiError | None]:
+        """Mount concurrently, at most `mount_parallel` at a time. The mutex is held."""
+        results: dict[Record, ApiError | None] = {}
+        waiting = deque(records)
+
+        async def work() -> None:
+            while waiting:
+                record = waiting.popleft()
+                results[record] = await self._mount_record(record)
+
+        workers = min(len(records), self._mount_parallel)
+        for failure in await self._host.loop.gather(*(work() for _ in range(workers))):
+            if isinstance(failure, Exception):
+                raise failure
+        return [results[record] for record in records]
+
+    async def _mount_record(self, record: Record) -> ApiError | None:
+        container = record.container
+        descriptor = record.repository.fd(container)
+        target = self._target(container)
+        try:
+            await self._host.loop.in_thread(
+                self._mounter.mount, container, descriptor, record.package, target
+            )
+        except ApiError as error:
+            _log.warn(f"Failed to mount {container}: {error}")
+            return error
+        except OSError as error:
+            _log.warn(f"Failed to mount {container}: {error}")
+            named = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+            return Unexpected(named)
+        record.mounted = True
+        _log.info(f"Mounted {container}")
+        return None
+
+    async def _umount_record(self, record: Record) -> None:
+        target = self._target(record.container)
+        try:
+            self._mounter.umount(target)
+        except OSError as error:
+            record.mounted = os.path.ismount(target)
+            _log.warn(f"failed to umount {record.container}: {error.strerror}")
+            raise Unexpected(f"failed to umount {record.container}: {error.strerror}") from None
+        record.mounted = False
+        _log.info(f"Umounted {record.container}")
+
+    def _target(self, container: Container) -> str:
+        return f"{self._host.places.run_dir}/{container}"
+
+    # --- install and uninstall
+
+    def begin_install(self, repository: str, size: int) -> Insert:
+        """Make room for a package of `size` bytes."""
+        if repository not in self.repositories:
+            raise InvalidRepository(repository)
+        return self.repositories[repository].begin_insert(size)
+
+    async def finish_install(self, repository_id: str, insert: Insert) -> Container:
+        """Verify and add a package that has been received completely."""
+        repository = self.repositories[repository_id]
+        package: Package = await self._host.loop.in_thread(insert.commit)
+        container = package.container
+        async with self._mutex:
+            if container in self.containers:
+                other = self.containers.get(container).repository.id
+                _log.warn(f"Skipping duplicate container {container} which is already in repository {other}")
+                repository.remove(container)
+                raise InstallDuplicate(container)
+            self.containers.add(Record(container, repository, package))
+        _log.info(f"Successfully installed {container}")
+        self._notifications.installed(container)
+        return container
+
+    async def uninstall(self, container: Container, wipe: bool) -> None:
+        """Umount if needed, remove the package, delete persistent data if `wipe`."""
+        _log.info(f"Trying to uninstall {container}")
+        async with self._mutex:
+            record = self.containers.get(container)
+            try:
+                if record.mounted or record.run is not None:
+                    self.containers.check_umount(record)
+                    await self._umount_record(record)
+                record.repository.remove(container)
+            except ApiError as error:
+                _log.warn(f"failed to uninstall {container}: {error}")
+                raise
+            if wipe:
+                await self._wipe(container)
+            self.containers.remove(record)
+        _log.info(f"Uninstalled {container}")
+        self._notifications.uninstalled(container)
+
+    async def _wipe(self, container: Container) -> None:
+        data_dir = self._host.places.data_dir
+        if not persist.exists(data_dir, container.name):
+            return
+        path = f"{data_dir}/{container.name}"
+        if any(run.record.container.name == container.name for run in self.containers.runs()):
+            _log.warn(f"Not wiping {path}: another version of {container.name} is running")
+            return
+        _log.info(f"Wiping persistent data dir {path} of {container}")
+        try:
+            await self._host.loop.in_thread(persist.wipe, data_dir, container.name)
+        except OSError as error:
+            _log.warn(f"Failed to remove {error.filename or path}: {error.strerror}")
+
+    # --- start
+
+    async def start(
+        self,
+        container: Container,
+        init: str | None,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+    ) -> None:
+        """Start a container; done when its application is executing."""
+        began = time.monotonic()
+        _log.info(f"Trying to start {container}")
+        try:
+            run, command, resources = await self._prepare_start(container, init, arguments, environment)
+            try:
+                await run.start(command, resources)
+            except BaseException:
+                run.record.run = None
+                run.ended.set_result()
+                raise
+        except ApiError as error:
+            _log.warn(f"failed to start {container}: {error}")
+            raise
+        _log.info(f"Started {container} ({run.process.pid}) in {time.monotonic() - began:.3f}s")
+        self._notifications.started(container)
+        self._host.loop.spawn(self._watch(run))
+
+    async def _prepare_start(
+        self,
+        container: Container,
+        init: str | None,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+    ) -> tuple[Run, plan.Command, dict[str, Container]]:
+        """Everything of a start that needs the mutex; the container counts as running afterwards."""
+        async with self._mutex:
+            record = self.containers.get(container)
+            self.containers.check_start(record)
+            plan.check_environment(environment)
+            plan.check_arguments(init, arguments, environment)
+            command = plan.command(record.manifest, init, arguments, environment)
+            resources = self.containers.resources_of(record.manifest)
+            needed = [record, *(self.containers.get(resource) for resource in set(resources.values()))]
+            missing = [needed_record for needed_record in needed if not needed_record.mounted]
+            if missing:
+                _log.info(f"Mounting {len(missing)} container(s) for the start of {container}")
+                for error in await self._mount_records(missing):
+                    if error is not None:
+                        raise error
+            record.run = Run(self._host, record, resources, Future())
+        _log.info(f"Creating {container}")
+        _log.debug(f'Container {container} init is "{command.argv[0]}"')
+        _log.debug(f'Container {container} argv is "{" ".join(command.argv)}"')
+        _log.debug(f'Container {container} env is "{", ".join(command.env)}"')
+        return record.run, command, resources
+
+    async def _watch(self, run: Run) -> None:
+        """Deal with the end of a run."""
+        record = run.record
+        container = record.container
+        status = await run.process.exited()
+        critical = record.manifest.autostart == "critical" and not status.success and not self.stopping.done
+        lived = duration(time.monotonic() - run.process.started)
+        message = f"exited after {lived} with status {status}"
+        if critical:
+            _log.error(f"Critical process {container} {message}")
+        else:
+            _log.info(f"Process {container} {message}")
+        await run.finish()
+        record.run = None
+        run.ended.set_result()
+        self._notifications.exited(container, status)
+        _log.info(f"Container {container} exited with status {status}")
+        if critical:
+            self.request_shutdown(f"critical container failure: {container} exited with {status}")
+
+
+def _report(
+    done: str,
+    operation: str,
+    containers: Sequence[Container],
+    results: list[ApiError | None],
+    began: float,
+) -> list[ApiError | None]:
+    spent = duration(time.monotonic() - began)
+    for container, error in zip(containers, results, strict=True):
+        if error is not None:
+            _log.warn(f"failed to {operation.lower()} {container}: {error}")
+    if any(error is not None for error in results):
+        _log.warn(f"{operation} operation failed after {spent}")
+    else:
+        _log.info(f"Successfully {done} {len(results)} container(s) in {spent}")
+    return results

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
@@ -16,7 +15,7 @@ from northstar.runtime.console import ConsoleServer
 from northstar.runtime.forkerlink import ForkerLink
 from northstar.runtime.listener import Listener
 from northstar.runtime.loop import Loop
-from northstar.runtime.mounter import Mounter, prepare_run_dir
+from northstar.runtime.mounter import Mounter, prepare_run_dir, release_run_dir
 from northstar.runtime.notifications import Notifications
 from northstar.runtime.plan import Places
 from northstar.runtime.repository import DirectoryRepository, MemoryRepository
@@ -37,7 +36,6 @@ EXIT_GRACE = 10.0
 OOM_SCORE_ADJ = -900
 
 _DEVICES = ".devices"
-_NODES = ".dev"
 
 
 class Daemon:
@@ -57,17 +55,20 @@ class Daemon:
         self._loop = Loop(self._task_failed)
         self._oom_score_adj = _protect_from_oom_killer()
         try:
-            prepare_run_dir(config.run_dir)
+            prepare_run_dir(config.run_dir, own_namespace=private_mounts)
             devices.prepare(self._places.devices)
         except OSError as error:
             raise NorthstarError(f"failed to prepare run_dir {error.filename}: {error.strerror}") from None
         self._forker = ForkerLink(self._loop, forker_socket, forker_pid, self._forker_died)
         self._forker.enter_mount_namespace()
+        selinux = os.path.exists("/sys/fs/selinux/enforce")
+        _log.debug(f"SELinux is {'enabled' if selinux else 'disabled'}")
+        self._mounter = Mounter(config, selinux=selinux, log=_log)
         self._notifications = Notifications()
         self._repositories = self._make_repositories()
         self._runtime = Runtime(
             self._repositories,
-            Mounter(f"{config.run_dir}/{_NODES}", config.loop_device_timeout),
+            self._mounter,
             self._notifications,
             config.mount_parallel,
         )
@@ -84,10 +85,9 @@ class Daemon:
             self._forker,
             self._places,
             self._console,
-            selinux=os.path.exists("/sys/fs/selinux/enforce"),
+            selinux=selinux,
             oom_score_adj=self._oom_score_adj,
         )
-        _log.debug(f"SELinux is {'enabled' if host.selinux else 'disabled'}")
         self._runtime.attach(host)
         self._listeners: list[Listener] = []
 
@@ -134,7 +134,13 @@ class Daemon:
 
     def _sweep(self) -> None:
         directories = [r.dir for r in self._config.repositories.values() if r.dir is not None]
-        sweep.sweep(self._config.run_dir, self._config.socket_dir, directories, [], _log)
+        sweep.sweep(
+            run_dir=self._config.run_dir,
+            socket_dir=self._config.socket_dir,
+            repositories=directories,
+            cgroups=[],
+            log=_log,
+        )
 
     # --- shutdown
 
@@ -155,11 +161,19 @@ class Daemon:
         await self._forker.close()
         for repository in self._repositories.values():
             repository.close()
-        with contextlib.suppress(OSError):
-            devices.remove(self._places.devices)
+        self._mounter.close()
+        self._release_run_dir()
         _log.debug(f"Shutdown took {time.monotonic() - began:.3f}s")
         _log.info("Shutdown complete")
         return not survivors
+
+    def _release_run_dir(self) -> None:
+        try:
+            devices.remove(self._places.devices)
+            if not self._private_mounts:
+                release_run_dir(self._config.run_dir)
+        except OSError as error:
+            _log.warn(f"failed to clean up {error.filename}: {error.strerror}")
 
     # --- events
 

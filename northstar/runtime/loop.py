@@ -291,13 +291,13 @@ class Loop:
         tasks = [Collected(coroutine).run(self) for coroutine in coroutines]
         return [await task for task in tasks]
 
-    async def in_thread(self, function: Callable[..., T], *arguments: object) -> T:
+    async def in_thread(self, function: Callable[..., T], *arguments: object, **named: object) -> T:
         """Run a blocking call in a thread of its own and wait for it."""
         future = Future()
 
         def work() -> None:
             try:
-                outcome: tuple[Future, Any, BaseException | None] = (future, function(*arguments), None)
+                outcome: tuple[Future, Any, BaseException | None] = (future, function(*arguments, **named), None)
             except Exception as error:
                 outcome = (future, None, error)
             self._from_threads.append(outcome)

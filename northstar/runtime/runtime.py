@@ -237,15 +237,16 @@ class Runtime:
         target = self._target(container)
         try:
             await self._host.loop.in_thread(
-                self._mounter.mount, container, descriptor, record.package, target
+                self._mounter.mount,
+                container,
+                descriptor,
+                record.package,
+                target,
+                verified=record.repository.verified,
             )
         except ApiError as error:
             _log.warn(f"Failed to mount {container}: {error}")
             return error
-        except OSError as error:
-            _log.warn(f"Failed to mount {container}: {error}")
-            named = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
-            return Unexpected(named)
         record.mounted = True
         _log.info(f"Mounted {container}")
         return None
@@ -254,10 +255,9 @@ class Runtime:
         target = self._target(record.container)
         try:
             self._mounter.umount(target)
-        except OSError as error:
+        except ApiError:
             record.mounted = os.path.ismount(target)
-            _log.warn(f"failed to umount {record.container}: {error.strerror}")
-            raise Unexpected(f"failed to umount {record.container}: {error.strerror}") from None
+            raise
         record.mounted = False
         _log.info(f"Umounted {record.container}")
 

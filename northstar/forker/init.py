@@ -23,22 +23,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from northstar.forker.messages import Plan
 
 
 class Job:
-    """A plan with the descriptors and filters that came with it."""
+    """A plan with the descriptors and filters that came with it, and what is being done."""
 
     __slots__ = ("application_filter", "cgroups", "init_filter", "kept", "plan", "roles", "step")
 
-    def __init__(self, plan: Plan, descriptors: list[int], filters: tuple[bytes, bytes]) -> None:
-        self.plan = plan
-        self.application_filter, self.init_filter = filters
+    def __init__(self, order: bytes, descriptors: list[int]) -> None:
+        self.plan, self.application_filter, self.init_filter = messages.decode_start(order)
         self.roles: dict[str, int] = {}
         self.cgroups: list[int] = []
         self.kept: dict[int, int] = {}
-        self.step = "fork"
-        for role, descriptor in zip(plan["descriptors"], descriptors, strict=True):
+        self.step = "receive plan"
+        for role, descriptor in zip(self.plan["descriptors"], descriptors, strict=True):
             if isinstance(role, int):
                 self.kept[role] = descriptor
             elif role == "cgroup":
@@ -52,15 +50,47 @@ class Job:
         return self.roles["status"]
 
 
-def run(job: Job) -> NoReturn:
-    """Be the init of a container; does not return."""
+def main(orders: socket.socket) -> NoReturn:
+    """Prepare what is the same for all containers, wait for a plan, be the init of that container."""
+    failure: OSError | None = None
+    try:
+        host_network = _prepare(orders)
+    except OSError as error:
+        failure = error
+        host_network = -1
+    order, descriptors = messages.receive(orders)
+    if not order:
+        os._exit(0)
+    _run(Job(order, descriptors), host_network, failure)
+
+
+def _prepare(orders: socket.socket) -> int:
+    """New namespaces and a new session; a descriptor of the host's network namespace."""
+    _close_all_but(orders.fileno())
+    prctl.set_parent_death_signal(signal.SIGKILL)
+    prctl.set_name("northstar-spare")
+    os.setsid()
+    os.umask(0o022)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    host_network = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    process.join_session_keyring()
+    namespaces.unshare(namespaces.CLONE_NEWIPC | namespaces.CLONE_NEWUTS | namespaces.CLONE_NEWNET)
+    return host_network
+
+
+def _run(job: Job, host_network: int, failure: OSError | None) -> NoReturn:
     status = socket.socket(fileno=job.status)
     try:
-        pid, failures = _set_up(job, status)
-        _retire(job, failures)
-        failure = _await_execution(failures)
         if failure is not None:
-            status.send(messages.encode_report(messages.FAILED, *failure))
+            job.step = "prepare namespaces"
+            raise failure
+        pid, failures = _set_up(job, status, host_network)
+        _retire(job, failures)
+        ended_early = _await_execution(failures)
+        if ended_early is not None:
+            status.send(messages.encode_report(messages.FAILED, *ended_early))
             os._exit(1)
         status.send(messages.encode_report(messages.RUNNING))
         status.send(messages.encode_report(messages.EXITED, _supervise(pid)))
@@ -80,17 +110,14 @@ def _report_failure(status: socket.socket, step: str, error: OSError) -> None:
         os._exit(1)
 
 
-def _set_up(job: Job, status: socket.socket) -> tuple[int, int]:
-    plan = job.plan
-    if plan["hold"] and not status.recv(1):
+def _set_up(job: Job, status: socket.socket, host_network: int) -> tuple[int, int]:
+    """Everything up to the fork of the application: its pid, and where its failures can be read."""
+    if job.plan["hold"] and not status.recv(1):
         os._exit(1)
-    _use_host(job)
-    job.step = "unshare namespaces"
-    if "network" in job.roles:
-        namespaces.setns(job.roles["network"], namespaces.CLONE_NEWNET)
+    _use_host(job, host_network)
     trees = mounts.clone_sources(job)
     job.step = "unshare namespaces"
-    namespaces.unshare(plan["namespaces"])
+    namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWCGROUP)
     mounts.enter_root(job, trees)
     _become_user(job)
     job.step = "fork application"
@@ -102,20 +129,21 @@ def _set_up(job: Job, status: socket.socket) -> tuple[int, int]:
     return pid, reader
 
 
-def _use_host(job: Job) -> None:
-    """Everything that needs the host's /proc and cgroup file systems."""
+def _use_host(job: Job, host_network: int) -> None:
+    """Everything that needs the host's /proc, network and cgroup file systems."""
     plan = job.plan
     prctl.set_name(plan["name"])
-    os.setsid()
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    job.step = "enter network namespace"
+    if plan["host_network"]:
+        namespaces.setns(host_network, namespaces.CLONE_NEWNET)
+    elif "network" in job.roles:
+        namespaces.setns(job.roles["network"], namespaces.CLONE_NEWNET)
     job.step = "join cgroup"
     for descriptor in job.cgroups:
         os.write(descriptor, b"0")
-        os.close(descriptor)
     if plan["oom_score_adj"] is not None:
         job.step = "set oom_score_adj"
-        _write_file("/proc/self/oom_score_adj", str(plan["oom_score_adj"]))
+        _write_file("/proc/thread-self/oom_score_adj", str(plan["oom_score_adj"]))
     if plan["selinux_exec"] is not None:
         job.step = f"set SELinux exec context {plan['selinux_exec']}"
         _write_file("/proc/thread-self/attr/exec", plan["selinux_exec"])
@@ -134,10 +162,6 @@ def _write_file(path: str, text: str) -> None:
 
 def _become_user(job: Job) -> None:
     plan = job.plan
-    os.umask(0o022)
-    job.step = "create session keyring"
-    process.join_session_keyring()
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     job.step = "drop capability bounding set"
     for capability in range(capabilities.last_cap() + 1):
         if not plan["capabilities"] >> capability & 1:

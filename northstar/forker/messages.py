@@ -19,7 +19,7 @@ import ujson
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, TypedDict
+    from typing import TypedDict
 
     class Plan(TypedDict):
         """Everything a container needs, in the order of use. Built by the daemon, executed by init."""
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
         """Mount point of the container's image."""
         hold: bool
         """Wait for one byte on the status channel before doing anything."""
-        namespaces: int
-        """CLONE_NEW* flags to unshare, besides the pid namespace."""
+        host_network: bool
+        """Stay in the host's network namespace instead of a new one or the one handed over."""
         mounts: list[MountPlan]
         """Sorted by target."""
         uid: int
@@ -79,7 +79,7 @@ MAX_REPORT = 4096
 MAX_DESCRIPTORS = 253
 
 _ORDER = struct.Struct("<BIII")
-_REPLY = struct.Struct("<Ii")
+_REPLY = struct.Struct("<i")
 _CODE = struct.Struct("<ci")
 
 RUNNING = b"R"
@@ -114,10 +114,10 @@ def receive(sock: socket.socket, size: int = MAX_ORDER) -> tuple[bytes, list[int
     return data, descriptors.tolist()
 
 
-def encode_start(number: int, plan: Plan, application_filter: bytes, init_filter: bytes) -> bytes:
+def encode_start(plan: Plan, application_filter: bytes, init_filter: bytes) -> bytes:
     """An order to start a container. The filters are BPF programs (seccomp(2)), possibly empty."""
     body = ujson.dumps(plan, ensure_ascii=False, escape_forward_slashes=False).encode()
-    header = _ORDER.pack(START, number, len(application_filter), len(init_filter))
+    header = _ORDER.pack(START, 0, len(application_filter), len(init_filter))
     return b"".join((header, application_filter, init_filter, body))
 
 
@@ -131,24 +131,30 @@ def encode_enter() -> bytes:
     return _ORDER.pack(ENTER, 0, 0, 0)
 
 
-def decode_order(data: bytes) -> tuple[int, int, Any, tuple[bytes, bytes]]:
-    """(kind, number, plan, (application filter, init filter)) of an order."""
-    kind, number, first, second = _ORDER.unpack_from(data)
+def order_kind(data: bytes) -> tuple[int, int]:
+    """(START, REAP or ENTER, pid to reap) of an order."""
+    kind, number, _, _ = _ORDER.unpack_from(data)
+    return kind, number
+
+
+def decode_start(data: bytes) -> tuple[Plan, bytes, bytes]:
+    """(plan, application filter, init filter) of a start order."""
+    _, _, first, second = _ORDER.unpack_from(data)
     start = _ORDER.size
-    body = data[start + first + second :]
-    plan = ujson.loads(body) if body else None
-    return kind, number, plan, (data[start : start + first], data[start + first : start + first + second])
+    middle, end = start + first, start + first + second
+    plan: Plan = ujson.loads(data[end:])
+    return plan, data[start:middle], data[middle:end]
 
 
-def encode_reply(number: int, pid: int) -> bytes:
+def encode_reply(pid: int) -> bytes:
     """The forker's answer to a start order: a pid, or a negative errno."""
-    return _REPLY.pack(number, pid)
+    return _REPLY.pack(pid)
 
 
-def decode_reply(data: bytes) -> tuple[int, int]:
-    """(number, pid or negative errno)."""
-    number, pid = _REPLY.unpack(data)
-    return number, pid
+def decode_reply(data: bytes) -> int:
+    """The pid, or a negative errno."""
+    pid: int = _REPLY.unpack(data)[0]
+    return pid
 
 
 def encode_report(kind: bytes, code: int = 0, text: str = "") -> bytes:

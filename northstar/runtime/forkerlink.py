@@ -43,7 +43,7 @@ class ForkerLink:
     ) -> tuple[int, int]:
         """Fork an init; its (pid, pidfd). Raises OSError (fork failed) or ForkerDied."""
         answer = Future()
-        await self._send(messages.encode_start(0, plan, *filters), descriptors, answer)
+        await self._send(messages.encode_start(plan, *filters), descriptors, answer)
         pid, pidfd = await answer
         if pid < 0:
             raise OSError(-pid, os.strerror(-pid), "fork")
@@ -90,7 +90,7 @@ class ForkerLink:
                 data = b""
             if not data:
                 break
-            _, pid = messages.decode_reply(data)
+            pid = messages.decode_reply(data)
             self._waiting.popleft().set_result((pid, descriptors[0] if descriptors else -1))
         for answer in self._waiting:
             answer.set_error(ForkerDied())

@@ -297,7 +297,11 @@ class Loop:
 
         def work() -> None:
             try:
-                outcome: tuple[Future, Any, BaseException | None] = (future, function(*arguments, **named), None)
+                outcome: tuple[Future, Any, BaseException | None] = (
+                    future,
+                    function(*arguments, **named),
+                    None,
+                )
             except Exception as error:
                 outcome = (future, None, error)
             self._from_threads.append(outcome)

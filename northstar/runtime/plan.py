@@ -10,7 +10,7 @@ import grp
 from typing import TYPE_CHECKING, NamedTuple
 
 from northstar.errors import InvalidArguments, StartContainerMissingResource, StartContainerResource
-from northstar.kernel import capabilities, namespaces, process
+from northstar.kernel import capabilities, process
 from northstar.kernel.mount import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
@@ -181,19 +181,12 @@ def build(
     oom_score_adj: int | None = None,
 ) -> Plan:
     """The complete plan. `descriptors` are the roles of what travels with it."""
-    unshared = (
-        namespaces.CLONE_NEWNS
-        | namespaces.CLONE_NEWIPC
-        | namespaces.CLONE_NEWUTS
-        | namespaces.CLONE_NEWCGROUP
-        | (namespaces.CLONE_NEWNET if manifest.network is None else 0)
-    )
     context = manifest.selinux.exec if selinux and manifest.selinux is not None else None
     return {
         "name": f"init-{manifest.container}",
         "root": f"{places.run_dir}/{manifest.container}",
         "hold": hold,
-        "namespaces": unshared,
+        "host_network": isinstance(manifest.network, model.NetworkHost),
         "mounts": mounts(manifest, places, chosen),
         "uid": manifest.uid,
         "gid": manifest.gid,

@@ -141,7 +141,10 @@ def _check_name(name: str) -> None:
 
 
 def read(group_fd: int, name: str) -> bytes:
-    """Content of a cgroup's file. ENOENT: not here (controller off or kernel too old); ENODEV: group gone."""
+    """Content of a cgroup's file.
+
+    ENOENT: no such file (controller off, kernel too old) or the group was removed; ENODEV: removed meanwhile.
+    """
     _check_name(name)
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=group_fd)
     try:
@@ -232,8 +235,13 @@ def populated(group_fd: int) -> bool:
 
 
 def _any_process(group_fd: int) -> bool:
-    if processes(group_fd):
-        return True
+    try:
+        if processes(group_fd):
+            return True
+    except OSError as failure:
+        if failure.errno in (errno.ENOENT, errno.ENODEV):  # the group was removed
+            return False
+        raise
     for name in children(group_fd):
         fd = _open_child(group_fd, name)
         if fd is None:

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory of the daemon, of the forker, and of a container's init."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.daemon import bare_manifest
+from bench.table import Row, show
+from northstar.client import Client
+
+if TYPE_CHECKING:
+    from bench.daemon import Bench
+
+CONTAINERS = 10
+
+
+def measure(bench: Bench) -> None:
+    """Print the memory table."""
+    for number in range(CONTAINERS):
+        bench.pack(bare_manifest(f"sleeper-{number}", args=["sleep", "1000"]))
+    with bench.daemon() as process, Client.connect(bench.console) as client:
+        helpers = _children(process.pid)
+        spares = [child for helper in helpers for child in _children(helper)]
+        idle = _kilobytes(process.pid, "Pss")
+        forker = sum(_kilobytes(pid, "Pss") for pid in helpers)
+        spare = sum(_kilobytes(pid, "Pss") for pid in spares)
+        names = [f"sleeper-{number}:0.0.1" for number in range(CONTAINERS)]
+        for name in names:
+            client.start(name)
+        inits = [client.inspect(name).process.pid for name in names]
+        private = [_private(pid) for pid in inits]
+        proportional = [_kilobytes(pid, "Pss") for pid in inits]
+        for name in names:
+            client.kill(name, 9)
+    show(
+        "Memory (smaps_rollup)",
+        [
+            Row("daemon, idle, PSS", _megabytes(idle)),
+            Row("forker, idle, PSS", _megabytes(forker)),
+            Row("init kept ready, PSS", _megabytes(spare)),
+            Row("daemon + forker, idle, PSS", _megabytes(idle + forker), "target <= 18 MB"),
+            Row("all three", _megabytes(idle + forker + spare)),
+            Row(
+                "init of a container, private, median",
+                _megabytes(statistics.median(private)),
+                "target <= 0.50 MB",
+            ),
+            Row("init of a container, PSS, median", _megabytes(statistics.median(proportional))),
+        ],
+    )
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _kilobytes(pid: int, field: str) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1])
+    raise KeyError(field)
+
+
+def _private(pid: int) -> int:
+    return _kilobytes(pid, "Private_Dirty") + _kilobytes(pid, "Private_Clean")
+
+
+def _megabytes(kilobytes: float) -> str:
+    return f"{kilobytes / 1024:.2f} MB"

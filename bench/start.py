@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import time
 
+from northstar.client import Client
+
 from bench.crun import Crun
 from bench.daemon import Bench, bare_manifest
 from bench.table import Row, Samples, show
-from northstar.client import Client
 
 RUNS = 60
 WARM_UP = 5
@@ -40,18 +41,17 @@ def measure(bench: Bench) -> None:
     everything: list[float] = []
     crun: list[float] = []
     peer = Crun(bench.root, bench.base)
-    with bench.daemon():
-        with Client.connect(bench.console, notifications=True) as client:
-            for number in range(WARM_UP + RUNS):
-                executing, exited = _start(client, "bare:0.0.1")
-                full_executing, _ = _start(client, "full:0.0.1")
-                crun_seconds = peer.run()
-                if number < WARM_UP:
-                    continue
-                bare.append(executing)
-                ended.append(exited)
-                everything.append(full_executing)
-                crun.append(crun_seconds)
+    with bench.daemon(), Client.connect(bench.console, notifications=True) as client:
+        for number in range(WARM_UP + RUNS):
+            executing, exited = _start(client, "bare:0.0.1")
+            full_executing, _ = _start(client, "full:0.0.1")
+            crun_seconds = peer.run()
+            if number < WARM_UP:
+                continue
+            bare.append(executing)
+            ended.append(exited)
+            everything.append(full_executing)
+            crun.append(crun_seconds)
     peer.close()
     ours, whole, full_samples, theirs = (
         Samples(tuple(value * 1e3 for value in values)) for values in (bare, ended, everything, crun)

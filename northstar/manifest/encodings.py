@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the text of a manifest to a tree: JSON, YAML or TOML.
+
+JSON is tried first, as packages of ours contain it and the standard library parses it in microseconds; PyYAML
+and tomllib are imported only when needed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from northstar.errors import ManifestError
+from northstar.manifest.tree import Map
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+MAX_SIZE = 1024 * 1024
+MAX_DEPTH = 32
+
+_TOML_LINE = re.compile(r"""^\s*(\[{1,2}[^\]]+\]{1,2}|["']?[\w."-]+["']?\s*=)""")
+
+
+def parse(data: bytes) -> Any:
+    """The tree of a manifest; raises ManifestError with the message of the encoding it looks like."""
+    if len(data) > MAX_SIZE:
+        raise ManifestError(f"the manifest has {len(data)} bytes, the limit is {MAX_SIZE}")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"the manifest is not UTF-8: {error}") from None
+    if text.lstrip()[:1] == "{":
+        try:
+            return _json(text)
+        except json.JSONDecodeError as error:
+            return _yaml_or(text, f"invalid JSON: {error}")
+    if _looks_like_toml(text):
+        return _toml(text)
+    return _yaml(text)
+
+
+def _json(text: str) -> Any:
+    try:
+        tree = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+    except RecursionError:
+        raise ManifestError(f"nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:
+        if isinstance(error, json.JSONDecodeError):
+            raise
+        raise ManifestError(f"invalid JSON: {error}") from None
+    _check_depth(tree, 1)
+    return tree
+
+
+def _check_depth(tree: Any, depth: int) -> None:
+    members = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    if members and depth > MAX_DEPTH:
+        raise ManifestError(f"nested deeper than {MAX_DEPTH} levels")
+    for member in members:
+        if isinstance(member, dict | list):
+            _check_depth(member, depth + 1)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) == len(pairs):
+        return members
+    marked = Map(members)
+    seen: set[str] = set()
+    marked.duplicates = tuple(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    return marked
+
+
+def _constant(name: str) -> NoReturn:
+    raise ManifestError(f"invalid JSON: {name} is no JSON value")
+
+
+def _yaml_or(text: str, problem: str) -> Any:
+    """Text in braces may be YAML in flow style; if not, the JSON message is the better one."""
+    try:
+        return _yaml(text)
+    except ManifestError:
+        raise ManifestError(problem) from None
+
+
+def _yaml(text: str) -> Any:
+    from northstar.manifest import yaml
+
+    return yaml.parse(text, MAX_DEPTH)
+
+
+def _toml(text: str) -> Any:
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ManifestError(f"invalid TOML: {error}") from None
+    except RecursionError:
+        raise ManifestError(f"nested deeper than {MAX_DEPTH} levels") from None
+
+
+def _looks_like_toml(text: str) -> bool:
+    for line in text.splitlines():
+        stripped = line.strip()
+        if stripped and not stripped.startswith("#"):
+            return _TOML_LINE.match(stripped) is not None
+    return False

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules of a manifest that concern more than one field."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from northstar.manifest import model
+from northstar.manifest.tree import fail
+
+if TYPE_CHECKING:
+    from northstar.manifest.model import Manifest
+
+RESERVED_ENV = ("NORTHSTAR_NAME", "NORTHSTAR_VERSION", "NORTHSTAR_CONTAINER", "NORTHSTAR_CONSOLE")
+
+_NOT_FOR_RESOURCES = (
+    "args",
+    "env",
+    "autostart",
+    "cgroups",
+    "seccomp",
+    "capabilities",
+    "suppl_groups",
+    "io",
+)
+
+
+def check(manifest: Manifest) -> None:
+    """Raises ManifestError about the first rule that is broken."""
+    for name in manifest.env:
+        if name in RESERVED_ENV:
+            fail(f"env.{name}", "the name is reserved")
+        if not name or "=" in name:
+            fail("env", f"{name!r} is no name of a variable")
+    if manifest.init is None:
+        _check_resource(manifest)
+    for target, mount in manifest.mounts.items():
+        _check_target(target)
+        if isinstance(mount, model.Bind) and not target.startswith("/"):
+            fail(f"mounts.{target}", "the mount point of a bind has to be absolute")
+        if isinstance(mount, model.Resource):
+            _check_resource_mount(target, mount)
+    _check_overlaps(manifest)
+    for name in manifest.sockets:
+        if not name or "/" in name or name in (".", ".."):
+            fail(f"sockets.{name}", f"the name {name!r} is no file name")
+
+
+def _check_resource(manifest: Manifest) -> None:
+    for field in _NOT_FOR_RESOURCES:
+        value = getattr(manifest, field)
+        if value is not None and (value or field in ("cgroups", "seccomp")):
+            fail(field, "not possible in a resource container (there is no init)")
+
+
+def _check_target(target: str) -> None:
+    if ".." in target.split("/"):
+        fail(f"mounts.{target}", "the mount point contains '..'")
+    if not components(target):
+        fail(f"mounts.{target}", "the root of the container cannot be a mount point")
+
+
+def _check_resource_mount(target: str, mount: model.Resource) -> None:
+    if "rec" in mount.options:
+        fail(f"mounts.{target}.options", "'rec' is not possible for a resource")
+    if not mount.dir.startswith("/"):
+        fail(f"mounts.{target}.dir", f"{mount.dir!r} is not absolute")
+
+
+def components(path: str) -> tuple[str, ...]:
+    """The components of a path; repeated `/` and `.` do not count."""
+    return tuple(part for part in path.split("/") if part not in ("", "."))
+
+
+def _check_overlaps(manifest: Manifest) -> None:
+    binds = sorted(
+        (components(target), target)
+        for target, mount in manifest.mounts.items()
+        if isinstance(mount, model.Bind)
+    )
+    for (parts, target), (next_parts, next_target) in itertools.pairwise(binds):
+        if next_parts[: len(parts)] == parts:
+            fail(f"mounts.{next_target}", f"overlaps with the bind mount {target}")

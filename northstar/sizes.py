@@ -89,7 +89,7 @@ def parse_tmpfs_size(text: str) -> int:
     number, unit = int(match[1]), match[2].lower()
     if unit not in _TMPFS_FACTORS:
         raise ValueError(f"invalid size {text[:40]!r}: unknown unit {match[2]!r}")
-    size = number * _TMPFS_FACTORS[unit]
+    size: int = number * _TMPFS_FACTORS[unit]
     if max(number, size) > MAX_U64:
         raise ValueError(f"invalid size {text[:40]!r}: it exceeds 64 bits")
     return size

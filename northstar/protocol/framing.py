@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines out of a byte stream, with a limit on their length."""
+
+from __future__ import annotations
+
+from northstar.errors import ProtocolError
+
+
+class LineBuffer:
+    """Collects received bytes and hands out complete lines, or raw bytes behind a line."""
+
+    __slots__ = ("_data", "_limit", "_scanned")
+
+    def __init__(self, limit: int) -> None:
+        """`limit` is the longest line accepted, in bytes, without its newline; 0 for no limit."""
+        self._data = b""
+        self._limit = limit
+        self._scanned = 0
+
+    def feed(self, data: bytes) -> None:
+        """Append received bytes."""
+        self._data = self._data + data if self._data else data
+
+    @property
+    def pending(self) -> int:
+        """Bytes that have not been handed out."""
+        return len(self._data)
+
+    def next_line(self) -> bytes | None:
+        """The next line without its newline and one carriage return before it; None if incomplete.
+
+        Raises ProtocolError as soon as a line is certain to exceed the limit.
+        """
+        end = self._data.find(b"\n", self._scanned)
+        if self._limit and (end if end >= 0 else len(self._data)) > self._limit:
+            raise ProtocolError(f"a line exceeds the limit of {self._limit} bytes")
+        if end < 0:
+            self._scanned = len(self._data)
+            return None
+        line = self._data[:end]
+        self._data = self._data[end + 1 :]
+        self._scanned = 0
+        return line[:-1] if line.endswith(b"\r") else line
+
+    def take(self, count: int) -> bytes:
+        """Up to `count` buffered bytes as they are."""
+        taken = self._data[:count]
+        self._data = self._data[count:]
+        self._scanned = 0
+        return taken

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which permission a request needs."""
+
+from __future__ import annotations
+
+from northstar.manifest.model import PERMISSIONS
+from northstar.protocol import messages
+
+__all__ = ["FULL", "PERMISSIONS", "required"]
+
+FULL = frozenset(PERMISSIONS)
+
+_REQUIRED: dict[type, str] = {
+    messages.Ident: "ident",
+    messages.Inspect: "inspect",
+    messages.Install: "install",
+    messages.Kill: "kill",
+    messages.List: "list",
+    messages.Mount: "mount",
+    messages.Repositories: "repositories",
+    messages.Shutdown: "shutdown",
+    messages.TokenCreate: "token_create",
+    messages.TokenVerify: "token_verification",
+    messages.Umount: "umount",
+    messages.Uninstall: "uninstall",
+}
+
+
+def required(request: messages.Request) -> str:
+    """The permission for `request`. A start that brings anything of its own needs `start_command`."""
+    if isinstance(request, messages.Start):
+        plain = request.init is None and not request.arguments and not request.environment
+        return "start" if plain else "start_command"
+    return _REQUIRED[type(request)]

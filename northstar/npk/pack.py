@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packing: manifest, root directory or image, and a key become a package.
+
+The package appears under its name only when it is complete. If SOURCE_DATE_EPOCH is set
+(https://reproducible-builds.org/specs/source-date-epoch/), equal input gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from hashlib import sha256
+from typing import TYPE_CHECKING, BinaryIO
+from zlib import crc32
+
+from northstar import manifest as manifests
+from northstar.errors import NorthstarError
+from northstar.npk import archive, pseudo, signature, squashfs, verity, writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from northstar.manifest import Manifest
+
+
+def pack_root(
+    manifest: Manifest,
+    root: str | None,
+    out: str,
+    *,
+    key: bytes | None = None,
+    compression: str = "gzip",
+    block_size: int | None = None,
+    mksquashfs: str = "mksquashfs",
+) -> str:
+    """Pack a root directory, an empty one if None; the path of the package.
+
+    `out` is a file, or a directory in which the name is made of the container's name and version. `key` is
+    an Ed25519 seed. Raises NorthstarError.
+    """
+    labels = squashfs.version(mksquashfs) >= squashfs.LABELS_VERSION
+    if root is not None and not os.path.isdir(root):
+        raise NorthstarError(f"{root} is no directory")
+    with tempfile.TemporaryDirectory(prefix="sextant-") as work:
+        if root is None:
+            root = os.path.join(work, "root")
+            os.mkdir(root, 0o755)
+        image = os.path.join(work, "fs.img")
+        squashfs.make(
+            root,
+            image,
+            uid=manifest.uid,
+            gid=manifest.gid,
+            definitions=pseudo.definitions(manifest, root, labels=labels),
+            compression=compression,
+            block_size=block_size,
+            time=_source_date_epoch(),
+            program=mksquashfs,
+        )
+        return pack_image(manifest, image, out, key=key)
+
+
+def pack_image(manifest: Manifest, image: str, out: str, *, key: bytes | None = None) -> str:
+    """Pack an image as it is; the path of the package. The image is not changed. Raises NorthstarError."""
+    path = output_path(manifest, out)
+    try:
+        with open(image, "rb") as file, _replaced(path) as package:
+            write(package, manifests.to_text(manifest), file, key=key)
+    except OSError as error:
+        name = error.filename or path
+        raise NorthstarError(f"failed to pack {manifest.container}: {name}: {error.strerror}") from None
+    except ValueError as error:
+        raise NorthstarError(f"failed to pack {manifest.container}: {image}: {error}") from None
+    return path
+
+
+def output_path(manifest: Manifest, out: str) -> str:
+    """Where the package goes."""
+    if os.path.isdir(out):
+        return os.path.join(out, f"{manifest.name}-{manifest.version}.npk")
+    return out
+
+
+def write(
+    package: BinaryIO,
+    manifest: bytes,
+    image: BinaryIO,
+    *,
+    key: bytes | None = None,
+    salt: bytes | None = None,
+    uuid: bytes | None = None,
+) -> None:
+    """Write a package to an empty file; `salt` and `uuid` are random by default. Raises ValueError."""
+    out = writer.Writer(package)
+    out.add(archive.MANIFEST, manifest)
+    protection = b""
+    size = image.seek(0, os.SEEK_END)
+    if key is not None:
+        protection, root_hash = _protection(image, size, salt, uuid)
+        comment, text = sha256(writer.COMMENT).hexdigest(), sha256(manifest).hexdigest()
+        hashes = signature.Hashes(comment, text, root_hash, size)
+        out.add(archive.SIGNATURE, signature.sign(hashes, key))
+    checksum = 0
+    for chunk in _chunks(image, protection):
+        checksum = crc32(chunk, checksum)
+    out.add_image(_chunks(image, protection), size + len(protection), checksum)
+    out.finish()
+
+
+def _protection(image: BinaryIO, size: int, salt: bytes | None, uuid: bytes | None) -> tuple[bytes, str]:
+    """Superblock and tree, and the root hash."""
+    if not size or size % verity.BLOCK:
+        raise ValueError(f"the size of the image, {size}, is no positive multiple of {verity.BLOCK}")
+    blocks = size // verity.BLOCK
+    if salt is None or uuid is None:
+        salt, uuid = _salt_and_uuid(image)
+    image.seek(0)
+    root_hash, tree = verity.hash_tree(image, blocks, salt)
+    return verity.superblock(salt, uuid, blocks) + tree, root_hash
+
+
+def _salt_and_uuid(image: BinaryIO) -> tuple[bytes, bytes]:
+    """Random, or derived from the image if the result is to be reproducible. The UUID is of version 4."""
+    if _source_date_epoch() is None:
+        salt, raw = os.urandom(verity.SALT_SIZE), os.urandom(16)
+    else:
+        digest = sha256()
+        for chunk in _chunks(image, b""):
+            digest.update(chunk)
+        salt = sha256(b"salt" + digest.digest()).digest()
+        raw = sha256(b"uuid" + digest.digest()).digest()[:16]
+    uuid = bytearray(raw)
+    uuid[6] = uuid[6] & 0x0F | 0x40
+    uuid[8] = uuid[8] & 0x3F | 0x80
+    return salt, bytes(uuid)
+
+
+def _chunks(image: BinaryIO, rest: bytes) -> Iterator[bytes]:
+    image.seek(0)
+    yield from writer.chunks_of(image)
+    if rest:
+        yield rest
+
+
+@contextlib.contextmanager
+def _replaced(path: str) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` when it is complete."""
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _source_date_epoch() -> int | None:
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    if text is None:
+        return None
+    if not text.isdigit():
+        raise NorthstarError(f"SOURCE_DATE_EPOCH is no number of seconds: {text!r}")
+    return int(text)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mount points that the image must have, as pseudo file definitions of mksquashfs(1)."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from northstar.manifest import model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from northstar.manifest import Manifest
+
+_DEVICES = (
+    ("full", 1, 7, "null_device"),
+    ("null", 1, 3, "full_device"),
+    ("random", 1, 8, "full_device"),
+    ("tty", 5, 0, "owntty_device"),
+    ("urandom", 1, 9, "random_device"),
+    ("zero", 1, 5, "zero_device"),
+)
+_LINKS = (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2"))
+_MODES = {model.Proc: 0o444, model.Sysfs: 0o444, model.Resource: 0o555}
+
+
+def definitions(manifest: Manifest, root: str, *, labels: bool) -> list[str]:
+    """One line for each directory, node or link that is not in `root`.
+
+    With `labels` the nodes get SELinux labels, which takes mksquashfs 4.6.
+    """
+    lines: dict[str, str] = {}
+    owner = f"{manifest.uid} {manifest.gid}"
+    for target in sorted(manifest.mounts):
+        mount = manifest.mounts[target]
+        for path in _missing_directories(root, target):
+            lines.setdefault(path, f"{_quoted(path)} d {_mode(mount):o} {owner}")
+        if isinstance(mount, model.Dev):
+            for path, definition, label in _dev(manifest, target.rstrip("/")):
+                if path in lines or os.path.lexists(f"{root}{path}"):
+                    continue
+                lines[path] = f"{_quoted(path)} {definition.replace('OWNER', owner)}"
+                if labels:
+                    lines[f"{path} label"] = f"{_quoted(path)} x security.selinux={label}"
+    return list(lines.values())
+
+
+def _mode(mount: model.Mount) -> int:
+    if isinstance(mount, model.Bind):
+        return 0o755 if "rw" in mount.options else 0o555
+    return _MODES.get(type(mount), 0o755)
+
+
+def _missing_directories(root: str, target: str) -> Iterator[str]:
+    """`target` and its parents as far as they are not in `root`, top down.
+
+    Nothing below something that is no directory: mksquashfs does not follow links.
+    """
+    path = ""
+    for component in target.split("/"):
+        if not component:
+            continue
+        path = f"{path}/{component}"
+        try:
+            if not stat.S_ISDIR(os.lstat(f"{root}{path}").st_mode):
+                return
+        except FileNotFoundError:
+            yield path
+
+
+def _dev(manifest: Manifest, target: str) -> Iterator[tuple[str, str, str]]:
+    for name, major, minor, label in _DEVICES:
+        yield f"{target}/{name}", f"c 666 OWNER {major} {minor}", f"u:object_r:{label}:s0"
+    if isinstance(manifest.mounts.get("/proc"), model.Proc):
+        for name, suffix in _LINKS:
+            yield f"{target}/{name}", f"s 777 OWNER /proc/self/fd{suffix}", "u:r:su:s0"
+
+
+def _quoted(path: str) -> str:
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The entry signature.yaml: hashes of the other parts, and an Ed25519 signature over their text.
+
+The text is read with a fixed grammar, not as YAML: what is signed has one meaning only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from typing import NamedTuple
+
+_SEPARATOR = b"---"
+_HASH = r"[0-9a-fA-F]{64}"
+_LINE = re.compile(r"(?P<indent> *)(?P<key>[a-z.-]+):(?: (?P<value>\S+))?")
+_EXPECTED = {
+    ("meta", "hash"): _HASH,
+    ("manifest.yaml", "hash"): _HASH,
+    ("fs.img", "verity-hash"): _HASH,
+    ("fs.img", "verity-offset"): r"0|[1-9][0-9]{0,18}",
+}
+
+
+class SignatureError(ValueError):
+    """The signature is missing, malformed or wrong; the message says which."""
+
+
+class Hashes(NamedTuple):
+    """What is signed: SHA-256 of comment and manifest, root hash and size of the image; hashes in hex."""
+
+    comment: str
+    manifest: str
+    root_hash: str
+    verity_offset: int
+
+    def text(self) -> bytes:
+        """The signed text."""
+        return (
+            f"meta:\n  hash: {self.comment}\n"
+            f"manifest.yaml:\n  hash: {self.manifest}\n"
+            f"fs.img:\n  verity-hash: {self.root_hash}\n  verity-offset: {self.verity_offset}\n"
+        ).encode("ascii")
+
+
+def sign(hashes: Hashes, seed: bytes) -> bytes:
+    """The complete entry."""
+    from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
+
+    message = hashes.text()
+    _, secret = crypto_sign_seed_keypair(seed)
+    signature = crypto_sign(message, secret)[:64]
+    return message + b"---\nsignature: " + base64.b64encode(signature)
+
+
+def verify(entry: bytes, public_key: bytes) -> Hashes:
+    """The hashes, if the entry is signed by the key. Raises SignatureError."""
+    parts = entry.split(_SEPARATOR)
+    if len(parts) != 2:
+        raise SignatureError("signature.yaml is malformed: two parts separated by --- expected")
+    message, rest = parts
+    _verify_message(message, _signature(rest), public_key)
+    return _hashes(message)
+
+
+def _verify_message(message: bytes, signature: bytes, public_key: bytes) -> None:
+    from nacl.bindings import crypto_sign_open
+    from nacl.exceptions import CryptoError
+
+    try:
+        crypto_sign_open(signature + message, public_key)
+    except CryptoError:
+        raise SignatureError("the signature is not valid for the key of the repository") from None
+
+
+def _signature(text: bytes) -> bytes:
+    match = re.fullmatch(rb"\s*signature: *\"?([A-Za-z0-9+/]+={0,2})\"?\s*", text)
+    if match is None:
+        raise SignatureError("signature.yaml is malformed: signature expected behind ---")
+    try:
+        signature = base64.b64decode(match[1], validate=True)
+    except binascii.Error:
+        raise SignatureError("the signature is no canonical base64") from None
+    if base64.b64encode(signature) != match[1]:
+        raise SignatureError("the signature is no canonical base64")
+    if len(signature) != 64:
+        raise SignatureError(f"the signature has {len(signature)} bytes, not 64")
+    return signature
+
+
+def _hashes(message: bytes) -> Hashes:
+    try:
+        lines = message.decode("ascii").splitlines()
+    except UnicodeDecodeError:
+        raise SignatureError("signature.yaml is malformed: it is not ASCII") from None
+    found: dict[tuple[str, str], str] = {}
+    sections: set[str] = set()
+    section = ""
+    for line in lines:
+        match = _LINE.fullmatch(line.rstrip())
+        if match is None:
+            raise SignatureError(f"signature.yaml is malformed at {line[:40]!r}")
+        key, value = match["key"], match["value"]
+        if not match["indent"]:
+            if key in sections or value is not None:
+                raise SignatureError(f"signature.yaml is malformed at {line[:40]!r}")
+            sections.add(key)
+            section = key
+            continue
+        expected = _EXPECTED.get((section, key))
+        if expected is None or (section, key) in found or re.fullmatch(expected, value or "") is None:
+            raise SignatureError(f"signature.yaml is malformed at {line[:40]!r}")
+        found[section, key] = value
+    if len(found) != len(_EXPECTED) or len(sections) != 3:
+        raise SignatureError("signature.yaml is malformed: a hash is missing")
+    comment, manifest, root_hash, offset = (found[item] for item in _EXPECTED)
+    return Hashes(comment.lower(), manifest.lower(), root_hash.lower(), int(offset))

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of sextant."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+from northstar import API_VERSION, __version__, manifest
+from northstar.errors import ManifestError, NorthstarError, PackageError
+from northstar.npk import archive, keys, pack, package, squashfs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from northstar.manifest import Manifest
+
+_COPY_CHUNK = 1 << 20
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of all commands."""
+    top = argparse.ArgumentParser(
+        prog="sextant",
+        description="Pack, sign, unpack and inspect Northstar packages (NPK).",
+        epilog="With SOURCE_DATE_EPOCH set, packing equal input gives equal bytes.",
+    )
+    version = f"sextant {__version__} (package format {API_VERSION})"
+    top.add_argument("-V", "--version", action="version", version=version)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _pack_options(commands.add_parser("pack", help="make a package", description=_pack.__doc__))
+    _unpack_options(commands.add_parser("unpack", help="take a package apart", description=_unpack.__doc__))
+    _inspect_options(commands.add_parser("inspect", help="show a package", description=_inspect.__doc__))
+    _gen_key_options(commands.add_parser("gen-key", help="make a key pair", description=_gen_key.__doc__))
+    return top
+
+
+def _pack_options(options: argparse.ArgumentParser) -> None:
+    options.set_defaults(run=_pack)
+    options.add_argument(
+        "-m", "--manifest-path", metavar="FILE", required=True, help="manifest in YAML, JSON or TOML"
+    )
+    source = options.add_mutually_exclusive_group()
+    source.add_argument("-r", "--root", metavar="DIR", help="root of the container (default: an empty one)")
+    source.add_argument("-i", "--image", metavar="FILE", help="squashfs image to be used as it is")
+    options.add_argument("-k", "--key", metavar="FILE", help="private key (default: unsigned)")
+    options.add_argument("-o", "--out", metavar="PATH", required=True, help="directory or file")
+    options.add_argument(
+        "-c",
+        "--compression",
+        choices=squashfs.COMPRESSIONS,
+        default="gzip",
+        help="compression of the image (%(default)s)",
+    )
+    options.add_argument(
+        "-b",
+        "--block-size",
+        metavar="N",
+        type=_block_size,
+        help="block size of the image in bytes, a power of two from 4096 to 1048576",
+    )
+    options.add_argument(
+        "--mksquashfs", metavar="PATH", default="mksquashfs", help="program to run (%(default)s)"
+    )
+    options.add_argument(
+        "--clones",
+        metavar="N",
+        type=_count,
+        help="make N packages <name>-<i> in the directory given with --out; not for resources",
+    )
+
+
+def _unpack_options(options: argparse.ArgumentParser) -> None:
+    options.set_defaults(run=_unpack)
+    options.add_argument("-n", "--npk", metavar="FILE", required=True, help="package")
+    options.add_argument("-o", "--out", metavar="DIR", required=True, help="directory, made if missing")
+    options.add_argument("--unsquashfs", metavar="PATH", default="unsquashfs", help="program (%(default)s)")
+
+
+def _inspect_options(options: argparse.ArgumentParser) -> None:
+    options.set_defaults(run=_inspect)
+    options.add_argument("-s", "--short", action="store_true", help="one line with identity and version")
+    options.add_argument("-k", "--key", metavar="FILE", help="verify the package with this public key first")
+    options.add_argument("--unsquashfs", metavar="PATH", default="unsquashfs", help="program (%(default)s)")
+    options.add_argument("npk", metavar="NPK", help="package")
+
+
+def _gen_key_options(options: argparse.ArgumentParser) -> None:
+    options.set_defaults(run=_gen_key)
+    options.add_argument("-n", "--name", metavar="NAME", required=True, help="base name of the key files")
+    options.add_argument("-o", "--out", metavar="DIR", required=True, help="existing directory")
+
+
+def _block_size(text: str) -> int:
+    value = int(text) if text.isdigit() else 0
+    if value not in [1 << bit for bit in range(12, 21)]:
+        raise argparse.ArgumentTypeError(f"{text!r} is no power of two from 4096 to 1048576")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    return int(text)
+
+
+# --- pack
+
+
+def _pack(options: argparse.Namespace) -> None:
+    """Make a package of a manifest and a root directory or an image, signed if a key is given."""
+    key = keys.load_private(options.key) if options.key else None
+    description = _read_manifest(options.manifest_path)
+    for variant in _variants(description, options):
+        if options.image is not None:
+            pack.pack_image(variant, options.image, options.out, key=key)
+        else:
+            pack.pack_root(
+                variant,
+                options.root,
+                options.out,
+                key=key,
+                compression=options.compression,
+                block_size=options.block_size,
+                mksquashfs=options.mksquashfs,
+            )
+
+
+def _read_manifest(path: str) -> Manifest:
+    try:
+        with open(path, "rb") as file:
+            return manifest.parse(file.read())
+    except OSError as error:
+        raise NorthstarError(f"failed to read {path}: {error.strerror}") from None
+    except ManifestError as error:
+        raise NorthstarError(f"{path}: {error}", error.hint) from None
+
+
+def _variants(description: Manifest, options: argparse.Namespace) -> list[Manifest]:
+    """The manifest itself, or its clones."""
+    count = options.clones
+    if count is None:
+        return [description]
+    if not os.path.isdir(options.out):
+        raise NorthstarError(f"{options.out} is no directory", "--clones needs one")
+    if description.init is None:
+        return [description]
+    width = len(str(count))
+    return [description._replace(name=f"{description.name}-{i:0{width}}") for i in range(count)]
+
+
+# --- unpack and inspect
+
+
+class _Opened:
+    """A package file with its table of contents."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            self._file = open(path, "rb")  # noqa: SIM115
+            self.contents = archive.read(self._file.fileno(), os.fstat(self._file.fileno()).st_size)
+        except OSError as error:
+            raise NorthstarError(f"failed to read {path}: {error.strerror}") from None
+        except archive.ArchiveError as error:
+            raise PackageError(path, str(error)) from None
+
+    def text(self, name: str) -> str | None:
+        """Content of a small entry, None if there is none."""
+        entry = self.contents.entries.get(name)
+        if entry is None:
+            return None
+        try:
+            return archive.content(self._file.fileno(), entry).decode("utf-8", "replace")
+        except archive.ArchiveError as error:
+            raise PackageError(self.path, str(error)) from None
+
+    def copy_image(self, target: str) -> None:
+        """Write fs.img to a file."""
+        entry = self.contents.entries.get(archive.IMAGE)
+        if entry is None:
+            raise PackageError(self.path, f"it has no entry {archive.IMAGE}")
+        self._file.seek(entry.offset)
+        remaining = entry.size
+        with open(target, "wb") as file:
+            while remaining:
+                chunk = self._file.read(min(remaining, _COPY_CHUNK))
+                remaining -= len(chunk)
+                file.write(chunk)
+
+
+def _unpack(options: argparse.Namespace) -> None:
+    """Write manifest and signature of a package, and its root directory, to a directory."""
+    opened = _Opened(options.npk)
+    root = os.path.join(options.out, "root")
+    if os.path.lexists(root):
+        raise NorthstarError(f"{root} already exists")
+    os.makedirs(options.out, exist_ok=True)
+    for name in (archive.MANIFEST, archive.SIGNATURE):
+        text = opened.text(name)
+        if text is not None:
+            with open(os.path.join(options.out, name), "w", encoding="utf-8") as file:
+                file.write(text)
+    with tempfile.TemporaryDirectory(prefix="sextant-") as work:
+        image = os.path.join(work, archive.IMAGE)
+        opened.copy_image(image)
+        squashfs.extract(image, root, options.unsquashfs)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    """Show what is in a package."""
+    if options.short or options.key:
+        key = keys.load_public(options.key) if options.key else None
+        loaded = _load(options.npk, key)
+        if options.short:
+            resource = "no" if loaded.manifest.init else "yes"
+            print(
+                f"name: {loaded.manifest.name}, version: {loaded.manifest.version}, "
+                f"NPK version: {loaded.format_version}, resource container: {resource}"
+            )
+            return
+    opened = _Opened(options.npk)
+    heading = _green if sys.stdout.isatty() and "NO_COLOR" not in os.environ else str
+    print(heading(f"# inspection of '{options.npk}'"))
+    print(heading("## NPK Content"), *opened.contents.entries, "", sep="\n")
+    print(heading("## manifest.yaml"), opened.text(archive.MANIFEST) or "No manifest found", "", sep="\n")
+    print(heading("## signature.yaml"), opened.text(archive.SIGNATURE) or "No signature found", "", sep="\n")
+    with tempfile.TemporaryDirectory(prefix="sextant-") as work:
+        image = os.path.join(work, archive.IMAGE)
+        opened.copy_image(image)
+        print(heading("## SquashFS listing"), squashfs.listing(image, options.unsquashfs), sep="\n", end="")
+
+
+def _load(path: str, key: bytes | None) -> package.Package:
+    try:
+        with open(path, "rb") as file:
+            return package.load(file.fileno(), key, path)
+    except OSError as error:
+        raise NorthstarError(f"failed to read {path}: {error.strerror}") from None
+
+
+def _green(text: str) -> str:
+    return f"\x1b[32m{text}\x1b[0m"
+
+
+# --- gen-key
+
+
+def _gen_key(options: argparse.Namespace) -> None:
+    """Make an Ed25519 key pair: NAME.key to sign with, NAME.pub for the repositories of devices."""
+    keys.generate(options.name, options.out)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    options = parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], None] = options.run
+    try:
+        run(options)
+    except NorthstarError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"Hint: {error.hint}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"Error: {error.filename or ''}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-
 class Job:
     """A plan with the descriptors and filters that came with it, and what is being done."""
 

@@ -92,8 +92,12 @@ def main(arguments: Sequence[str], forker_socket: socket.socket, forker_pid: int
 
 
 def _make_directories(configuration: Config) -> None:
-    names = [("data_dir", configuration.data_dir), ("run_dir", configuration.run_dir)]
-    names += [("socket_dir", configuration.socket_dir), ("log_dir", configuration.log_dir)]
+    names: list[tuple[str, str | None]] = [
+        ("data_dir", configuration.data_dir),
+        ("run_dir", configuration.run_dir),
+        ("socket_dir", configuration.socket_dir),
+        ("log_dir", configuration.log_dir),
+    ]
     for name, path in names:
         if path is None:
             continue

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from northstar.errors import StartContainerFailed, StartContainerMissingResource, Unexpected
 from northstar.kernel import namespaces
 from northstar.manifest import model
-from northstar.runtime import log, persist, plan
+from northstar.runtime import initfilter, log, persist, plan
 from northstar.runtime.output import Streams
 from northstar.runtime.process import Process
 from northstar.runtime.sockets import ContainerSockets
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
+    from northstar.forker.messages import Plan
     from northstar.names import Container
     from northstar.runtime.console import Connection, ConsoleServer
     from northstar.runtime.containers import Record
@@ -75,7 +76,7 @@ class Run:
         try:
             with contextlib.ExitStack() as stack:
                 descriptors, order = self._prepare(command, resources, stack)
-                await self.process.create(order, descriptors, (b"", b""))
+                await self.process.create(order, descriptors, (b"", initfilter.program()))
             await self.process.running()
         except BaseException as error:
             self.clean_up()
@@ -83,7 +84,7 @@ class Run:
 
     def _prepare(
         self, command: plan.Command, resources: Mapping[str, Container], stack: contextlib.ExitStack
-    ) -> tuple[list[int], plan.Plan]:
+    ) -> tuple[list[int], Plan]:
         host, manifest = self._host, self.record.manifest
         roles: list[str | int] = ["status"]
         descriptors: list[int] = []

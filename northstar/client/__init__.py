@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Client library for the console of a runtime.
+
+from northstar.client import Client
+
+with Client.connect("unix:///run/northstar/console") as client:
+    client.start("hello-world:0.0.1")
+    print(client.inspect("hello-world:0.0.1").process)
+"""
+
+from northstar.client.errors import (
+    ClientError,
+    ConnectionClosed,
+    PermissionDenied,
+    ProtocolVersion,
+    Refused,
+)
+from northstar.client.model import ContainerData, ExitStatus, Notification, ProcessData
+from northstar.client.sync import DEFAULT_URL, Client
+
+__all__ = [
+    "DEFAULT_URL",
+    "Client",
+    "ClientError",
+    "ConnectionClosed",
+    "ContainerData",
+    "ExitStatus",
+    "Notification",
+    "PermissionDenied",
+    "ProcessData",
+    "ProtocolVersion",
+    "Refused",
+]

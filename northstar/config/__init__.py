@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's configuration file, in the current and in the older dialect."""
+
+from northstar.config.model import Config, ConsoleConfig, ConsoleOptions, ConsoleUrl, Debug, RepositoryConfig
+from northstar.config.reader import check, load
+
+__all__ = [
+    "Config",
+    "ConsoleConfig",
+    "ConsoleOptions",
+    "ConsoleUrl",
+    "Debug",
+    "RepositoryConfig",
+    "check",
+    "load",
+]

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the text of a configuration file to a checked `Config`."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+from northstar.config.model import (
+    Config,
+    ConsoleConfig,
+    ConsoleOptions,
+    ConsoleUrl,
+    Debug,
+    Perf,
+    RepositoryConfig,
+    Strace,
+)
+from northstar.config.table import Table
+from northstar.errors import ConfigError, NorthstarError
+from northstar.protocol.permissions import FULL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_OLD_SOCKET_DIR = "sockets"
+_NEW_KEYS = ("socket_dir", "event_buffer_size", "notification_buffer_size", "loop_device_timeout")
+
+
+def load(path: str) -> Config:
+    """The configuration in a file; raises ConfigError with every problem found."""
+    values = _read(path)
+    problems: list[str] = []
+    table = Table(values, "", problems)
+    configuration = _old(table) if is_old(values) else _new(table)
+    table.finish()
+    if problems:
+        raise ConfigError(path, problems)
+    return configuration
+
+
+def check(path: str) -> list[str]:
+    """Everything that is wrong with a configuration file and with what it refers to."""
+    try:
+        configuration = load(path)
+    except ConfigError as error:
+        return list(error.problems)
+    problems = []
+    for repository in configuration.repositories.values():
+        problems += _check_repository(repository)
+    for console in configuration.consoles:
+        directory = os.path.dirname(console.url.path)
+        if console.url.scheme == "unix" and not os.path.isdir(directory):
+            problems.append(f"console {console.url}: directory {directory} does not exist")
+    return problems
+
+
+def _check_repository(repository: RepositoryConfig) -> list[str]:
+    from northstar.npk import keys
+
+    name = f"repositories.{repository.id}"
+    problems = []
+    if repository.dir is not None and not os.path.isdir(repository.dir):
+        problems.append(f"{name}.type.fs.dir: directory {repository.dir} does not exist")
+    if repository.key is not None:
+        try:
+            keys.load_public(repository.key, trusted=True)
+        except NorthstarError as error:
+            problems.append(f"{name}.key: {error}")
+    return problems
+
+
+def _read(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(path, [error.strerror or str(error)]) from None
+    except UnicodeDecodeError:
+        raise ConfigError(path, ["it is not UTF-8"]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(path, [f"invalid TOML: {error}"]) from None
+
+
+def is_old(values: dict[str, Any]) -> bool:
+    """Whether the file is written in the dialect of 2021, which serves every console with all rights."""
+    console = values.get("console")
+    if isinstance(console, list | dict):
+        return isinstance(console, list)
+    if "log_dir" in values or "mount_parallel" in values:
+        return True
+    debug = values.get("debug")
+    debug = debug if isinstance(debug, dict) else {}
+    if "strace" in debug or "perf" in debug:
+        return not any(key in values for key in _NEW_KEYS)
+    return False
+
+
+# --- current dialect
+
+
+def _new(table: Table) -> Config:
+    console = table.table("console")
+    consoles: tuple[ConsoleConfig, ...] = ()
+    container_options = ConsoleOptions()
+    if console is not None:
+        consoles, container_options = _consoles(console)
+    debug = Debug()
+    debug_table = table.table("debug")
+    if debug_table is not None:
+        debug = Debug(commands=debug_table.texts("commands"))
+        debug_table.finish()
+    return Config(
+        run_dir=_directory(table, "run_dir"),
+        data_dir=_directory(table, "data_dir"),
+        socket_dir=_directory(table, "socket_dir"),
+        log_dir=None,
+        cgroup=_cgroup(table),
+        consoles=consoles,
+        repositories=_repositories(table, _new_repository),
+        container_console_options=container_options,
+        event_buffer_size=table.integer("event_buffer_size", 256, 1),
+        notification_buffer_size=table.integer("notification_buffer_size", 128, 1),
+        loop_device_timeout=table.duration("loop_device_timeout", 10.0),
+        debug=debug,
+    )
+
+
+def _directory(table: Table, key: str) -> str:
+    path = table.text(key)
+    return os.path.abspath(path) if path else ""
+
+
+def _cgroup(table: Table) -> str:
+    name = table.text("cgroup").strip("/")
+    if any(part in (".", "..") for part in name.split("/")):
+        table.problem("cgroup", f"{name!r} contains . or ..")
+    return name
+
+
+def _consoles(table: Table) -> tuple[tuple[ConsoleConfig, ...], ConsoleOptions]:
+    options_table = table.table("options")
+    container_options = ConsoleOptions() if options_table is None else _options(options_table)
+    listener = table.table("global")
+    consoles: tuple[ConsoleConfig, ...] = ()
+    if listener is not None:
+        own = listener.table("options")
+        url = listener.take("bind", "a URL", _url, None, needed=True)
+        permissions = listener.take(
+            "permissions", '"full" or a list of permissions', _permissions, FULL, needed=True
+        )
+        consoles = (
+            ConsoleConfig(
+                url or ConsoleUrl("unix", "", 0, ""),
+                permissions,
+                ConsoleOptions() if own is None else _options(own),
+                listener.take("mode", 'a mode such as "0660"', _mode, None, needed=False),
+                listener.boolean("insecure", False),
+            ),
+        )
+    table.finish()
+    return consoles, container_options
+
+
+def _options(table: Table) -> ConsoleOptions:
+    default = ConsoleOptions()
+    options = ConsoleOptions(
+        token_validity=table.duration("token_validity", default.token_validity),
+        max_requests_per_sec=table.integer("max_requests_per_sec", default.max_requests_per_sec),
+        max_request_size=table.size("max_request_size", default.max_request_size),
+        max_npk_install_size=table.size("max_npk_install_size", default.max_npk_install_size),
+        npk_stream_timeout=table.duration("npk_stream_timeout", default.npk_stream_timeout),
+    )
+    table.finish()
+    return options
+
+
+def _url(value: Any) -> ConsoleUrl | None:
+    return ConsoleUrl.parse(value) if isinstance(value, str) else None
+
+
+def _permissions(value: Any) -> frozenset[str] | None:
+    if isinstance(value, str):
+        if value.strip() != "full":
+            raise ValueError(f'"full" or a list expected, not {value!r}')
+        return FULL
+    if not isinstance(value, list):
+        return None
+    for item in value:
+        if item not in FULL:
+            raise ValueError(f"unknown permission {item!r}")
+    return frozenset(value)
+
+
+def _mode(value: Any) -> int | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        mode = int(value, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise ValueError(f"{value!r} is no octal file mode")
+    return mode
+
+
+def _repositories(
+    table: Table, read: Callable[[Table, str], RepositoryConfig]
+) -> dict[str, RepositoryConfig]:
+    repositories = table.table("repositories")
+    result: dict[str, RepositoryConfig] = {}
+    for name in repositories.values if repositories is not None else {}:
+        assert repositories is not None
+        entry = repositories.table(name)
+        if entry is not None:
+            result[name] = read(entry, name)
+    return result
+
+
+def _new_repository(table: Table, name: str) -> RepositoryConfig:
+    repository = RepositoryConfig(
+        id=name,
+        dir=_repository_dir(table),
+        key=table.optional_text("key"),
+        mount_on_start=table.boolean("mount_on_start", False),
+        capacity_num=table.optional_integer("capacity_num"),
+        capacity_size=table.optional_size("capacity_size"),
+    )
+    table.finish()
+    return repository
+
+
+def _repository_dir(table: Table) -> str | None:
+    """None for a repository in memory."""
+    directory = table.take("type", '"mem" or { fs = { dir = "…" } }', _repository_type, "", needed=True)
+    return os.path.abspath(directory) if directory else None
+
+
+def _repository_type(value: Any) -> str | None:
+    """The directory, empty for memory."""
+    if value in ("mem", {"mem": {}}):
+        return ""
+    if not isinstance(value, dict):
+        raise ValueError('"mem" or { fs = { dir = "…" } } expected')
+    fs = value.get("fs")
+    if set(value) != {"fs"} or not isinstance(fs, dict) or set(fs) != {"dir"}:
+        raise ValueError('"mem" or { fs = { dir = "…" } } expected')
+    if not isinstance(fs["dir"], str) or not fs["dir"]:
+        raise ValueError("fs.dir: a path expected")
+    return fs["dir"]
+
+
+# --- older dialect
+
+
+def _old(table: Table) -> Config:
+    run_dir = _directory(table, "run_dir")
+    none: tuple[ConsoleUrl, ...] = ()
+    urls = table.take("console", "a list of URLs", _urls, none, needed=False)
+    debug = Debug()
+    debug_table = table.table("debug")
+    if debug_table is not None:
+        debug = Debug(strace=_strace(debug_table), perf=_perf(debug_table))
+    return Config(
+        run_dir=run_dir,
+        data_dir=_directory(table, "data_dir"),
+        socket_dir=os.path.join(os.path.dirname(run_dir), _OLD_SOCKET_DIR),
+        log_dir=_directory(table, "log_dir"),
+        cgroup=_cgroup(table),
+        consoles=tuple(ConsoleConfig(url, FULL) for url in urls),
+        repositories=_repositories(table, _old_repository),
+        event_buffer_size=1000,
+        notification_buffer_size=1000,
+        mount_parallel=table.optional_integer("mount_parallel", 1),
+        debug=debug,
+        dialect="old",
+    )
+
+
+def _urls(value: Any) -> tuple[ConsoleUrl, ...] | None:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        return None
+    return tuple(ConsoleUrl.parse(item) for item in value)
+
+
+def _old_repository(table: Table, name: str) -> RepositoryConfig:
+    return RepositoryConfig(
+        id=name,
+        dir=_repository_dir(table),
+        key=table.optional_text("key"),
+        mount_on_start=table.boolean("mount_on_start", False),
+    )
+
+
+def _strace(table: Table) -> Strace | None:
+    strace = table.table("strace")
+    if strace is None:
+        return None
+    output = strace.text("output")
+    if output not in ("", "file", "log"):
+        strace.problem("output", f'"file" or "log" expected, not {output!r}')
+    return Strace(
+        output,
+        strace.text("path", "strace"),
+        tuple(strace.text("flags", "").split()),
+        strace.boolean("include_runtime", False),
+    )
+
+
+def _perf(table: Table) -> Perf | None:
+    perf = table.table("perf")
+    if perf is None:
+        return None
+    return Perf(perf.text("path", "perf"), tuple(perf.text("flags", "").split()))

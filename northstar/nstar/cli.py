@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of nstar."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from northstar import API_VERSION, __version__, sizes
+from northstar.client.errors import PermissionDenied, Refused
+from northstar.errors import NorthstarError
+from northstar.nstar import commands
+from northstar.nstar.session import DEVICE_SOCKET, URL_VARIABLE, Session, default_url
+from northstar.protocol import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+_EPILOG = f"""\
+The default URL is ${URL_VARIABLE}, else unix://{DEVICE_SOCKET} if that exists, else tcp://localhost:4200.
+Exit codes: 0 done, 1 failed (no connection, for instance), 2 wrong usage, 3 refused by the runtime.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of all commands."""
+    top = argparse.ArgumentParser(
+        prog="nstar",
+        description="Control a Northstar runtime through its console.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    version = f"nstar {__version__} (protocol {API_VERSION})"
+    top.add_argument("-V", "--version", action="version", version=version)
+    top.add_argument("-u", "--url", metavar="URL", help="tcp://host[:port] or unix:///path")
+    top.add_argument(
+        "-j", "--json", action="store_true", help="print the runtime's response line, nothing else"
+    )
+    top.add_argument("--trace", action="store_true", help="show every line of the connection on stderr")
+    top.add_argument(
+        "-t",
+        "--timeout",
+        metavar="DURATION",
+        type=_duration,
+        default=10.0,
+        help="limit of the connect handshake, such as 500ms (10s)",
+    )
+    subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(
+        name: str, run: Callable[[Session, argparse.Namespace], None], *aliases: str
+    ) -> argparse.ArgumentParser:
+        text = (run.__doc__ or "").partition(".")[0]
+        command = subparsers.add_parser(
+            name, aliases=list(aliases), help=text[:1].lower() + text[1:], description=run.__doc__
+        )
+        command.set_defaults(run=run)
+        return command
+
+    add("list", commands.list_containers, "ls")
+    add("repositories", commands.repositories, "repos")
+    for name, run in (("mount", commands.mount), ("umount", commands.umount)):
+        add(name, run).add_argument("containers", metavar="NAME[:VERSION]", nargs="*", help="containers")
+    _container(start := add("start", commands.start))
+    start.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="see above")
+    _container(kill := add("kill", commands.kill))
+    kill.add_argument("signal", type=int, nargs="?", default=15, help="signal number (%(default)s)")
+    install = add("install", commands.install)
+    install.add_argument("npk", metavar="NPK", help="package file")
+    install.add_argument("repository", metavar="REPOSITORY", help="name of a repository")
+    uninstall = add("uninstall", commands.uninstall)
+    uninstall.add_argument("-w", "--wipe", action="store_true", help="delete the persistent data as well")
+    _container(uninstall)
+    add("shutdown", commands.shutdown)
+    add("notifications", commands.notifications).add_argument(
+        "-n", "--number", metavar="N", type=int, help="end after N notifications"
+    )
+    _container(add("inspect", commands.inspect))
+    token = add("token", commands.token)
+    token.add_argument("target", metavar="TARGET", help="name of the container that shall verify it")
+    token.add_argument("shared", metavar="SHARED", help="text that both sides know")
+    verify = add("verify-token", commands.verify_token)
+    verify.add_argument("token", metavar="TOKEN", type=_token, help="token in base64")
+    verify.add_argument("user", metavar="USER", help="name of the creator")
+    verify.add_argument("shared", metavar="SHARED", help="text that both sides know")
+    add("ident", commands.ident)
+    return top
+
+
+def _container(command: argparse.ArgumentParser) -> None:
+    command.add_argument("container", metavar="NAME[:VERSION]", help="the version may be left out if unique")
+
+
+def _duration(text: str) -> float:
+    try:
+        return sizes.parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _token(text: str) -> bytes:
+    try:
+        token = messages.from_base64(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if len(token) != messages.TOKEN_SIZE:
+        raise argparse.ArgumentTypeError(f"a token has {messages.TOKEN_SIZE} bytes, not {len(token)}")
+    return token
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code."""
+    options = parser().parse_args(arguments)
+    if options.url is None:
+        options.url = default_url()
+    session: Session | None = None
+    try:
+        session = Session(options, notifications=options.run is commands.notifications)
+        options.run(session, options)
+    except (Refused, PermissionDenied) as error:
+        if session is not None:
+            session.say_refusal()
+        _complain(error)
+        return EXIT_REFUSED
+    except NorthstarError as error:
+        _complain(error)
+        return EXIT_FAILURE
+    except TimeoutError:
+        print(f"Error: {options.url}: deadline has elapsed", file=sys.stderr)
+        return EXIT_FAILURE
+    except OSError as error:
+        name = error.filename or options.url
+        print(f"Error: {name}: {error.strerror or error}", file=sys.stderr)
+        return EXIT_FAILURE
+    except ValueError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return EXIT_FAILURE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _complain(error: NorthstarError) -> None:
+    print(f"Error: {error}", file=sys.stderr)
+    if error.hint:
+        print(f"Hint: {error.hint}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

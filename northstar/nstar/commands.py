@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands: one function each, which gets a session and the options."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from northstar.client.errors import Refused, describe
+from northstar.nstar import progress, table
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from northstar.client import ContainerData
+    from northstar.nstar.session import Session
+
+_BOLD, _GREEN, _YELLOW, _BLUE, _CYAN = 1, 32, 33, 34, 36
+
+
+def list_containers(session: Session, _: argparse.Namespace) -> None:
+    """Show all containers and their state."""
+    names = session.client.list()
+    if session.json:
+        session.say("")
+        return
+    found = [session.client.inspect(name) for name in names]
+    found.sort(key=lambda data: ("init" not in data.manifest, data.container))
+    header = ("Name", "Version", "Repository", "Type", "Mounted", "PID", "Uptime")
+    print(table.render(header, [_row(data) for data in found], _list_style(session)))
+
+
+def _row(data: ContainerData) -> Sequence[str]:
+    process = data.process
+    return (
+        data.manifest["name"],
+        data.manifest["version"],
+        data.repository,
+        "app" if "init" in data.manifest else "resource",
+        "yes" if data.mounted else "no",
+        "" if process is None else str(process.pid),
+        "" if process is None else table.uptime(process.uptime),
+    )
+
+
+def _list_style(session: Session) -> Any:
+    values = {"app": _BLUE, "resource": _GREEN, "yes": _YELLOW, "no": _CYAN}
+
+    def style(row: int, column: int, cell: str) -> str:
+        if row < 0 or column == 0:
+            return session.colour(_BOLD, cell)
+        if column in (3, 4):
+            return session.colour(values[cell.strip()], cell)
+        return session.colour(_GREEN, cell) if column == 5 else cell
+
+    return style
+
+
+def repositories(session: Session, _: argparse.Namespace) -> None:
+    """Show the names of all repositories."""
+    names = sorted(session.client.repositories())
+    session.say(table.render(("Name",), [(name,) for name in names]))
+
+
+def mount(session: Session, options: argparse.Namespace) -> None:
+    """Mount containers."""
+    names = [session.container(name) for name in options.containers]
+    _show_results(session, names, session.client.mount(names))
+
+
+def umount(session: Session, options: argparse.Namespace) -> None:
+    """Umount containers."""
+    names = [session.container(name) for name in options.containers]
+    _show_results(session, names, session.client.umount(names))
+
+
+def _show_results(session: Session, names: Sequence[str], errors: Sequence[Any]) -> None:
+    rows = [
+        (name, "ok" if error is None else describe(error)) for name, error in zip(names, errors, strict=True)
+    ]
+    session.say(table.render(("Name", "Result"), rows))
+    for error in errors:
+        if error is not None:
+            raise Refused(error)
+
+
+def start(session: Session, options: argparse.Namespace) -> None:
+    """Start a container. COMMAND: [KEY=VALUE...] [INIT [ARGUMENT...]] replaces what the manifest says."""
+    words = options.words
+    variables = list(itertools.takewhile(lambda word: "=" in word, words))
+    command = words[len(variables) :]
+    environment = dict(word.split("=", 1) for word in variables)
+    init, arguments = (command[0], command[1:]) if command else (None, [])
+    name = session.container(options.container)
+    session.client.start(name, init, arguments, environment)
+    pairs = " ".join(f"{key}={value}" for key, value in environment.items())
+    session.say(f"started {name} {pairs} {init or ''} {' '.join(arguments)}".rstrip())
+
+
+def kill(session: Session, options: argparse.Namespace) -> None:
+    """Send a signal to a container."""
+    name = session.container(options.container)
+    session.client.kill(name, options.signal)
+    session.say(f"signalled {name} with signal {options.signal}")
+
+
+def install(session: Session, options: argparse.Namespace) -> None:
+    """Install a package into a repository."""
+    with progress.Bar(options.npk) as bar:
+        session.client.install(options.npk, options.repository, bar.update)
+    session.say(f"installed {options.npk} into {options.repository}")
+
+
+def uninstall(session: Session, options: argparse.Namespace) -> None:
+    """Remove a package."""
+    name = session.container(options.container)
+    session.client.uninstall(name, options.wipe)
+    session.say(f"uninstalled {name}")
+
+
+def shutdown(session: Session, _: argparse.Namespace) -> None:
+    """Shut the runtime down: all containers are killed and umounted."""
+    session.client.shutdown()
+    if not session.json or b'"shutdown"' in session.last_response:
+        session.say("shutdown")
+
+
+def notifications(session: Session, options: argparse.Namespace) -> None:
+    """Show notifications as they come."""
+    for notification in itertools.islice(session.client.notifications(), options.number):
+        session.say(str(notification))
+        sys.stdout.flush()
+
+
+def inspect(session: Session, options: argparse.Namespace) -> None:
+    """Show manifest and state of a container."""
+    name = session.container(options.container)
+    data = session.client.inspect(name)
+    process = data.process
+    shown = {
+        "manifest": data.manifest,
+        "repository": data.repository,
+        "mounted": data.mounted,
+        "process": None
+        if process is None
+        else {
+            "pid": process.pid,
+            "uptime": round(process.uptime * 1e9),
+            "statistics": process.statistics,
+        },
+    }
+    session.say(json.dumps(shown, indent=2, ensure_ascii=False))
+
+
+def token(session: Session, options: argparse.Namespace) -> None:
+    """Create a token that proves to TARGET who we are."""
+    from northstar.protocol.messages import to_base64
+
+    created = session.client.create_token(options.target, options.shared.encode())
+    session.say(f"created token {to_base64(created)}")
+
+
+def verify_token(session: Session, options: argparse.Namespace) -> None:
+    """Verify a token that USER created for us."""
+    session.say(session.client.verify_token(options.token, options.user, options.shared.encode()))
+
+
+def ident(session: Session, _: argparse.Namespace) -> None:
+    """Show as whom the runtime knows us."""
+    session.say(session.client.ident())

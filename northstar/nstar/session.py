@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every command works with: the connection, and how to print."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING
+
+from northstar.client import DEFAULT_URL, Client
+from northstar.client.errors import Refused
+from northstar.names import Container, check_name
+
+if TYPE_CHECKING:
+    import argparse
+
+DEVICE_SOCKET = "/run/northstar/console"
+URL_VARIABLE = "NSTAR_URL"
+
+
+def default_url() -> str:
+    """From the environment, else the usual socket if there is one, else TCP on this machine."""
+    url = os.environ.get(URL_VARIABLE)
+    if url:
+        return url
+    try:
+        if stat.S_ISSOCK(os.stat(DEVICE_SOCKET).st_mode):
+            return f"unix://{DEVICE_SOCKET}"
+    except OSError:
+        pass
+    return DEFAULT_URL
+
+
+class Session:
+    """A connection made for one command."""
+
+    def __init__(self, options: argparse.Namespace, *, notifications: bool = False) -> None:
+        self.json: bool = options.json
+        self.colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        self._trace_lines: bool = options.trace
+        self.last_response = b""
+        self._said = False
+        self.client = Client.connect(
+            options.url, notifications=notifications, timeout=options.timeout, trace=self._trace
+        )
+
+    def _trace(self, direction: str, line: bytes) -> None:
+        if direction == "<":
+            self.last_response = line
+        if self._trace_lines:
+            print(direction, line.decode("utf-8", "replace"), file=sys.stderr)
+
+    def say(self, text: str) -> None:
+        """Print for people; in JSON mode print the runtime's response instead, unchanged."""
+        self._said = True
+        print(self.last_response.decode() if self.json else text)
+
+    def say_refusal(self) -> None:
+        """In JSON mode print the response that refused the command, unless that was done."""
+        if self.json and not self._said and self.last_response.startswith(b'{"response":'):
+            self.say("")
+
+    def container(self, text: str) -> str:
+        """`name:version` of a container given with or without its version. Raises Refused, ValueError."""
+        if ":" in text:
+            return str(Container.parse(text))
+        check_name(text)
+        found = [name for name in self.client.list() if name.partition(":")[0] == text]
+        self.last_response = b""  # that was not the response to the command
+        if not found:
+            raise Refused({"unexpected": {"error": f"no container found with name {text}"}})
+        if len(found) > 1:
+            versions = ", ".join(sorted(found))
+            raise Refused({"unexpected": {"error": f"container {text} has multiple versions: {versions}"}})
+        return found[0]
+
+    def colour(self, code: int, text: str) -> str:
+        """`text` in an ANSI colour, on a terminal."""
+        return f"\x1b[{code}m{text}\x1b[0m" if self.colours else text

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text tables, and times for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_UNITS = (
+    ("year", 31_557_600),
+    ("month", 2_630_016),
+    ("day", 86_400),
+    ("h", 3600),
+    ("m", 60),
+    ("s", 1),
+)
+
+
+def render(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    style: Callable[[int, int, str], str] = lambda row, column, cell: cell,
+) -> str:
+    """A table; the last column is not padded.
+
+    `style(row, column, cell)` may add colours; the header is row -1.
+    """
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    last = len(header) - 1
+    text = []
+    for number, line in enumerate(lines, -1):
+        cells = [
+            style(number, column, cell if column == last else cell.ljust(widths[column]))
+            for column, cell in enumerate(line)
+        ]
+        text.append("|".join(f" {cell} " for cell in cells))
+        if number < 0:
+            text.append("+".join("-" * (width + 2) for width in widths))
+    return "\n".join(text)
+
+
+def uptime(seconds: float) -> str:
+    """Years to seconds, parts that are zero left out: `1h 3s`."""
+    rest = int(seconds)
+    parts = []
+    for unit, length in _UNITS:
+        count, rest = divmod(rest, length)
+        if count:
+            plural = "s" if count > 1 and len(unit) > 1 else ""
+            parts.append(f"{count}{unit}{plural}")
+    return " ".join(parts) or "0s"

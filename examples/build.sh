@@ -1,0 +1,61 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Packs and signs all examples.
+#
+#   examples/build.sh [--key FILE] [--out DIR] [--compression gzip|lzo|xz|zstd|none]
+#
+# --key   private key (default: examples/example.key, made with its public half if it does not exist)
+# --out   directory for the packages (default: build/packages)
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+key=$here/example.key
+out=$here/../build/packages
+compression=gzip
+
+while [ $# -gt 0 ]; do
+    case $1 in
+        --key) key=$2 ;;
+        --out) out=$2 ;;
+        --compression) compression=$2 ;;
+        -h | --help)
+            sed -n 's/^# \{0,1\}//p' "$0" | sed 1,2d
+            exit 0
+            ;;
+        *)
+            echo "$0: unknown option $1" >&2
+            exit 2
+            ;;
+    esac
+    shift 2
+done
+
+run_sextant() {
+    if command -v sextant >/dev/null; then
+        sextant "$@"
+    else
+        PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}" python3 -m northstar.sextant.cli "$@"
+    fi
+}
+
+mkdir -p "$out"
+if [ ! -e "$key" ]; then
+    directory=$(dirname "$key")
+    run_sextant gen-key --name "$(basename "$key" .key)" --out "$directory"
+    echo "made a key pair: $key and ${key%.key}.pub"
+fi
+for manifest in "$here"/*/manifest.yaml; do
+    example=$(dirname "$manifest")
+    # Links and directories that every container with a bound /usr needs; git does not keep them all.
+    root=$(mktemp -d)
+    chmod 755 "$root"
+    cp -R "$example/root/." "$root"
+    if grep -q ' /usr:' "$manifest"; then
+        for name in bin lib lib64 sbin; do
+            ln -s "usr/$name" "$root/$name"
+        done
+    fi
+    run_sextant pack -m "$manifest" -r "$root" -k "$key" -o "$out" -c "$compression"
+    rm -r "$root"
+    echo "packed $(basename "$example")"
+done

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command line of qemu/run."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from qemu import cache, kernel, rootfs, steps
+from qemu.machine import Machine, MachineFailed, Options, make_data_disk, show
+
+EXAMPLES = ("hello-world", "persistence", "hello-resource", "crashing")
+
+_DEMONSTRATION = """
+echo; echo '# nstar start ...'
+for name in {names}; do nstar start "$name"; done
+echo; echo '# nstar list'; nstar list
+echo; echo '# nstar notifications -n 1'; nstar notifications -n 1
+echo; echo '# logread | tail -5'; logread | tail -5
+"""
+
+_WELCOME = """
+You are root on the device. Things to try:
+
+  nstar list                         what is installed, and what runs
+  nstar start inspect; logread       a container that shows what it sees, and the log
+  nstar kill hello-world             end a container
+  check_conf.sh                      what the kernel can do
+  exit                               power off
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    result = argparse.ArgumentParser(
+        prog="qemu/run",
+        description="Boot an aarch64 Linux image with Northstar in QEMU. Without --exec the examples are "
+        "started and a shell on the device appears. What is missing is built first.",
+    )
+    result.add_argument("--exec", metavar="CMD", help="run CMD as root, print its output, exit with its code")
+    result.add_argument(
+        "--forward-console", metavar="PORT", type=int, help="the runtime's console on 127.0.0.1:PORT"
+    )
+    result.add_argument("--kernel", metavar="FILE", type=Path, help="kernel to boot instead of the built one")
+    result.add_argument(
+        "--rootfs", metavar="FILE", type=Path, help="root file system instead of the built one"
+    )
+    result.add_argument("--data", metavar="FILE", type=Path, help="data disk (default: one that is kept)")
+    result.add_argument(
+        "--fresh", action="store_true", help="boot with an empty data disk, which is thrown away"
+    )
+    result.add_argument(
+        "--append", metavar="WORDS", default="", help="more words for the kernel command line"
+    )
+    result.add_argument(
+        "--timeout", metavar="SECONDS", type=float, default=600.0, help="limit of CMD (%(default)s)"
+    )
+    result.add_argument("--build", action="store_true", help="build kernel and image, and do not boot")
+    return result
+
+
+def main() -> int:
+    """Run; the exit code."""
+    options = parser().parse_args()
+    try:
+        boot = options.kernel or kernel.image() / "Image"
+        root = options.rootfs or rootfs.image() / "rootfs.squashfs"
+        if options.build:
+            print(f"kernel: {boot}\nrootfs: {root}")
+            return 0
+        with tempfile.TemporaryDirectory(prefix="northstar-data-") as work:
+            return _boot(options, boot, root, Path(work))
+    except steps.StepFailed as error:
+        print(f"qemu/run: {error}", file=sys.stderr)
+    except MachineFailed as error:
+        print(f"qemu/run: {error}", file=sys.stderr)
+    except TimeoutError as error:
+        print(f"qemu/run: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    return 1
+
+
+def _boot(options: argparse.Namespace, boot: Path, root: Path, work: Path) -> int:
+    data = options.data or (work / "data.ext4" if options.fresh else cache.directory() / "data.ext4")
+    if not data.exists():
+        make_data_disk(data)
+    machine_options = Options(
+        kernel=boot,
+        rootfs=root,
+        data=data,
+        append=options.append,
+        forward=options.forward_console,
+        interactive=options.exec is None,
+    )
+    cache.progress(f"booting {boot.parent.name}/{boot.name} with {root.parent.name}/{root.name}")
+    with Machine(machine_options) as machine:
+        if options.exec is not None:
+            if "northstar.off" not in options.append:
+                machine.wait_for_console()
+            return machine.run(options.exec, timeout=options.timeout, output=_show)
+        return _demonstrate(machine)
+
+
+def _demonstrate(machine: Machine) -> int:
+    answered = machine.wait_for_console()
+    if answered is None:
+        machine.run("logread", output=_show)
+        raise MachineFailed("the runtime's console does not answer")
+    cache.progress(
+        f"booted in {machine.boot_time:.1f} s, the console answers {answered:.1f} s after /sbin/init"
+    )
+    machine.run(_DEMONSTRATION.format(names=" ".join(EXAMPLES)), output=_show)
+    print(_WELCOME, flush=True)
+    columns, rows = shutil.get_terminal_size()
+    machine.start_shell(columns, rows)
+    machine.wait()
+    return 0
+
+
+def _show(stream: str, data: bytes) -> None:
+    show(stream, data, sys.stdout.buffer, sys.stderr.buffer)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

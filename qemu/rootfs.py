@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The image: Debian's arm64 packages, aarch64 wheels, the project and the overlays, as a squashfs."""
+
+from __future__ import annotations
+
+import compileall
+import os
+import py_compile
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from qemu import cache, debian, steps
+
+DEBIAN_PACKAGES = (
+    "busybox-static",
+    "libc6",
+    "libcrypt1",
+    "libexpat1",
+    "libffi8",
+    "libgcc-s1",
+    "libpython3.11-minimal",
+    "libpython3.11-stdlib",
+    "libseccomp2",
+    "libstdc++6",
+    "python3.11-minimal",
+    "zlib1g",
+)
+WHEELS = ("PyNaCl", "PyYAML", "psutil", "pyseccomp", "tomli", "ujson")
+TEST_WHEELS = ("pytest",)
+PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_17_aarch64", "manylinux_2_28_aarch64")
+PYTHON = "3.11"
+BASE_REVISION = "1"  # to be changed with the way in which a base is made
+SITE_PACKAGES = "usr/lib/python3/dist-packages"
+PROGRAMS = {
+    "northstar": "northstar.launcher",
+    "nstar": "northstar.nstar.cli",
+    "sextant": "northstar.sextant.cli",
+}
+MERGED = ("bin", "lib", "sbin")
+DIRECTORIES = (
+    "dev",
+    "mnt",
+    "proc",
+    "root",
+    "run",
+    "sys",
+    "tmp",
+    "var",
+    "etc",
+    "usr/bin",
+    "usr/sbin",
+    "usr/lib",
+)
+
+# What a container runtime does not need of the standard library.
+UNUSED = (
+    f"usr/lib/python{PYTHON}/{name}"
+    for name in ("ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tkinter", "turtledemo")
+)
+UNUSED_TREES = (*UNUSED, "usr/share/doc", "usr/share/man", "usr/share/lintian", "usr/share/locale")
+
+_PACKAGE = cache.REPOSITORY / "northstar"
+_SHARED_OVERLAY = cache.REPOSITORY / "rootfs-overlay"
+_OVERLAY = cache.REPOSITORY / "qemu/overlay"
+_APPLETS = cache.REPOSITORY / "qemu/applets.txt"
+_EXAMPLES = cache.REPOSITORY / "examples"
+_CHECK = cache.REPOSITORY / "check_conf.sh"
+_FRAGMENT = cache.REPOSITORY / "recipes-northstar/linux/files/northstar.cfg"
+_SELF = Path(__file__)
+
+
+def base() -> Path:
+    """Directory `root` with what comes from Debian and PyPI; made if necessary."""
+    inputs: list[Path | str] = [*DEBIAN_PACKAGES, *WHEELS, PYTHON, _APPLETS, BASE_REVISION]
+    return cache.made("base", inputs, _make_base)
+
+
+def keys() -> Path:
+    """Directory with the key pair `northstar` that signs the image's packages; made once."""
+    return cache.made("keys", ["northstar"], _make_keys)
+
+
+def image() -> Path:
+    """Directory with `rootfs.squashfs`; made if necessary."""
+    inputs: list[Path | str] = [
+        _PACKAGE,
+        _SHARED_OVERLAY,
+        _OVERLAY,
+        _EXAMPLES,
+        _CHECK,
+        _FRAGMENT,
+        _SELF,
+        keys().name,
+    ]
+    return cache.made("rootfs", [*inputs, base().name], _make_image)
+
+
+def test_wheels() -> Path:
+    """Directory `site` with pytest for the device; made if necessary."""
+    return cache.made("test-wheels", [*TEST_WHEELS, PYTHON], _make_test_wheels)
+
+
+# --- base
+
+
+def _make_base(target: Path) -> None:
+    root = target / "root"
+    for name in DIRECTORIES:
+        (root / name).mkdir(parents=True)
+    for name in MERGED:
+        (root / name).symlink_to(f"usr/{name}")
+    debian.announce(DEBIAN_PACKAGES)
+    apt = debian.Apt(target)
+    for package in apt.download(DEBIAN_PACKAGES, target / "download"):
+        debian.unpack(package, root)
+    for name in ("apt", "download"):
+        shutil.rmtree(target / name)
+    cache.progress(f"installing {len(WHEELS)} aarch64 wheels")
+    _install_wheels(WHEELS, root / SITE_PACKAGES, target / "pip.log")
+    (root / "usr/bin/python3").symlink_to(f"python{PYTHON}")
+    _link_applets(root)
+    for name in UNUSED_TREES:
+        shutil.rmtree(root / name, ignore_errors=True)
+    cache.progress("byte-compiling the standard library")
+    _compile(root, root / f"usr/lib/python{PYTHON}")
+    _compile(root, root / SITE_PACKAGES)
+
+
+def _install_wheels(names: tuple[str, ...], target: Path, log: Path) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    command += ["--target", str(target), "--only-binary=:all:", "--python-version", PYTHON]
+    command += [f"--platform={platform}" for platform in PLATFORMS]
+    steps.run([*command, *names], log)
+    shutil.rmtree(target / "bin", ignore_errors=True)
+
+
+def _link_applets(root: Path) -> None:
+    for line in _APPLETS.read_text().splitlines():
+        if line and not line.startswith("#"):
+            path = root / line
+            if not os.path.lexists(path):
+                path.symlink_to("/usr/bin/busybox")
+
+
+def _compile(root: Path, directory: Path) -> None:
+    """Compile to .pyc files that are not checked against their source, which saves a stat per import."""
+    if sys.version_info[:2] != (3, 11):
+        cache.progress(f"Python {PYTHON} is needed to byte-compile for the image; imports will be slow")
+        return
+    compileall.compile_dir(
+        directory,
+        quiet=2,
+        workers=os.cpu_count() or 1,
+        stripdir=str(root),
+        prependdir="/",
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+
+
+# --- image
+
+
+def _make_keys(target: Path) -> None:
+    from northstar.npk import keys as key_files
+
+    key_files.generate("northstar", str(target))
+
+
+def _make_image(target: Path) -> None:
+    cache.progress("making the image")
+    with tempfile.TemporaryDirectory(prefix="rootfs-", dir=cache.directory()) as work:
+        root = Path(work) / "root"
+        shutil.copytree(base() / "root", root, symlinks=True)
+        _install_project(root)
+        for overlay in (_SHARED_OVERLAY, _OVERLAY):
+            shutil.copytree(overlay, root, symlinks=True, dirs_exist_ok=True)
+        shutil.copy(keys() / "northstar.pub", root / "etc/northstar/keys/northstar.pub")
+        packages = root / "usr/share/northstar/packages"
+        script: list[Path | str] = [
+            _EXAMPLES / "build.sh",
+            "--key",
+            keys() / "northstar.key",
+            "--out",
+            packages,
+        ]
+        steps.run(script, target / "build.log")
+        _squash(root, target / "rootfs.squashfs", target / "build.log")
+
+
+def _install_project(root: Path) -> None:
+    target = root / SITE_PACKAGES / "northstar"
+    shutil.copytree(_PACKAGE, target, ignore=shutil.ignore_patterns("__pycache__"))
+    _compile(root, target)
+    for name, module in PROGRAMS.items():
+        program = root / "usr/bin" / name
+        program.write_text(
+            "#!/usr/bin/python3 -IS\n"
+            "import sys\n"
+            f'sys.path.append("/{SITE_PACKAGES}")\n'
+            f"from {module} import main\n"
+            "sys.exit(main())\n"
+        )
+        program.chmod(0o755)
+    share = root / "usr/share/northstar"
+    share.mkdir(parents=True, exist_ok=True)
+    shutil.copy(_CHECK, root / "usr/bin/check_conf.sh")
+    shutil.copy(_FRAGMENT, share / "northstar.cfg")
+
+
+def _squash(root: Path, image: Path, log: Path) -> None:
+    command: list[Path | str] = [
+        "mksquashfs",
+        root,
+        image,
+        "-noappend",
+        "-quiet",
+        "-no-progress",
+        "-all-root",
+    ]
+    steps.run([*command, "-comp", "zstd", "-Xcompression-level", "6"], log)
+
+
+# --- tests
+
+
+def _make_test_wheels(target: Path) -> None:
+    cache.progress("downloading pytest for the device")
+    _install_wheels(TEST_WHEELS, target / "site", target / "pip.log")
+    _compile(target, target / "site")
+
+
+def test_disk(path: Path, trees: dict[str, Path], log: Path) -> None:
+    """Make a squashfs of pytest, as `site`, and of the given directories under their names."""
+    with tempfile.TemporaryDirectory(prefix="test-disk-", dir=cache.directory()) as work:
+        root = Path(work) / "disk"
+        shutil.copytree(test_wheels() / "site", root / "site")
+        for name, tree in trees.items():
+            shutil.copytree(tree, root / name, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
+        _squash(root, path, log)
+
+
+def busybox() -> Path:
+    """The device's statically linked busybox."""
+    return base() / "root/usr/bin/busybox"

@@ -11,6 +11,7 @@ pivot_root nothing may be imported or opened, the image is not trusted.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -74,7 +75,11 @@ def _prepare(orders: socket.socket) -> int:
         signal.signal(number, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     host_network = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    process.join_session_keyring()
+    try:
+        process.join_session_keyring()
+    except OSError as error:
+        if error.errno != errno.ENOSYS:  # a kernel without keyrings has none to share
+            raise
     namespaces.unshare(namespaces.CLONE_NEWIPC | namespaces.CLONE_NEWUTS | namespaces.CLONE_NEWNET)
     return host_network
 

@@ -148,13 +148,14 @@ class DirectoryRepository(Repository):
         self._paths: dict[Container, str] = {}
 
     def load(self) -> None:
-        """Load every package in the directory; files that are none are skipped with a warning."""
+        """Load every package in the directory; files that are none are skipped with a
+        warning, hidden ones without."""
         trust = f"with key {self._config.key}" if self.verified else "(unverified)"
         self._log.info(f"Loading repository {self._dir} {trust}")
         if not self.verified:
             self._warn_writable(self._dir)
         for name in self._names():
-            if not name.endswith(_TEMPORARY_SUFFIX):
+            if not name.startswith("."):
                 self._load_file(os.path.join(self._dir, name))
         self._log.info(f"Loaded {len(self.packages)} containers from {self._dir}")
 

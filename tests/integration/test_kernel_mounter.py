@@ -70,9 +70,8 @@ class Key(NamedTuple):
 @pytest.fixture(scope="module")
 def key(tmp_path_factory: pytest.TempPathFactory) -> Key:
     directory = tmp_path_factory.mktemp("keys")
-    keys.generate("test", directory)
-    private = keys.load_private(directory / "test.key")
-    return Key(private, keys.load_public(directory / "test.pub"))
+    private, public = keys.generate("test", str(directory))
+    return Key(keys.load_private(private), keys.load_public(public))
 
 
 @pytest.fixture
@@ -82,8 +81,11 @@ def samples(tmp_path: pathlib.Path) -> Iterator[Callable[..., Sample]]:
 
     def make(name: str = "hello", key: Key | None = None) -> Sample:
         out = tmp_path / f"{name}-1.0.0.npk"
-        path = pack.pack_image(parse(manifest_text(name)), SQUASHFS, out, key=key.private if key else None)
-        made.append(Sample(path, key.public if key else None))
+        image = tmp_path / "image"
+        image.write_bytes(SQUASHFS)
+        private = key.private if key else None
+        pack.pack_image(parse(manifest_text(name)), str(image), str(out), key=private)
+        made.append(Sample(out, key.public if key else None))
         return made[-1]
 
     yield make

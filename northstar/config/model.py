@@ -120,4 +120,5 @@ class Config(NamedTuple):
     loop_device_timeout: float = 10.0
     mount_parallel: int | None = None
     debug: Debug = Debug()
+    skip_missing_binds: bool = False
     dialect: str = "new"

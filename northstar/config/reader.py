@@ -123,6 +123,7 @@ def _new(table: Table) -> Config:
         event_buffer_size=table.integer("event_buffer_size", 256, 1),
         notification_buffer_size=table.integer("notification_buffer_size", 128, 1),
         loop_device_timeout=table.duration("loop_device_timeout", 10.0),
+        skip_missing_binds=table.boolean("skip_missing_binds", False),
         debug=debug,
     )
 
@@ -274,6 +275,7 @@ def _old(table: Table) -> Config:
         notification_buffer_size=1000,
         mount_parallel=table.optional_integer("mount_parallel", 1),
         debug=debug,
+        skip_missing_binds=True,
         dialect="old",
     )
 

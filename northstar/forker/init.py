@@ -71,8 +71,9 @@ def _prepare(orders: socket.socket) -> int:
     prctl.set_name("northstar-spare")
     os.setsid()
     os.umask(0o022)
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    for number in signal.valid_signals():
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     host_network = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:

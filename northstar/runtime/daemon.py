@@ -49,7 +49,11 @@ class Daemon:
         self._lock = sweep.lock_run_dir(config.run_dir)
         self._sweep()
         self._places = Places(
-            config.run_dir, config.data_dir, config.socket_dir, f"{config.run_dir}/{_DEVICES}"
+            config.run_dir,
+            config.data_dir,
+            config.socket_dir,
+            f"{config.run_dir}/{_DEVICES}",
+            config.skip_missing_binds,
         )
         self._private_mounts = private_mounts
         self._loop = Loop(self._task_failed)

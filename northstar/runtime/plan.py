@@ -81,6 +81,8 @@ class Places(NamedTuple):
     socket_dir: str
     devices: str
     """The prepared tree for mounts of type dev."""
+    skip_missing_binds: bool = False
+    """Leave out a bind whose source does not exist, instead of refusing the start."""
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
@@ -231,7 +233,8 @@ def _mount(
         read_only = 0 if "rw" in mount.options else MOUNT_ATTR_RDONLY
         attributes = read_only | _attributes(mount.options)
         recursive = "rec" in mount.options
-        return _plan("bind", target, mount.host, attributes, recursive=recursive, optional=True)
+        optional = places.skip_missing_binds
+        return _plan("bind", target, mount.host, attributes, recursive=recursive, optional=optional)
     if isinstance(mount, model.Resource):
         attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | _attributes(mount.options)
         source = f"{places.run_dir}/{resource}"

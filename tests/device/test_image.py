@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The image as it boots: its daemon, its packages, its tools. Runs on the device only."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+EXAMPLES = ("cpueater", "crashing", "hello-resource", "hello-world", "inspect", "message", "persistence")
+TIMEOUT = 60.0
+
+
+def run(command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, shell=True, capture_output=True, text=True, check=False, timeout=TIMEOUT)
+
+
+def log_line(text: str) -> str:
+    """The newest line of the system's log with `text`, which may still have to come."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        lines = [line for line in run("logread").stdout.splitlines() if text in line]
+        if lines:
+            return lines[-1]
+        assert time.monotonic() < deadline, f"{text!r} is not in the log"
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def started(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An example that is running; it ends with the test."""
+    name: str = request.param
+    done = run(f"nstar start {name}")
+    assert done.returncode == 0, done.stderr
+    yield name
+    run(f"nstar kill {name} 9")
+    deadline = time.monotonic() + TIMEOUT
+    while process_of(name) is not None and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def process_of(name: str) -> object:
+    done = run(f"nstar -j inspect {name}")
+    return json.loads(done.stdout)["response"]["inspect"]["ok"]["data"]["process"]
+
+
+def test_all_examples_are_installed_from_a_verified_repository() -> None:
+    listed = json.loads(run("nstar -j list").stdout)["response"]["list"]
+    assert {name.partition(":")[0] for name in listed} >= set(EXAMPLES)
+    assert "with key" in log_line("Loading repository /usr/share/northstar/packages")
+
+
+def test_start_of_a_missing_container() -> None:
+    done = run("nstar start nonesuch")
+    assert done.returncode == 3
+    assert "no container found with name nonesuch" in done.stderr
+
+
+@pytest.mark.parametrize("started", ["hello-world"], indirect=True)
+def test_hello_world_is_mounted_through_verity(started: str) -> None:
+    assert "...and hello again #0" in log_line("hello-world:0.0.1: ...and hello again")
+    mounts = run("cat /proc/$(pidof northstar)/mountinfo").stdout
+    (entry,) = (line for line in mounts.splitlines() if "/hello-world:0.0.1 " in line)
+    assert "/northstar-" in entry  # a mapped device, no loop device
+    assert " ro,nosuid,nodev" in entry
+
+
+@pytest.mark.parametrize("started", ["hello-resource"], indirect=True)
+def test_resource(started: str) -> None:
+    assert "0: Content of /message/hello: Hello once more from v0.0.2!" in log_line(
+        "hello-resource:0.0.1: 0:"
+    )
+    done = run("nstar umount message:0.0.2")
+    assert done.returncode == 3
+    assert "container busy: hello-resource:0.0.1" in done.stdout
+
+
+@pytest.mark.parametrize("started", ["persistence"], indirect=True)
+def test_persistence(started: str) -> None:
+    assert "Hello!" in log_line("Content of /data/file")
+    assert run("cat /var/lib/northstar/data/persistence/file").stdout == "Hello!"
+
+
+@pytest.mark.parametrize("started", ["inspect"], indirect=True)
+def test_inspect(started: str) -> None:
+    assert "uid=1000 gid=1000" in log_line("inspect:0.0.1: id:")
+    log_line("inspect:0.0.1: files:")
+
+
+@pytest.mark.parametrize("started", ["cpueater"], indirect=True)
+def test_cpueater(started: str) -> None:
+    log_line("Eating CPU with 4 threads")
+
+
+def test_crashing() -> None:
+    assert run("nstar start crashing").returncode == 0
+    assert "status Exit(101)" in log_line("Container crashing:0.0.1 exited")
+
+
+def test_check_conf() -> None:
+    done = run("check_conf.sh")
+    assert done.returncode == 0, done.stdout
+    assert "kernel is correctly configured for northstar" in done.stdout
+
+
+def test_init_script() -> None:
+    assert "is running" in run("/etc/init.d/northstar status").stdout
+    assert run("/etc/init.d/northstar nonsense").returncode == 2
+    done = run("/etc/init.d/northstar restart")
+    assert done.returncode == 0, done.stderr
+    deadline = time.monotonic() + TIMEOUT
+    while run("nstar ident").returncode and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert run("nstar ident").stdout == "extern:0.0.0\n"

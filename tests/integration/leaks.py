@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a test may leave behind: nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from northstar.kernel import dm, loop, mount
+
+SECONDS = 5.0
+_OURS = ("northstar", "init-")
+
+
+def snapshot() -> dict[str, set[str]]:
+    """Everything of the system that a test could forget to give back."""
+    return {
+        "mounts": {f"{entry.target} ({entry.fstype})" for entry in mount.mountinfo()},
+        "loop devices": _loop_devices(),
+        "mapped devices": _mapped_devices(),
+        "control groups": _control_groups(),
+        "processes": _processes(),
+        "descriptors": _descriptors(),
+    }
+
+
+def new_since(before: dict[str, set[str]]) -> dict[str, set[str]]:
+    """What is there now and was not before; given time to go away."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        now = snapshot()
+        leaked = {kind: now[kind] - before[kind] for kind in now if now[kind] - before[kind]}
+        if not leaked or time.monotonic() > deadline:
+            return leaked
+        time.sleep(0.05)
+
+
+def _loop_devices() -> set[str]:
+    try:
+        return {f"loop{number}: {backing}" for number, backing in loop.devices()}
+    except OSError:
+        return set()
+
+
+def _mapped_devices() -> set[str]:
+    try:
+        control = dm.Control()
+    except OSError:
+        return set()
+    try:
+        return {name for name, _ in control.list_devices()}
+    finally:
+        control.close()
+
+
+def _control_groups() -> set[str]:
+    root = Path("/sys/fs/cgroup")
+    return {str(path) for path in root.rglob("*") if path.is_dir() and "northstar" in str(path)}
+
+
+def _processes() -> set[str]:
+    """Processes of a runtime; those of others come and go as they like."""
+    names: list[str] = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            name = Path(f"/proc/{entry}/comm").read_text().strip()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if name.startswith(_OURS):
+            names.append(name)
+    # Numbered, as the pids of a daemon's helpers may change.
+    return {f"{name} ({names[:position].count(name) + 1})" for position, name in enumerate(names)}
+
+
+def _descriptors() -> set[str]:
+    """Our own open files, apart from pipes and sockets of the test program."""
+    found = set()
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{entry}")
+        except FileNotFoundError:
+            continue
+        if target.startswith("/") and "/proc/" not in target:
+            found.add(f"{entry}: {target}")
+    return found

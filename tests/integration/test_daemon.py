@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon as a whole: start-up, shutdown, crashes, mistakes in its configuration."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from abilities import has_device_mapper
+from isolated import wait_until
+from runtime import DaemonFailed, Runtime, environment, resource, shell, wait_for
+
+from northstar.kernel import loop
+
+PROGRAM = [sys.executable, "-m", "northstar"]
+
+
+def northstar(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *arguments], capture_output=True, text=True, check=False, timeout=60, env=environment()
+    )
+
+
+def test_help_and_version() -> None:
+    assert "--config" in northstar("--help").stdout
+    assert "0.9.2" in northstar("--version").stdout
+    assert northstar("--nonsense").returncode == 2
+
+
+def test_check_accepts_a_good_configuration(runtime: Runtime) -> None:
+    done = northstar("--check", "--config", str(runtime.config))
+    assert (done.returncode, done.stdout) == (0, f"{runtime.config}: ok\n")
+
+
+def test_check_names_every_problem(runtime: Runtime) -> None:
+    runtime.configure(
+        top='event_buffer_size = "many"\nunknown = 1',
+        repositories='[repositories.x]\ntype = { fs = { dir = "/nonexistent" } }\nkey = 5',
+    )
+    done = northstar("--check", "--config", str(runtime.config))
+    assert done.returncode == 1
+    for text in ("event_buffer_size", "unknown", "repositories.x.key"):
+        assert text in done.stdout
+
+
+def test_missing_configuration() -> None:
+    done = northstar("--config", "/nonexistent.toml")
+    assert done.returncode == 1
+    assert "failed to read configuration file /nonexistent.toml" in done.stderr
+    assert "No such file" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signal_shuts_down_in_order(runtime: Runtime, number: signal.Signals) -> None:
+    runtime.pack(shell("a"))
+    runtime.start()
+    with runtime.connect() as client:
+        client.start("a:0.0.1")
+    assert runtime.stop(number) == 0
+    log = runtime.output()
+    assert f"Received {number.name}" in log
+    assert "Killing a:0.0.1 with SIGKILL" in log
+    assert "Umounted a:0.0.1" in log
+    assert log.rstrip().endswith("Shutdown complete")
+
+
+def test_shutdown_request(runtime: Runtime) -> None:
+    with runtime.started() as client:
+        client.shutdown()
+        assert runtime.process is not None
+        assert runtime.process.wait(30) == 0
+
+
+def test_second_daemon_is_refused(runtime: Runtime) -> None:
+    with runtime.started() as client:
+        done = northstar("--config", str(runtime.config))
+        assert done.returncode == 1
+        assert "is in use by another northstar daemon" in done.stderr
+        assert client.list() == []
+
+
+def test_old_configuration_dialect(runtime: Runtime) -> None:
+    runtime.config.write_text(
+        f"""\
+console = ["unix://{runtime.base}/console"]
+run_dir = "{runtime.base}/run"
+data_dir = "{runtime.base}/data"
+log_dir = "{runtime.base}/logs"
+mount_parallel = 2
+cgroup = "northstar-test"
+[repositories.memory]
+type = "mem"
+[repositories.default]
+type = {{ fs = {{ dir = "{runtime.repository}" }} }}
+"""
+    )
+    runtime.pack(shell("a", "echo old"), signed=False)
+    with runtime.started() as client:
+        assert sorted(client.repositories()) == ["default", "memory"]
+        assert runtime.run(client, "a:0.0.1") == ((0, None), ["old"])
+
+
+def test_without_mount_namespace(runtime: Runtime) -> None:
+    runtime.pack(shell("a", "echo here"))
+    with runtime.started("--disable-mount-namespace") as client:
+        assert runtime.run(client, "a:0.0.1") == ((0, None), ["here"])
+        assert os.path.ismount(f"{runtime.base}/run/a:0.0.1")
+    assert not os.path.exists(f"{runtime.base}/run/a:0.0.1")
+
+
+def test_mount_on_start(runtime: Runtime) -> None:
+    extra = runtime.base / "extra"
+    extra.mkdir()
+    key = f'key = "{runtime.public_key}"' if runtime.verified else ""
+    runtime.configure(
+        repositories=f'[repositories.extra]\ntype.fs.dir = "{extra}"\nmount_on_start = true\n{key}'
+    )
+    runtime.pack(shell("a"), extra)
+    runtime.pack(resource("b"), extra)
+    runtime.pack(shell("c"))
+    with runtime.started() as client:
+        assert {name: client.inspect(name).mounted for name in client.list()} == {
+            "a:0.0.1": True,
+            "b:0.0.1": True,
+            "c:0.0.1": False,
+        }
+
+
+def test_autostart(runtime: Runtime) -> None:
+    runtime.pack(shell("a", autostart="relaxed"))
+    runtime.pack(shell("broken", autostart="relaxed") | {"init": "/nonexistent"})
+    runtime.pack(shell("b", autostart="critical"))
+    runtime.pack(shell("c"))
+    with runtime.started() as client:
+        running = {name for name in client.list() if client.inspect(name).process is not None}
+        assert running == {"a:0.0.1", "b:0.0.1"}
+        assert "Failed to autostart relaxed broken:0.0.1" in runtime.output()
+
+
+def test_critical_container_that_cannot_start_ends_the_runtime(runtime: Runtime) -> None:
+    runtime.pack(shell("broken", autostart="critical") | {"init": "/nonexistent"})
+    with pytest.raises(DaemonFailed) as failed:
+        runtime.start()
+    assert failed.value.code == 1
+    assert "broken:0.0.1" in failed.value.log
+
+
+def test_critical_container_that_fails_ends_the_runtime(runtime: Runtime) -> None:
+    runtime.pack(shell("critical", "sleep 1; exit 3", autostart="critical"))
+    runtime.start()
+    assert runtime.process is not None
+    assert runtime.process.wait(60) == 1
+    assert "Critical process critical:0.0.1 exited" in runtime.output()
+    runtime.process = None
+
+
+def test_broken_files_in_a_repository_are_skipped(runtime: Runtime) -> None:
+    runtime.pack(shell("a"))
+    (runtime.repository / "notes.txt").write_text("this is no package")
+    (runtime.repository / "truncated.npk").write_bytes(
+        (runtime.repository / "a-0.0.1.npk").read_bytes()[:3000]
+    )
+    (runtime.repository / "directory").mkdir()
+    with runtime.started() as client:
+        assert client.list() == ["a:0.0.1"]
+        log = runtime.output()
+        for name in ("notes.txt", "truncated.npk", "directory"):
+            assert f"Skipping {runtime.repository}/{name}" in log
+
+
+def test_missing_repository_directory(runtime: Runtime) -> None:
+    runtime.configure(repositories='[repositories.x]\ntype.fs.dir = "/nonexistent/repository"')
+    with pytest.raises(DaemonFailed) as failed:
+        runtime.start()
+    assert failed.value.code == 1
+    assert "failed to read dir /nonexistent/repository" in failed.value.log
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "message"),
+    [(b"x" * 31, 0o644, "32 bytes"), (b"x" * 33, 0o644, "32 bytes"), (None, 0o666, "others may write")],
+)
+def test_bad_key_file(runtime: Runtime, content: bytes | None, mode: int, message: str) -> None:
+    """S-05: a key that is no key, or that anybody may replace."""
+    path = runtime.base / "other.pub"
+    path.write_bytes(Path(runtime.public_key).read_bytes() if content is None else content)
+    path.chmod(mode)
+    runtime.configure(repositories=f'[repositories.x]\ntype = "mem"\nkey = "{path}"')
+    with pytest.raises(DaemonFailed) as failed:
+        runtime.start()
+    assert failed.value.code == 1
+    assert str(path) in failed.value.log
+    assert message in failed.value.log
+
+
+def test_kill_of_the_daemon_takes_everything_down_and_the_next_start_works(runtime: Runtime) -> None:
+    runtime.pack(shell("a"))
+    runtime.start()
+    with runtime.connect() as client:
+        client.start("a:0.0.1")
+        init = client.inspect("a:0.0.1").process
+        assert init is not None
+    leftover = runtime.repository / ".interrupted.tmp"
+    leftover.write_bytes(b"half a package")
+    assert runtime.stop(signal.SIGKILL) == -signal.SIGKILL
+    wait_until(lambda: not os.path.exists(f"/proc/{init.pid}"), "the container ends with the daemon")
+    with runtime.started() as client:
+        assert client.list() == ["a:0.0.1"]
+        client.start("a:0.0.1")
+        assert not leftover.exists()
+
+
+def test_death_of_the_forker_ends_the_daemon(runtime: Runtime) -> None:
+    runtime.pack(shell("a"))
+    runtime.start()
+    assert runtime.process is not None
+    with runtime.connect() as client:
+        client.start("a:0.0.1")
+    children = Path(f"/proc/{runtime.process.pid}/task/{runtime.process.pid}/children").read_text().split()
+    forker = [pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "northstar-fork\n"]
+    os.kill(int(forker[0]), signal.SIGKILL)
+    assert runtime.process.wait(60) == 1
+    assert "The forker has died" in runtime.output()
+    runtime.process = None
+
+
+def test_repository_with_a_key_needs_device_mapper(runtime: Runtime) -> None:
+    """S-04: without device mapper nothing of a repository with a key is mounted, and others go on."""
+    if has_device_mapper() is None:
+        pytest.skip("this machine has a device mapper")
+    signed = runtime.base / "signed"
+    signed.mkdir()
+    runtime.configure(
+        repositories=f'[repositories.signed]\ntype.fs.dir = "{signed}"\nkey = "{runtime.public_key}"'
+    )
+    runtime.pack(shell("secure"), signed, signed=True)
+    runtime.pack(shell("plain", "echo plain"), signed=False)
+    with runtime.started() as client:
+        error = client.mount(["secure:0.0.1"])[0]
+        assert "CONFIG_" in str(error)
+        assert "VERITY" in runtime.output() or "device mapper" in runtime.output()
+        assert runtime.run(client, "plain:0.0.1") == ((0, None), ["plain"])
+        assert not [backing for _, backing in loop.devices() if "secure" in backing]
+
+
+def test_memory_pressure_of_many_restarts(runtime: Runtime) -> None:
+    """Descriptors of the daemon are back at the baseline after many runs."""
+    runtime.pack(shell("a", "exit 0"))
+    with runtime.started() as client:
+        runtime.run(client, "a:0.0.1")
+        assert runtime.process is not None
+        descriptors = Path(f"/proc/{runtime.process.pid}/fd")
+        before = len(list(descriptors.iterdir()))
+        for _ in range(10):
+            client.start("a:0.0.1")
+            wait_for(client, "exit")
+        time.sleep(0.1)
+        assert len(list(descriptors.iterdir())) <= before

@@ -132,7 +132,7 @@ DEVICE_COMMAND = (
 
 
 def machine_options(work: Path) -> Options:
-    """A machine with an empty data disk and a disk with pytest, the tests and the image of test containers."""
+    """A machine with an empty data disk, and a disk with pytest, the tests and their image."""
     from qemu import kernel
 
     image = work / "image"

@@ -54,6 +54,12 @@ def runtime(image: Path) -> Iterator[Runtime]:
     yield from _made(Runtime, image)
 
 
+@pytest.fixture
+def own_runtime(image: Path) -> Iterator[Runtime]:
+    """The same, for modules whose `runtime` is the shared one."""
+    yield from _made(Runtime, image)
+
+
 @pytest.fixture(scope="session")
 def shared_runtime(image: Path) -> Iterator[SharedRuntime]:
     """A runtime whose daemon serves many tests: starting one takes seconds on an emulated machine."""

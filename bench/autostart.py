@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from northstar.client import Client
-
 from bench.crun import Crun
 from bench.daemon import bare_manifest
 from bench.table import Row, show
+from northstar.client import Client
 
 if TYPE_CHECKING:
     from bench.daemon import Bench

@@ -14,10 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from northstar import manifest
 from northstar.client import Client
 from northstar.npk import pack
-
-from northstar import manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,10 +7,9 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from northstar.client import Client
-
 from bench.daemon import bare_manifest
 from bench.table import Row, show
+from northstar.client import Client
 
 if TYPE_CHECKING:
     from bench.daemon import Bench

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import time
 
-from northstar.client import Client
-
 from bench.crun import Crun
 from bench.daemon import Bench, bare_manifest
 from bench.table import Row, Samples, show
+from northstar.client import Client
 
 RUNS = 60
 WARM_UP = 5

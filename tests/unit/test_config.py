@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration file in both dialects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from northstar import config
+from northstar.config import ConsoleUrl
+from northstar.errors import ConfigError
+from northstar.protocol.permissions import FULL
+
+NEW = """\
+run_dir = "/run/ns"
+data_dir = "/data"
+socket_dir = "/sockets"
+cgroup = "northstar"
+"""
+OLD = """\
+run_dir = "/run/ns"
+data_dir = "/data"
+log_dir = "/logs"
+cgroup = "northstar"
+"""
+
+
+def load(tmp_path: Path, text: str) -> config.Config:
+    path = tmp_path / "northstar.toml"
+    path.write_text(text)
+    return config.load(str(path))
+
+
+def problems(tmp_path: Path, text: str) -> str:
+    with pytest.raises(ConfigError) as raised:
+        load(tmp_path, text)
+    return "\n".join(raised.value.problems)
+
+
+def test_defaults(tmp_path: Path) -> None:
+    found = load(tmp_path, NEW)
+    assert (found.run_dir, found.data_dir, found.socket_dir) == ("/run/ns", "/data", "/sockets")
+    assert (found.consoles, found.repositories, found.log_dir) == ((), {}, None)
+    assert (found.event_buffer_size, found.notification_buffer_size) == (256, 128)
+    assert found.loop_device_timeout == 10.0
+    assert found.dialect == "new"
+
+
+def test_everything(tmp_path: Path) -> None:
+    found = load(
+        tmp_path,
+        NEW
+        + """
+event_buffer_size = 10
+loop_device_timeout = "1m 30s"
+[console.global]
+bind = "tcp://localhost:4300"
+permissions = ["list", "ident"]
+unknown = "is fine in this table"
+options = { max_requests_per_sec = 100, max_request_size = "64KiB", token_validity = "500ms" }
+[console.options]
+npk_stream_timeout = "3s"
+[repositories.system]
+type = { fs = { dir = "/usr/share/northstar" } }
+key = "/etc/system.pub"
+mount_on_start = true
+[repositories.scratch]
+type = "mem"
+capacity_num = 10
+capacity_size = "100MB"
+[repositories.other]
+type = { mem = {} }
+[debug]
+commands = ["strace -p <PID>"]
+""",
+    )
+    (console,) = found.consoles
+    assert console.url == ConsoleUrl("tcp", "localhost", 4300, "")
+    assert console.permissions == {"list", "ident"}
+    assert console.options.max_request_size == 65536
+    assert console.options.token_validity == 0.5
+    assert found.container_console_options.npk_stream_timeout == 3.0
+    assert found.container_console_options.max_requests_per_sec == 1000
+    system, scratch, other = found.repositories.values()
+    assert (system.dir, system.key, system.mount_on_start) == (
+        "/usr/share/northstar",
+        "/etc/system.pub",
+        True,
+    )
+    assert (scratch.dir, scratch.capacity_num, scratch.capacity_size) == (None, 10, 100_000_000)
+    assert other.dir is None
+    assert found.debug.commands == ("strace -p <PID>",)
+
+
+def test_old_dialect(tmp_path: Path) -> None:
+    found = load(
+        tmp_path,
+        'console = ["tcp://localhost", "unix:///run/c"]\nmount_parallel = 3\n'
+        + OLD
+        + """
+[debug.strace]
+output = "file"
+flags = "-f -s 256"
+path = "/bin/strace"
+[debug.perf]
+flags = "-F 99"
+[repositories.memory]
+type = "mem"
+unknown = 1
+""",
+    )
+    assert found.dialect == "old"
+    assert [str(console.url) for console in found.consoles] == ["tcp://localhost:4200", "unix:///run/c"]
+    assert all(console.permissions == FULL for console in found.consoles)
+    assert (found.mount_parallel, found.log_dir) == (3, "/logs")
+    assert found.debug.strace == ("file", "/bin/strace", ("-f", "-s", "256"), False)
+    assert found.debug.perf == ("perf", ("-F", "99"))
+
+
+@pytest.mark.parametrize(
+    ("text", "old"),
+    [
+        ("console = []", True),
+        ("[console]", False),
+        ("log_dir = 'x'", True),
+        ("mount_parallel = 1", True),
+        ("[debug.strace]", True),
+        ("[debug.perf]", True),
+        ("socket_dir = 'x'", False),
+        ("[debug]\ncommands = []", False),
+        ("", False),
+        ("console = []\nsocket_dir = 'x'", True),
+        ("log_dir = 'x'\n[console]", False),
+    ],
+)
+def test_which_dialect(text: str, old: bool) -> None:
+    import tomllib
+
+    from northstar.config.reader import is_old
+
+    assert is_old(tomllib.loads(text)) is old
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (NEW.replace("run_dir", "rundir"), "rundir: unknown key"),
+        (NEW.replace("run_dir", "rundir"), "run_dir: is missing"),
+        (NEW.replace('"/data"', "5"), "data_dir: a string expected, not an integer"),
+        (NEW + "event_buffer_size = 0", "event_buffer_size: must be at least 1"),
+        (NEW + "event_buffer_size = true", "event_buffer_size: an integer expected"),
+        (NEW + "event_buffer_size = 1.5", "event_buffer_size: an integer expected"),
+        (NEW + "loop_device_timeout = 10", "loop_device_timeout: a duration"),
+        (NEW + 'loop_device_timeout = "10"', "loop_device_timeout: invalid duration"),
+        (
+            NEW + "[console.global]\nbind = 'http://x'\npermissions = 'full'",
+            "console scheme must be tcp or unix",
+        ),
+        (NEW + "[console.global]\nbind = 'unix://run/x'\npermissions = 'full'", "three slashes"),
+        (NEW + "[console.global]\nbind = 'tcp://'\npermissions = 'full'", "console.global.bind"),
+        (NEW + "[console.global]\nbind = 'tcp://x:99999'\npermissions = 'full'", "no such port"),
+        (NEW + "[console.global]\npermissions = 'full'", "console.global.bind: is missing"),
+        (NEW + "[console.global]\nbind = 'tcp://x'\npermissions = 'some'", "console.global.permissions"),
+        (NEW + "[console.global]\nbind = 'tcp://x'\npermissions = ['fly']", "unknown permission 'fly'"),
+        (NEW + "[console.options]\nmax_request_size = 5", "console.options.max_request_size"),
+        (NEW + "[console.options]\nfoo = 5", "console.options.foo: unknown key"),
+        (NEW + "[repositories.x]\ntype = 'fs'", "repositories.x.type"),
+        (NEW + "[repositories.x]\ntype = { fs = {} }", "repositories.x.type"),
+        (NEW + "[repositories.x]\ntype = { fs = { dir = 'a' }, mem = {} }", "repositories.x.type"),
+        (NEW + "[repositories.x]\nkey = 'k'", "repositories.x.type: is missing"),
+        (NEW + "[repositories.x]\ntype = 'mem'\ncapacity_num = -1", "repositories.x.capacity_num"),
+        (NEW + "[repositories.x]\ntype = 'mem'\ncapacity_size = '1E'", "repositories.x.capacity_size"),
+        (NEW + 'cgroup2 = "x"', "cgroup2: unknown key"),
+        (NEW.replace('"northstar"', '"../x"'), "cgroup"),
+        (OLD + "socket_dir = 'x'", "socket_dir: unknown key"),
+        (OLD + "console = ['http://x']", "console scheme must be tcp or unix"),
+        (OLD + "[debug.strace]\noutput = 'paper'", 'debug.strace.output: "file" or "log"'),
+        (NEW + "run_dir = 'again'", "invalid TOML"),
+    ],
+)
+def test_problems_name_the_key(tmp_path: Path, text: str, named: str) -> None:
+    assert named in problems(tmp_path, text)
+
+
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
+    assert len(problems(tmp_path, "a = 1\nb = 2").splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("tcp://localhost", "tcp://localhost:4200"),
+        ("TCP://127.0.0.1:1", "tcp://127.0.0.1:1"),
+        ("tcp://[::1]:5", "tcp://[::1]:5"),
+        ("unix:///run/a b", "unix:///run/a b"),
+        ("unix:/run/x", "unix:///run/x"),
+    ],
+)
+def test_urls(text: str, url: str) -> None:
+    assert str(ConsoleUrl.parse(text)) == url
+
+
+def test_default_configuration_of_the_image_is_valid() -> None:
+    path = Path(__file__).parents[2] / "rootfs-overlay/etc/northstar/northstar.toml"
+    found = config.load(str(path))
+    assert list(found.repositories) == ["system", "default", "memory"]
+    assert found.consoles[0].url.scheme == "unix"

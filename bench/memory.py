@@ -7,6 +7,8 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from bench.daemon import bare_manifest
 from bench.table import Row, show
 from northstar.client import Client
@@ -54,7 +56,7 @@ def measure(bench: Bench) -> None:
 
 
 def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [child.pid for child in psutil.Process(pid).children()]
 
 
 def _kilobytes(pid: int, field: str) -> int:

@@ -33,6 +33,7 @@ _log = log.Logger("runtime")
 
 CONNECTION_GRACE = 1.0
 EXIT_GRACE = 10.0
+LOG_RETRY = 0.01
 OOM_SCORE_ADJ = -900
 
 _DEVICES = ".devices"
@@ -57,6 +58,7 @@ class Daemon:
         )
         self._private_mounts = private_mounts
         self._loop = Loop(self._task_failed)
+        log.watch_backlog(self._flush_log)
         self._oom_score_adj = _protect_from_oom_killer()
         try:
             prepare_run_dir(config.run_dir, own_namespace=private_mounts)
@@ -169,6 +171,7 @@ class Daemon:
         self._release_run_dir()
         _log.debug(f"Shutdown took {time.monotonic() - began:.3f}s")
         _log.info("Shutdown complete")
+        log.flush()
         return not survivors
 
     def _release_run_dir(self) -> None:
@@ -180,6 +183,10 @@ class Daemon:
             _log.warn(f"failed to clean up {error.filename}: {error.strerror}")
 
     # --- events
+
+    def _flush_log(self) -> None:
+        if not log.flush():
+            self._loop.call_later(LOG_RETRY, self._flush_log)
 
     def _on_signal(self, number: int, _: object) -> None:
         _log.info(f"Received {signal.Signals(number).name}. Stopping Northstar runtime")

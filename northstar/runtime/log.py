@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 import time
+from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,13 +33,16 @@ LEVELS = {
 
 SYSLOG_DAEMON = 3 << 3
 MAX_MESSAGE = 64 * 1024
+MAX_BACKLOG = 1024
+"""Records kept for a log daemon that is slower than we are."""
 
 _JOURNAL_SOCKET = "/run/systemd/journal/socket"
 _SYSLOG_SOCKET = "/dev/log"
 
 _width = 30
 _colour = False
-_sinks: list[Callable[[str, str, str], None]] = []
+_sinks: list[Callable[[str, str, str], None] | _DatagramSink] = []
+_on_backlog: Callable[[], None] | None = None
 
 
 def escape(text: str) -> str:
@@ -68,6 +72,17 @@ def record(level: str, target: str, message: str) -> None:
         _to_stderr(level, target, message)
     for sink in _sinks:
         sink(level, target, message)
+
+
+def watch_backlog(callback: Callable[[], None]) -> None:
+    """`callback` is called when records have to wait; `flush` is then to be called until it is True."""
+    global _on_backlog
+    _on_backlog = callback
+
+
+def flush() -> bool:
+    """Send the records that wait; whether none is left."""
+    return all([sink.flush() for sink in _sinks if isinstance(sink, _DatagramSink)])
 
 
 class Logger:
@@ -123,16 +138,38 @@ def _to_stderr(level: str, target: str, message: str) -> None:
 
 
 class _DatagramSink:
+    def __call__(self, level: str, target: str, message: str) -> None:
+        raise NotImplementedError
+
     def __init__(self, path: str) -> None:
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        # Bounded: from a container that floods the log the oldest records are lost.
+        self._backlog: deque[bytes] = deque(maxlen=MAX_BACKLOG)
 
     def send(self, data: bytes) -> None:
+        """Send, or keep for later if the log daemon is slow."""
+        if self._backlog or not self._try(data):
+            if not self._backlog and _on_backlog is not None:
+                _on_backlog()
+            self._backlog.append(data)
+
+    def flush(self) -> bool:
+        """Send what was kept; whether nothing is left."""
+        while self._backlog and self._try(self._backlog[0]):
+            self._backlog.popleft()
+        return not self._backlog
+
+    def _try(self, data: bytes) -> bool:
+        """False if the log daemon does not take it now."""
         try:
             self._socket.sendto(data, self._path)
+        except BlockingIOError:
+            return False
         except OSError:
-            # The log daemon restarts or is slow: the record is lost, the runtime goes on.
-            return
+            # The log daemon restarts: the record is lost, the runtime goes on.
+            return True
+        return True
 
 
 class _SyslogSink(_DatagramSink):

@@ -61,18 +61,34 @@ def _control_groups() -> set[str]:
 
 def _processes() -> set[str]:
     """Processes of a runtime; those of others come and go as they like."""
-    names: list[str] = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        try:
-            name = Path(f"/proc/{entry}/comm").read_text().strip()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if name.startswith(_OURS):
-            names.append(name)
+    names = [name for name in map(name_of, _pids()) if name.startswith(_OURS)]
     # Numbered, as the pids of a daemon's helpers may change.
     return {f"{name} ({names[:position].count(name) + 1})" for position, name in enumerate(names)}
+
+
+def _pids() -> list[int]:
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+
+
+def name_of(pid: int) -> str:
+    """Name of a process, empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def children(pid: int) -> list[int]:
+    """Children of a process; a kernel need not have /proc/*/children."""
+    found = []
+    for candidate in _pids():
+        try:
+            status = Path(f"/proc/{candidate}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if f"\nPPid:\t{pid}\n" in status:
+            found.append(candidate)
+    return found
 
 
 def _descriptors() -> set[str]:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import leaks
 import pytest
 from abilities import has_device_mapper
 from isolated import wait_until
@@ -221,9 +222,8 @@ def test_death_of_the_forker_ends_the_daemon(runtime: Runtime) -> None:
     assert runtime.process is not None
     with runtime.connect() as client:
         client.start("a:0.0.1")
-    children = Path(f"/proc/{runtime.process.pid}/task/{runtime.process.pid}/children").read_text().split()
-    forker = [pid for pid in children if Path(f"/proc/{pid}/comm").read_text() == "northstar-fork\n"]
-    os.kill(int(forker[0]), signal.SIGKILL)
+    forker = [pid for pid in leaks.children(runtime.process.pid) if leaks.name_of(pid) == "northstar-fork"]
+    os.kill(forker[0], signal.SIGKILL)
     assert runtime.process.wait(60) == 1
     assert "The forker has died" in runtime.output()
     runtime.process = None

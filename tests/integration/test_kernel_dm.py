@@ -75,8 +75,9 @@ def create(
     )
 
 
-def open_device(device: tuple[int, int], tmp_path: pathlib.Path) -> int:
-    node = str(tmp_path / f"node-{device[1]}")
+def open_device(device: tuple[int, int]) -> int:
+    """Through a node in /dev, as other places may be mounted nodev."""
+    node = f"/dev/northstar-test-{device[1]}"
     filesystem.make_block_node(node, device)
     try:
         return os.open(node, os.O_RDONLY)
@@ -89,11 +90,11 @@ def test_version_and_targets(control: dm.Control) -> None:
     assert "verity" in control.targets()
 
 
-def test_life(control: dm.Control, image: Image, tmp_path: pathlib.Path) -> None:
+def test_life(control: dm.Control, image: Image) -> None:
     """Create, read, mark for removal while open, gone when closed."""
     number = create(control, image)
     assert ("northstar-test-dm", number) in control.list_devices()
-    fd = open_device(number, tmp_path)
+    fd = open_device(number)
     found = control.status("northstar-test-dm")
     assert (found.uuid, found.device, found.readonly) == ("TEST-northstar-test-dm", number, True)
     assert not found.deferred_remove
@@ -110,7 +111,7 @@ def test_life(control: dm.Control, image: Image, tmp_path: pathlib.Path) -> None
 
 def test_without_salt(control: dm.Control, tmp_path: pathlib.Path) -> None:
     image = Image(tmp_path / "image", salt=b"")
-    fd = open_device(create(control, image), tmp_path)
+    fd = open_device(create(control, image))
     control.remove("northstar-test-dm")
     assert os.read(fd, len(DATA)) == DATA
     os.close(fd)
@@ -136,7 +137,7 @@ def test_corruption_is_an_io_error(control: dm.Control, tmp_path: pathlib.Path) 
     damaged = bytearray(DATA)
     damaged[7 * 4096 + 99] ^= 1
     image = Image(tmp_path / "image", bytes(damaged))
-    fd = open_device(create(control, image), tmp_path)
+    fd = open_device(create(control, image))
     assert os.pread(fd, 4096, 0) == DATA[:4096]
     with pytest.raises(OSError) as caught:
         os.pread(fd, 4096, 7 * 4096)
@@ -147,9 +148,9 @@ def test_corruption_is_an_io_error(control: dm.Control, tmp_path: pathlib.Path) 
     image.close()
 
 
-def test_wrong_root_hash(control: dm.Control, image: Image, tmp_path: pathlib.Path) -> None:
+def test_wrong_root_hash(control: dm.Control, image: Image) -> None:
     image.root_hash = "0" * 64
-    fd = open_device(create(control, image), tmp_path)
+    fd = open_device(create(control, image))
     with pytest.raises(OSError) as caught:
         os.pread(fd, 4096, 0)
     assert caught.value.errno == errno.EIO
@@ -157,9 +158,9 @@ def test_wrong_root_hash(control: dm.Control, image: Image, tmp_path: pathlib.Pa
     os.close(fd)
 
 
-def test_device_cannot_be_written(control: dm.Control, image: Image, tmp_path: pathlib.Path) -> None:
+def test_device_cannot_be_written(control: dm.Control, image: Image) -> None:
     number = create(control, image)
-    node = str(tmp_path / "node")
+    node = "/dev/northstar-test-node"
     filesystem.make_block_node(node, number)
     with pytest.raises(OSError):
         fd = os.open(node, os.O_RDWR)

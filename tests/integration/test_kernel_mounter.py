@@ -114,11 +114,13 @@ def mounter(run_dir: pathlib.Path) -> Iterator[Mounter]:
 
 @pytest.fixture
 def mapped() -> Iterator[Callable[[], list[str]]]:
-    """Names of our mapped devices; there are none at the end."""
+    """Names of the mapped devices that the test makes; there are none at the end."""
     control = dm.Control()
+    before = {name for name, _ in control.list_devices()}
 
     def names() -> list[str]:
-        return [name for name, _ in control.list_devices() if name.startswith(module.DM_NAME_PREFIX)]
+        listed = {name for name, _ in control.list_devices()}
+        return sorted(name for name in listed - before if name.startswith(module.DM_NAME_PREFIX))
 
     yield names
     wait_until(lambda: not names(), "mapped devices are gone")

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages of the console, byte by byte; framing; tokens."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from northstar.errors import ProtocolError
+from northstar.names import Container, Version
+from northstar.protocol import messages, permissions, tokens
+from northstar.protocol.framing import LineBuffer
+
+A = Container("a", Version(0, 0, 1))
+TOKEN = bytes.fromhex("000000000000002a9b4b85fd432930c33c365ce443c7745e4083f4f256c849d7e7c7e71af71ace2b")
+TOKEN_TEXT = "AAAAAAAAACqbS4X9Qykwwzw2XORDx3ReQIP08lbISdfnx+ca9xrOKw=="
+
+GOLDEN: list[tuple[Any, str]] = [
+    (
+        messages.Connect(Version(0, 9, 2), False),
+        '{"connect":{"version":"0.9.2","subscribe_notifications":false}}',
+    ),
+    (messages.Ident(), '{"request":"ident"}'),
+    (messages.Inspect(A), '{"request":{"inspect":{"container":"a:0.0.1"}}}'),
+    (messages.Install("mem", 123456), '{"request":{"install":{"repository":"mem","size":123456}}}'),
+    (messages.Kill(A, 15), '{"request":{"kill":{"container":"a:0.0.1","signal":15}}}'),
+    (messages.List(), '{"request":"list"}'),
+    (messages.Mount((A, A)), '{"request":{"mount":{"containers":["a:0.0.1","a:0.0.1"]}}}'),
+    (messages.Repositories(), '{"request":"repositories"}'),
+    (messages.Shutdown(), '{"request":"shutdown"}'),
+    (
+        messages.Start(A, None, (), {}),
+        '{"request":{"start":{"container":"a:0.0.1","init":null,"arguments":[],"environment":{}}}}',
+    ),
+    (
+        messages.Start(A, "<INIT>", ("-v",), {"DEBUG": "1"}),
+        '{"request":{"start":{"container":"a:0.0.1","init":"<INIT>","arguments":["-v"],'
+        '"environment":{"DEBUG":"1"}}}}',
+    ),
+    (
+        messages.TokenCreate("token-server", b"hello!"),
+        '{"request":{"token_create":{"target":"token-server","shared":"aGVsbG8h"}}}',
+    ),
+    (
+        messages.TokenVerify(TOKEN, "token-client", b"hello!"),
+        f'{{"request":{{"token_verify":{{"token":"{TOKEN_TEXT}","user":"token-client","shared":"aGVsbG8h"}}}}}}',
+    ),
+    (messages.Umount((A,)), '{"request":{"umount":{"containers":["a:0.0.1"]}}}'),
+    (messages.Uninstall(A, True), '{"request":{"uninstall":{"container":"a:0.0.1","wipe":true}}}'),
+]
+
+
+@pytest.mark.parametrize(("message", "line"), GOLDEN, ids=lambda value: type(value).__name__)
+def test_golden(message: Any, line: str) -> None:
+    assert messages.encode(message) == line.encode() + b"\n"
+    assert messages.decode_client(line.encode()) == message
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"request":{"list":null}}', messages.List()),
+        ('{"request":{"kill":["a:0.0.1",15]}}', messages.Kill(A, 15)),
+        ('{"request":{"start":{"container":"a:0.0.1","arguments":[],"environment":{}}}}', messages.Start(A)),
+        ('{"request":"list","unknown":1}', messages.List()),
+        ('{"request":{"inspect":{"container":"a:0.0.1","more":1}}}', messages.Inspect(A)),
+        ('  {"request" : "list" }\t', messages.List()),
+        ('{"request":{"inspect":{"container":"a:0.0.1-pre+build"}}}', messages.Inspect(A)),
+    ],
+)
+def test_tolerated(line: str, message: Any) -> None:
+    assert messages.decode_client(line.encode()) == message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        " ",
+        "null",
+        "[]",
+        "{}",
+        '"list"',
+        '{"request":"list"} x',
+        '{"request":"list"}{"request":"list"}',
+        '\ufeff{"request":"list"}',
+        '{"request":{"list":{}}}',
+        '{"request":{"list":[]}}',
+        '{"request":{"list":null,"ident":null}}',
+        '{"request":{"kill":{"container":"a:0.0.1","signal":15.0}}}',
+        '{"request":{"kill":{"container":"a:0.0.1","signal":true}}}',
+        '{"request":{"kill":{"container":"a:0.0.1","signal":2147483648}}}',
+        '{"request":{"kill":{"container":"a:0.0.1"}}}',
+        '{"request":{"mount":{"containers":null}}}',
+        '{"request":{"mount":{"containers":["a"]}}}',
+        '{"request":{"mount":{"containers":["../x:0.0.1"]}}}',
+        '{"request":{"install":{"repository":"r","size":-1}}}',
+        '{"request":{"install":{"repository":"r","size":18446744073709551616}}}',
+        '{"request":{"uninstall":{"container":"a:0.0.1","wipe":0}}}',
+        '{"request":{"token_verify":{"token":"AAAA","user":"a","shared":""}}}',
+        '{"request":{"token_create":{"target":"a","shared":"aGVsbG8"}}}',
+        '{"request":{"token_create":{"target":"a","shared":"aGVsbG9="}}}',
+        '{"request":{"inspect":{"container":"a:0.0.1","container":"b:0.0.1"}}}',
+        '{"request":{"start":{"container":"a:0.0.1","init":"\\ud800","arguments":[],"environment":{}}}}',
+        '{"request":{"start":{"container":"a:0.0.1","init":"\\u0000","arguments":[],"environment":{}}}}',
+        '{"connect":{"version":"0.9","subscribe_notifications":false}}',
+        '{"connect":{"version":"0.9.2"}}',
+        '{"request":NaN}',
+        '{"response":"shutdown"}',
+    ],
+)
+def test_refused(line: str) -> None:
+    with pytest.raises(ProtocolError):
+        messages.decode_client(line.encode())
+
+
+def test_nesting_is_limited() -> None:
+    with pytest.raises(ProtocolError):
+        messages.decode_client(b'{"request":' * 100_000)
+
+
+@given(st.binary(max_size=200))
+def test_any_line_is_a_message_or_a_protocol_error(line: bytes) -> None:
+    with contextlib.suppress(ProtocolError):
+        messages.decode_client(line)
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+containers = st.builds(
+    Container,
+    st.from_regex(r"[0-9A-Za-z_][0-9A-Za-z._-]{0,20}", fullmatch=True),
+    st.builds(Version, *[st.integers(0, 2**64 - 1)] * 3),
+)
+names = st.from_regex(r"[0-9A-Za-z_][0-9A-Za-z._-]{0,20}", fullmatch=True)
+requests = st.one_of(
+    st.builds(messages.Inspect, containers),
+    st.builds(messages.Install, texts, st.integers(0, 2**64 - 1)),
+    st.builds(messages.Kill, containers, st.integers(-(2**31), 2**31 - 1)),
+    st.builds(messages.Mount, st.lists(containers, max_size=3).map(tuple)),
+    st.builds(
+        messages.Start,
+        containers,
+        st.none() | texts,
+        st.lists(texts, max_size=3).map(tuple),
+        st.dictionaries(texts, texts, max_size=3),
+    ),
+    st.builds(messages.TokenCreate, names, st.binary(max_size=50)),
+    st.builds(messages.TokenVerify, st.binary(min_size=40, max_size=40), names, st.binary(max_size=50)),
+    st.builds(messages.Uninstall, containers, st.booleans()),
+)
+
+
+@given(requests)
+def test_every_request_decodes_to_itself(request: Any) -> None:
+    line = messages.encode(request)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert messages.decode_client(line[:-1]) == request
+    assert json.loads(line) == {"request": request.wire()}
+
+
+def test_every_request_has_a_permission() -> None:
+    needed = {permissions.required(message) for message, _ in GOLDEN[1:]}
+    assert needed == set(permissions.PERMISSIONS) - {"notifications"}
+    assert permissions.required(messages.Start(A)) == "start"
+    assert permissions.required(messages.Start(A, "/x")) == "start_command"
+    assert permissions.required(messages.Start(A, None, ("x",))) == "start_command"
+    assert permissions.required(messages.Start(A, None, (), {"a": "b"})) == "start_command"
+
+
+# --- framing
+
+
+@given(st.lists(st.binary(max_size=20).filter(lambda line: b"\n" not in line), max_size=10), st.data())
+def test_lines_in_any_pieces(lines: list[bytes], data: st.DataObject) -> None:
+    stream = b"".join(line + b"\n" for line in lines)
+    buffer = LineBuffer(0)
+    found = []
+    while stream:
+        size = data.draw(st.integers(1, len(stream)))
+        buffer.feed(stream[:size])
+        stream = stream[size:]
+        while (line := buffer.next_line()) is not None:
+            found.append(line)
+    assert found == [line[:-1] if line.endswith(b"\r") else line for line in lines]
+
+
+def test_longest_line() -> None:
+    buffer = LineBuffer(10)
+    buffer.feed(b"x" * 10 + b"\n")
+    assert buffer.next_line() == b"x" * 10
+    buffer.feed(b"x" * 10)
+    assert buffer.next_line() is None
+    buffer.feed(b"x")
+    with pytest.raises(ProtocolError, match="limit of 10 bytes"):
+        buffer.next_line()
+
+
+def test_raw_bytes_behind_a_line() -> None:
+    buffer = LineBuffer(10)
+    buffer.feed(b"line\n" + b"raw" * 10 + b"\nnext\n")
+    assert buffer.next_line() == b"line"
+    assert buffer.take(30) == b"raw" * 10
+    assert buffer.next_line() == b""
+    assert buffer.next_line() == b"next"
+
+
+# --- tokens
+
+
+def authority(now: float) -> tokens.TokenAuthority:
+    clock = iter([100.0, *[100.0 + now] * 10])
+    made = tokens.TokenAuthority(bytes(range(32)), lambda: next(clock))
+    made.create("x", "x", b"")
+    return made
+
+
+def test_token_vectors() -> None:
+    assert authority(42).create("token-client", "token-server", b"hello!") == TOKEN
+    first = tokens.TokenAuthority(bytes(range(32)), lambda: 5.0).create("extern", "extern", b"")
+    assert messages.to_base64(first) == "AAAAAAAAAAB6E94wblDtgu80QNd/GhYHqpTb7p/GyQP/+Fm7UxwnHw=="
+
+
+@pytest.mark.parametrize(
+    ("now", "validity", "verdict"),
+    [(42, 60, "Ok"), (102, 60, "Ok"), (103, 60, "Expired"), (41, 60, "Future"), (43, 0.5, "Expired")],
+)
+def test_age_of_tokens(now: float, validity: float, verdict: str) -> None:
+    assert authority(now).verify(TOKEN, "token-client", "token-server", b"hello!", validity) == verdict
+
+
+def test_wrong_tokens() -> None:
+    right = {"token": TOKEN, "user": "token-client", "target": "token-server", "shared": b"hello!"}
+
+    def verify(**wrong: Any) -> str:
+        return authority(42).verify(**{**right, **wrong}, validity=60)  # type: ignore[arg-type]
+
+    assert verify() == "Ok"
+    assert verify(user="other") == "Invalid"
+    assert verify(target="other") == "Invalid"
+    assert verify(shared=b"other") == "Invalid"
+    assert verify(token=TOKEN[:-1] + b"x") == "Invalid"

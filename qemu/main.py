@@ -19,14 +19,14 @@ echo; echo '# nstar start ...'
 for name in {names}; do nstar start "$name"; done
 echo; echo '# nstar list'; nstar list
 echo; echo '# nstar notifications -n 1'; nstar notifications -n 1
-echo; echo '# logread | tail -5'; logread | tail -5
+echo; echo '# tail -5 /var/log/messages'; tail -5 /var/log/messages
 """
 
 _WELCOME = """
 You are root on the device. Things to try:
 
   nstar list                         what is installed, and what runs
-  nstar start inspect; logread       a container that shows what it sees, and the log
+  nstar start inspect                a container that shows what it sees, in /var/log/messages
   nstar kill hello-world             end a container
   check_conf.sh                      what the kernel can do
   exit                               power off
@@ -108,7 +108,7 @@ def _boot(options: argparse.Namespace, boot: Path, root: Path, work: Path) -> in
 def _demonstrate(machine: Machine) -> int:
     answered = machine.wait_for_console()
     if answered is None:
-        machine.run("logread", output=_show)
+        machine.run("cat /var/log/messages", output=_show)
         raise MachineFailed("the runtime's console does not answer")
     cache.progress(
         f"booted in {machine.boot_time:.1f} s, the console answers {answered:.1f} s after /sbin/init"

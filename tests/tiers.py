@@ -110,7 +110,7 @@ def run_qemu(work: Path) -> Tier:
         with Machine(machine_options(work)) as machine:
             answered = machine.wait_for_console()
             if answered is None:
-                machine.run("logread", output=to_terminal)
+                machine.run("cat /var/log/messages", output=to_terminal)
                 return Tier("qemu", [], time.monotonic() - began, "the runtime's console does not answer")
             print(
                 f"booted in {machine.boot_time:.1f} s, the console answers {answered:.1f} s after /sbin/init",

@@ -57,7 +57,7 @@ class Crun:
         try:
             namespaces.unshare(namespaces.CLONE_NEWNS)
             mount.mount(None, "/", None, mount.MS_SLAVE | mount.MS_REC)
-            mount.mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
+            mount.mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0)
             while count := os.read(orders, 1):
                 began = time.perf_counter()
                 for number in range(count[0]):

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The application's process between fork and execve.
 
-The order is fixed: scheduling needs capabilities, so it comes before they are dropped; the seccomp
-filter comes last, so that nothing but execve needs to be allowed by it.
+It waits for the plan before there is anything else to do: the fork is not part of a start.
+
+The order is fixed: what needs the host's file systems, mounts, pivot_root, credentials. Scheduling
+needs capabilities, so it comes before they are dropped; the seccomp filter comes last, so that nothing
+but execve needs to be allowed by it. After pivot_root nothing may be imported or opened, the image is
+not trusted.
 """
 
 from __future__ import annotations
@@ -11,21 +15,45 @@ import fcntl
 import os
 import resource
 import signal
+import socket
 
-from northstar.forker import messages
-from northstar.kernel import capabilities, prctl, process, seccomp
+from northstar.forker import credentials, messages, mounts
+from northstar.forker.job import Job
+from northstar.kernel import capabilities, namespaces, prctl, process, seccomp
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from northstar.forker.init import Job
+
+def main(
+    orders: socket.socket, to_init: socket.socket, host_network: int, failure: OSError | None
+) -> NoReturn:
+    """Wait for the plan and carry it out. `failure` is what went wrong before."""
+    order, descriptors = messages.receive(orders)
+    if not order:
+        os._exit(0)
+    job = Job(order, descriptors, host_network)
+    if failure is not None:
+        with socket.socket(fileno=job.status) as status:
+            status.send(messages.encode_failure("prepare namespaces", failure))
+        os._exit(1)
+    if job.plan["hold"]:
+        messages.send(to_init, order, descriptors)
+        os._exit(0)
+    run(job, to_init)
 
 
-def run(job: Job, failures: int) -> NoReturn:
-    """Become the application; a failure is reported on `failures`, which closes at execve."""
+def run(job: Job, to_init: socket.socket) -> NoReturn:
+    """Become the application; a failure is reported to init, for which the channel closes at execve."""
     plan = job.plan
+    failures = job.status
     try:
+        _enter_namespaces(job, to_init)
+        failures = to_init.fileno()
+        _use_host(job)
+        mounts.enter_root(job)
+        credentials.become_user(job)
         failures = _arrange_descriptors(job, failures)
         program = process.Exec(plan["argv"][0], plan["argv"], plan["env"])
         application_filter = seccomp.Filter(job.application_filter) if job.application_filter else None
@@ -39,11 +67,53 @@ def run(job: Job, failures: int) -> NoReturn:
             application_filter.install()
         program.run()
     except OSError as error:
-        os.write(failures, messages.encode_report(messages.FAILED, error.errno or 0, job.step))
+        os.write(failures, messages.encode_failure(job.step, error))
     except Exception as error:
         text = f"{job.step}: {type(error).__name__}: {error}"
         os.write(failures, messages.encode_report(messages.FAILED, 0, text))
     os._exit(127)
+
+
+def _enter_namespaces(job: Job, to_init: socket.socket) -> None:
+    """Join the control group together with init, and make the mount namespace into which init follows."""
+    plan = job.plan
+    job.step = "join cgroup"
+    for descriptor in job.cgroups:
+        os.write(descriptor, b"1")
+        os.write(descriptor, b"0")
+    if plan["oom_score_adj"] is not None:
+        job.step = "set oom_score_adj"
+        _write_file("/proc/thread-self/oom_score_adj", str(plan["oom_score_adj"]))
+    job.step = "unshare namespaces"
+    namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWCGROUP)
+    mount_namespace = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
+    introduction = messages.encode_introduction(plan["uid"], plan["gid"], plan["name"], job.init_filter)
+    messages.send(to_init, introduction, [job.status, mount_namespace])
+    os.close(mount_namespace)
+
+
+def _use_host(job: Job) -> None:
+    """Everything that needs the host's /proc and network namespaces."""
+    plan = job.plan
+    job.step = "enter network namespace"
+    if plan["host_network"]:
+        namespaces.setns(job.host_network, namespaces.CLONE_NEWNET)
+    elif "network" in job.roles:
+        namespaces.setns(job.roles["network"], namespaces.CLONE_NEWNET)
+    if plan["selinux_exec"] is not None:
+        job.step = f"set SELinux exec context {plan['selinux_exec']}"
+        _write_file("/proc/thread-self/attr/exec", plan["selinux_exec"])
+    job.step = "redirect standard streams"
+    os.dup2(job.roles.get("stdout", 0), 1)
+    os.dup2(job.roles.get("stderr", 0), 2)
+
+
+def _write_file(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
 
 
 def _arrange_descriptors(job: Job, failures: int) -> int:

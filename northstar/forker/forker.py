@@ -2,8 +2,9 @@
 """The forker: single-threaded, collector off, started before the daemon's code is imported.
 
 On order of the daemon it starts an init, waits for a dead one, or enters the daemon's mount namespace.
-One init is always forked in advance, inside its new namespaces, and waits for a plan: this takes fork
-and network namespace, together a third of the time, out of a start.
+One init is forked in advance, inside its new namespaces, and waits for a plan: this takes fork and
+network namespace, together a third of the time, out of a start. The daemon says when, so that the work
+for the next start does not compete with the one at hand.
 
 A pid namespace is entered by children only, so the forker unshares, forks and returns to its own
 namespace (setns(2)); this saves the intermediate process that is needed otherwise.
@@ -66,12 +67,17 @@ class Forker:
                     os.waitpid(number, 0)
             elif kind == messages.ENTER:
                 namespaces.setns(descriptors[0], namespaces.CLONE_NEWNS)
+            elif kind == messages.PREPARE:
+                self._prepare()
             for descriptor in descriptors:
                 os.close(descriptor)
-            if self._spare is None and not self._idle.poll(0):
-                with contextlib.suppress(OSError):
-                    # The next start meets the same error and reports it.
-                    self._spare = self._fork()
+
+    def _prepare(self) -> None:
+        """Fork the next init, unless there is one or another order waits."""
+        if self._spare is None and not self._idle.poll(0):
+            with contextlib.suppress(OSError):
+                # The next start meets the same error and reports it.
+                self._spare = self._fork()
 
     def _start(self, order: bytes, descriptors: list[int]) -> None:
         try:

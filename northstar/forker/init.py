@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container's init: pid 1 of its namespace.
+"""A container's init: pid 1 of its namespaces.
 
-It sets up the namespaces and mounts, drops privileges, forks the application, and then waits: for the
+It forks a process that waits for the plan, sets up everything and becomes the application. Init itself
+follows into the mount namespace when that has happened, drops its privileges, and then waits: for the
 application's status, which it reports, and for whatever is re-parented to it. When it exits the kernel
 ends everything else in the namespace.
 
-The order is: what needs the host's file system, unshare, mounts, pivot_root, credentials, fork. After
-pivot_root nothing may be imported or opened, the image is not trusted.
+It does as little as possible itself: every page that it writes to is memory that the container costs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import resource
 import signal
 import socket
 
-from northstar.forker import application, messages, mounts
+from northstar.forker import application, messages
+from northstar.forker.job import Job
 from northstar.kernel import capabilities, namespaces, prctl, process, seccomp
 
 TYPE_CHECKING = False
@@ -25,43 +26,27 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-class Job:
-    """A plan with the descriptors and filters that came with it, and what is being done."""
-
-    __slots__ = ("application_filter", "cgroups", "init_filter", "kept", "plan", "roles", "step")
-
-    def __init__(self, order: bytes, descriptors: list[int]) -> None:
-        self.plan, self.application_filter, self.init_filter = messages.decode_start(order)
-        self.roles: dict[str, int] = {}
-        self.cgroups: list[int] = []
-        self.kept: dict[int, int] = {}
-        self.step = "receive plan"
-        for role, descriptor in zip(self.plan["descriptors"], descriptors, strict=True):
-            if isinstance(role, int):
-                self.kept[role] = descriptor
-            elif role == "cgroup":
-                self.cgroups.append(descriptor)
-            else:
-                self.roles[role] = descriptor
-
-    @property
-    def status(self) -> int:
-        """Descriptor of the status channel to the daemon."""
-        return self.roles["status"]
-
-
 def main(orders: socket.socket) -> NoReturn:
-    """Prepare what is the same for all containers, wait for a plan, be the init of that container."""
+    """Prepare what is the same for all containers, be the init of the container that is ordered."""
     failure: OSError | None = None
+    host_network = -1
     try:
         host_network = _prepare(orders)
     except OSError as error:
         failure = error
-        host_network = -1
-    order, descriptors = messages.receive(orders)
-    if not order:
+    ours, theirs = messages.channel()
+    pid = os.fork()
+    if pid == 0:
+        application.main(orders, theirs, host_network, failure)
+    orders.close()
+    theirs.close()
+    message, descriptors = messages.receive(ours)
+    if not message:
         os._exit(0)
-    _run(Job(order, descriptors), host_network, failure)
+    if messages.is_order(message):
+        _hold(ours, message, descriptors, host_network)
+    else:
+        _attend(ours, pid, message, descriptors)
 
 
 def _prepare(orders: socket.socket) -> int:
@@ -71,9 +56,8 @@ def _prepare(orders: socket.socket) -> int:
     prctl.set_name("northstar-spare")
     os.setsid()
     os.umask(0o022)
-    for number in signal.valid_signals():
-        if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     host_network = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
@@ -85,115 +69,61 @@ def _prepare(orders: socket.socket) -> int:
     return host_network
 
 
-def _run(job: Job, host_network: int, failure: OSError | None) -> NoReturn:
+def _hold(ours: socket.socket, order: bytes, descriptors: list[int], host_network: int) -> NoReturn:
+    """Wait until tracers are attached to this process, and only then fork the application."""
+    ours.close()
+    job = Job(order, descriptors, host_network)
     status = socket.socket(fileno=job.status)
-    try:
-        if failure is not None:
-            job.step = "prepare namespaces"
-            raise failure
-        pid, failures = _set_up(job, status, host_network)
-        _retire(job, failures)
-        ended_early = _await_execution(failures)
-        if ended_early is not None:
-            status.send(messages.encode_report(messages.FAILED, *ended_early))
-            os._exit(1)
-        status.send(messages.encode_report(messages.RUNNING))
-        status.send(messages.encode_report(messages.EXITED, _supervise(pid)))
-    except OSError as error:
-        _report_failure(status, job.step, error)
-    except Exception as error:
-        _report_failure(status, f"{job.step}: {type(error).__name__}", OSError(0, str(error)))
+    if not status.recv(1):
+        os._exit(1)
+    ours, theirs = messages.channel()
+    pid = os.fork()
+    if pid == 0:
+        application.run(job, theirs)
+    theirs.close()
+    message, descriptors = messages.receive(ours)
+    _attend(ours, pid, message, descriptors)
+
+
+def _attend(ours: socket.socket, pid: int, message: bytes, descriptors: list[int]) -> NoReturn:
+    """Wait for the application's execution and for its end, and report both."""
+    if not message:
+        os._exit(1)  # the application's process has reported why
+    status_descriptor, mount_namespace = descriptors
+    status = socket.socket(fileno=status_descriptor)
+    ended_early, _ = messages.receive(ours)
+    if ended_early:
+        status.send(ended_early)
+        os._exit(1)
+    status.send(messages.encode_report(messages.RUNNING))
+    # From here on the program runs, with fewer privileges than this process for a moment.
+    _retire(message, status_descriptor, mount_namespace)
+    status.send(messages.encode_report(messages.EXITED, _supervise(pid)))
     os._exit(0)
 
 
-def _report_failure(status: socket.socket, step: str, error: OSError) -> None:
-    named = f"{step} ({error.filename})" if error.filename and str(error.filename) not in step else step
-    text = named if error.errno else f"{named}: {error.strerror}"
-    try:
-        status.send(messages.encode_report(messages.FAILED, error.errno or 0, text))
-    finally:
-        os._exit(1)
+def _retire(message: bytes, status: int, mount_namespace: int) -> None:
+    """Keep nothing that is worth taking over: no capability, no descriptor, hardly a system call.
 
-
-def _set_up(job: Job, status: socket.socket, host_network: int) -> tuple[int, int]:
-    """Everything up to the fork of the application: its pid, and where its failures can be read."""
-    if job.plan["hold"] and not status.recv(1):
-        os._exit(1)
-    _use_host(job, host_network)
-    trees = mounts.clone_sources(job)
-    job.step = "unshare namespaces"
-    namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWCGROUP)
-    mounts.enter_root(job, trees)
-    _become_user(job)
-    job.step = "fork application"
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        application.run(job, writer)
-    os.close(writer)
-    return pid, reader
-
-
-def _use_host(job: Job, host_network: int) -> None:
-    """Everything that needs the host's /proc, network and cgroup file systems."""
-    plan = job.plan
-    prctl.set_name(plan["name"])
-    job.step = "enter network namespace"
-    if plan["host_network"]:
-        namespaces.setns(host_network, namespaces.CLONE_NEWNET)
-    elif "network" in job.roles:
-        namespaces.setns(job.roles["network"], namespaces.CLONE_NEWNET)
-    job.step = "join cgroup"
-    for descriptor in job.cgroups:
-        os.write(descriptor, b"0")
-    if plan["oom_score_adj"] is not None:
-        job.step = "set oom_score_adj"
-        _write_file("/proc/thread-self/oom_score_adj", str(plan["oom_score_adj"]))
-    if plan["selinux_exec"] is not None:
-        job.step = f"set SELinux exec context {plan['selinux_exec']}"
-        _write_file("/proc/thread-self/attr/exec", plan["selinux_exec"])
-    job.step = "redirect standard streams"
-    os.dup2(job.roles.get("stdout", 0), 1)
-    os.dup2(job.roles.get("stderr", 0), 2)
-
-
-def _write_file(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
-
-
-def _become_user(job: Job) -> None:
-    plan = job.plan
-    job.step = "drop capability bounding set"
+    A failure ends this process, and the container with it.
+    """
+    uid, gid, name, init_filter = messages.decode_introduction(message)
+    namespaces.setns(mount_namespace, namespaces.CLONE_NEWNS)
+    _close_all_but(status)
+    os.dup2(0, 1)
+    os.dup2(0, 2)
+    prctl.set_name(name)
+    prctl.set_no_new_privs()
     for capability in range(capabilities.last_cap() + 1):
-        if not plan["capabilities"] >> capability & 1:
-            capabilities.drop_bounding(capability)
-    job.step = f"change to user {plan['uid']} and group {plan['gid']}"
-    _, permitted, _ = capabilities.get()
-    prctl.set_keep_caps(True)
-    os.setgroups(plan["groups"])
-    os.setresgid(plan["gid"], plan["gid"], plan["gid"])
-    os.setresuid(plan["uid"], plan["uid"], plan["uid"])
-    prctl.set_keep_caps(False)
-    if os.getresuid() != (plan["uid"],) * 3 or os.getresgid() != (plan["gid"],) * 3:
-        raise OSError(0, "the kernel did not change the credentials")
-    capabilities.set(permitted, permitted, plan["capabilities"])
+        capabilities.drop_bounding(capability)
+    os.setgroups(())
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)  # clears the permitted, effective and ambient sets (capabilities(7))
+    capabilities.set(0, 0, 0)
     prctl.set_dumpable(False)
     prctl.set_parent_death_signal(signal.SIGKILL)
-
-
-def _retire(job: Job, failures: int) -> None:
-    """Keep nothing that is worth taking over: no capability, no descriptor, hardly a system call."""
-    job.step = "retire init"
-    _close_all_but(job.status, failures)
-    capabilities.ambient_clear()
-    capabilities.set(0, 0, 0)
-    prctl.set_no_new_privs()
-    if job.init_filter:
-        seccomp.install_filter(job.init_filter)
+    if init_filter:
+        seccomp.install_filter(init_filter)
 
 
 def _close_all_but(*kept: int) -> None:
@@ -203,16 +133,6 @@ def _close_all_but(*kept: int) -> None:
             process.close_range(first, descriptor - 1)
         first = descriptor + 1
     process.close_range(first)
-
-
-def _await_execution(failures: int) -> tuple[int, str] | None:
-    """Wait until the application has been executed; otherwise (errno, step) of the failure."""
-    data = os.read(failures, messages.MAX_REPORT)
-    os.close(failures)
-    if not data:
-        return None
-    _, code, step = messages.decode_report(data)
-    return code, step
 
 
 def _supervise(application_pid: int) -> int:

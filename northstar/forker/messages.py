@@ -73,6 +73,8 @@ if TYPE_CHECKING:
 START = 1
 REAP = 2
 ENTER = 3
+PREPARE = 4
+INTRODUCTION = 5
 
 MAX_ORDER = 512 * 1024
 MAX_REPORT = 4096
@@ -80,6 +82,7 @@ MAX_DESCRIPTORS = 253
 
 _ORDER = struct.Struct("<BIII")
 _REPLY = struct.Struct("<i")
+_INTRODUCTION = struct.Struct("<BIIH")
 _CODE = struct.Struct("<ci")
 
 RUNNING = b"R"
@@ -114,6 +117,13 @@ def receive(sock: socket.socket, size: int = MAX_ORDER) -> tuple[bytes, list[int
     return data, descriptors.tolist()
 
 
+def encode_failure(step: str, error: OSError) -> bytes:
+    """Report that a step failed; names the file if the step does not."""
+    named = f"{step} ({error.filename})" if error.filename and str(error.filename) not in step else step
+    text = named if error.errno else f"{named}: {error.strerror}"
+    return encode_report(FAILED, error.errno or 0, text)
+
+
 def encode_start(plan: Plan, application_filter: bytes, init_filter: bytes) -> bytes:
     """An order to start a container. The filters are BPF programs (seccomp(2)), possibly empty."""
     body = ujson.dumps(plan, ensure_ascii=False, escape_forward_slashes=False).encode()
@@ -131,8 +141,31 @@ def encode_enter() -> bytes:
     return _ORDER.pack(ENTER, 0, 0, 0)
 
 
+def encode_introduction(uid: int, gid: int, name: str, init_filter: bytes) -> bytes:
+    """What the application's process tells init; status channel and mount namespace travel with it."""
+    encoded = name.encode()
+    return _INTRODUCTION.pack(INTRODUCTION, uid, gid, len(encoded)) + encoded + init_filter
+
+
+def decode_introduction(data: bytes) -> tuple[int, int, str, bytes]:
+    """(uid, gid, name, init filter) of an introduction."""
+    _, uid, gid, length = _INTRODUCTION.unpack_from(data)
+    start = _INTRODUCTION.size
+    return uid, gid, data[start : start + length].decode(), data[start + length :]
+
+
+def is_order(data: bytes) -> bool:
+    """Whether it is a start order, and no introduction."""
+    return data[0] == START
+
+
+def encode_prepare() -> bytes:
+    """An order to keep an init ready for the next start."""
+    return _ORDER.pack(PREPARE, 0, 0, 0)
+
+
 def order_kind(data: bytes) -> tuple[int, int]:
-    """(START, REAP or ENTER, pid to reap) of an order."""
+    """(START, REAP, ENTER or PREPARE, pid to reap) of an order."""
     kind, number, _, _ = _ORDER.unpack_from(data)
     return kind, number
 

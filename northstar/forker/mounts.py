@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mounts of a container, made by its init.
+"""The mounts of a container, made in its new mount namespace, which still is a copy of the daemon's.
 
-Sources are cloned as detached trees while init is still in the daemon's mount namespace and carry their
-attributes before anybody can see them (open_tree(2), mount_setattr(2), Linux 5.12). Targets are resolved
-inside the image only (openat2(2) with RESOLVE_IN_ROOT): no link or `..` in an image leads outside.
+Sources are cloned as detached trees and carry their attributes before anybody can see them
+(open_tree(2), mount_setattr(2), Linux 5.12). Targets are resolved inside the image only (openat2(2) with
+RESOLVE_IN_ROOT): no link or `..` in an image leads outside.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ from northstar.kernel.libc import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from northstar.forker.init import Job
+    from northstar.forker.job import Job
     from northstar.forker.messages import MountPlan
 
 _INSIDE = paths.RESOLVE_IN_ROOT | paths.RESOLVE_NO_MAGICLINKS
 _CLONE = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC
 
 
-def clone_sources(job: Job) -> list[int | None]:
-    """A detached tree for each bind of the plan; None for file systems and for missing sources."""
-    return [_clone(job, plan) for plan in job.plan["mounts"]]
+def enter_root(job: Job) -> None:
+    """Attach all mounts below the image's root and make it the root of the namespace.
 
-
-def enter_root(job: Job, trees: list[int | None]) -> None:
-    """Attach all mounts below the image's root and make it the root of the namespace."""
+    All sources are looked up before anything is attached: what is attached could be meant by a later one.
+    """
+    trees = [_clone(job, plan) for plan in job.plan["mounts"]]
     job.step = "make mounts slaves of the host's"
     mount.mount(None, "/", None, mount.MS_SLAVE | mount.MS_REC)
     job.step = f"open image root {job.plan['root']}"

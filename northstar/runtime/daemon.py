@@ -128,6 +128,7 @@ class Daemon:
             _log.info(f"Trying to mount containers from repository {', '.join(to_mount)}")
             await self._runtime.mount_on_start(to_mount)
         await self._runtime.autostart()
+        await self._forker.prepare()
         self._runtime.set_up()
         _log.info("Runtime up and running")
 

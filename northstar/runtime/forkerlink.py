@@ -53,6 +53,10 @@ class ForkerLink:
         """Let the forker wait for a dead init; from then on the pid may be used again."""
         await self._send(messages.encode_reap(pid), ())
 
+    async def prepare(self) -> None:
+        """Let the forker make the next init ready, now that the processors are free."""
+        await self._send(messages.encode_prepare(), ())
+
     def enter_mount_namespace(self) -> None:
         """Make the forker follow into the mount namespace of this process. Before any other order."""
         descriptor = os.open("/proc/self/ns/mnt", os.O_RDONLY)

@@ -81,6 +81,8 @@ class Run:
         except BaseException as error:
             self.clean_up()
             raise self._translate(error) from None
+        finally:
+            self._host.loop.spawn(self._host.forker.prepare())
 
     def _prepare(
         self, command: plan.Command, resources: Mapping[str, Container], stack: contextlib.ExitStack

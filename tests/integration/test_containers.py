@@ -10,7 +10,9 @@ import socket
 import time
 from pathlib import Path
 
+import leaks
 import pytest
+from isolated import wait_until
 from runtime import SharedRuntime, resource, shell, wait_for, with_mounts
 
 from northstar.client import Refused
@@ -88,9 +90,10 @@ def test_signals_are_reset(runtime: SharedRuntime) -> None:
 
 
 def test_open_files_are_standard_streams_only(runtime: SharedRuntime) -> None:
-    """S-26: no descriptor of the runtime reaches a container."""
-    lines = lines_of(runtime, "ls /proc/$$/fd | while read n; do echo $n; done")
-    assert [line for line in lines if int(line) < 10] == ["0", "1", "2"]
+    """S-26: no descriptor of the runtime reaches a container; 3 is the directory that ls reads."""
+    runtime.pack(shell("a") | {"init": "/bin/ls", "args": ["/proc/self/fd"]})
+    with runtime.started() as client:
+        assert runtime.run(client, "a:0.0.1") == ((0, None), ["0", "1", "2", "3"])
 
 
 def test_working_directory_and_root(runtime: SharedRuntime) -> None:
@@ -480,3 +483,26 @@ def test_memory_of_init_is_small(runtime: SharedRuntime) -> None:
             int(line.split()[1]) for line in rollup.read_text().splitlines() if line.startswith("Private")
         )
         assert private < 2000
+
+
+def test_init_is_in_the_container_and_has_no_privileges(runtime: SharedRuntime) -> None:
+    """S-22: pid 1 has the container's root, no capability, and cannot gain any."""
+    runtime.pack(shell("a"))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        process = client.inspect("a:0.0.1").process
+        assert process is not None
+        proc = Path(f"/proc/{process.pid}")
+        wait_until(lambda: "Seccomp:\t2" in (proc / "status").read_text(), "init has its filter")
+        lines = (proc / "status").read_text().splitlines()
+        for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert int(field(lines, name), 16) == 0
+        assert field(lines, "NoNewPrivs") == "1"
+        assert field(lines, "Uid").split() == ["1000"] * 4
+        assert field(lines, "Groups") == ""
+        (application,) = leaks.children(process.pid)
+        for namespace in ("mnt", "pid", "ipc", "uts"):
+            ours, theirs = (os.readlink(f"/proc/{pid}/ns/{namespace}") for pid in (process.pid, application))
+            assert ours == theirs
+        assert "busybox" in os.listdir(proc / "root/bin")
+        assert len(os.listdir(proc / "fd")) == 4

@@ -11,6 +11,7 @@ not trusted.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import resource
@@ -30,6 +31,7 @@ def main(
     orders: socket.socket, to_init: socket.socket, host_network: int, failure: OSError | None
 ) -> NoReturn:
     """Wait for the plan and carry it out. `failure` is what went wrong before."""
+    _rehearse(host_network)
     order, descriptors = messages.receive(orders)
     if not order:
         os._exit(0)
@@ -42,6 +44,22 @@ def main(
         messages.send(to_init, order, descriptors)
         os._exit(0)
     run(job, to_init)
+
+
+def _rehearse(host_network: int) -> None:
+    """Do once, without effect, what every start does.
+
+    Memory that is shared with the forker is copied page by page when it is first written to, be it only
+    for a reference count. This way it happens before a start and not during it: half a millisecond.
+    """
+    plan = {"descriptors": ["status", 3], "argv": ["/"], "env": ["A=b"], "mounts": [], "capabilities": 0}
+    job = Job(messages.encode_start(plan, b"", b""), [-1, -1], host_network)  # type: ignore[arg-type]
+    process.Exec("/", job.plan["argv"], job.plan["env"])
+    capabilities.set(*capabilities.get())
+    capabilities.ambient_clear()
+    messages.encode_introduction(1, 1, "init-rehearsal:0.0.0", b"")
+    with contextlib.suppress(OSError):
+        mounts.rehearse()
 
 
 def run(job: Job, to_init: socket.socket) -> NoReturn:

@@ -70,17 +70,18 @@ if TYPE_CHECKING:
         """Only file systems: their options."""
 
 
-START = 1
+FORK = 1
 REAP = 2
 ENTER = 3
-PREPARE = 4
+START = 4
 INTRODUCTION = 5
 
 MAX_ORDER = 512 * 1024
 MAX_REPORT = 4096
 MAX_DESCRIPTORS = 253
 
-_ORDER = struct.Struct("<BIII")
+_ORDER = struct.Struct("<BI")
+_START = struct.Struct("<BII")
 _REPLY = struct.Struct("<i")
 _INTRODUCTION = struct.Struct("<BIIH")
 _CODE = struct.Struct("<ci")
@@ -127,18 +128,18 @@ def encode_failure(step: str, error: OSError) -> bytes:
 def encode_start(plan: Plan, application_filter: bytes, init_filter: bytes) -> bytes:
     """An order to start a container. The filters are BPF programs (seccomp(2)), possibly empty."""
     body = ujson.dumps(plan, ensure_ascii=False, escape_forward_slashes=False).encode()
-    header = _ORDER.pack(START, 0, len(application_filter), len(init_filter))
+    header = _START.pack(START, len(application_filter), len(init_filter))
     return b"".join((header, application_filter, init_filter, body))
 
 
 def encode_reap(pid: int) -> bytes:
     """An order to wait for a dead init. Until then its pid cannot be used again."""
-    return _ORDER.pack(REAP, pid, 0, 0)
+    return _ORDER.pack(REAP, pid)
 
 
 def encode_enter() -> bytes:
     """An order to enter the mount namespace whose descriptor travels with it."""
-    return _ORDER.pack(ENTER, 0, 0, 0)
+    return _ORDER.pack(ENTER, 0)
 
 
 def encode_introduction(uid: int, gid: int, name: str, init_filter: bytes) -> bytes:
@@ -159,28 +160,28 @@ def is_order(data: bytes) -> bool:
     return data[0] == START
 
 
-def encode_prepare() -> bytes:
-    """An order to keep an init ready for the next start."""
-    return _ORDER.pack(PREPARE, 0, 0, 0)
+def encode_fork() -> bytes:
+    """An order to fork an init, which then waits for its plan."""
+    return _ORDER.pack(FORK, 0)
 
 
-def order_kind(data: bytes) -> tuple[int, int]:
-    """(START, REAP, ENTER or PREPARE, pid to reap) of an order."""
-    kind, number, _, _ = _ORDER.unpack_from(data)
+def decode_order(data: bytes) -> tuple[int, int]:
+    """(FORK, REAP or ENTER, pid to reap) of an order to the forker."""
+    kind, number = _ORDER.unpack(data)
     return kind, number
 
 
 def decode_start(data: bytes) -> tuple[Plan, bytes, bytes]:
     """(plan, application filter, init filter) of a start order."""
-    _, _, first, second = _ORDER.unpack_from(data)
-    start = _ORDER.size
+    _, first, second = _START.unpack_from(data)
+    start = _START.size
     middle, end = start + first, start + first + second
     plan: Plan = ujson.loads(data[end:])
     return plan, data[start:middle], data[middle:end]
 
 
 def encode_reply(pid: int) -> bytes:
-    """The forker's answer to a start order: a pid, or a negative errno."""
+    """The forker's answer to an order to fork: a pid, or a negative errno."""
     return _REPLY.pack(pid)
 
 

@@ -44,6 +44,16 @@ def enter_root(job: Job) -> None:
     os.close(root)
 
 
+def rehearse() -> None:
+    """Make a tree and a file system, look a target up, and throw everything away."""
+    tree = mount.open_tree(AT_FDCWD, "/dev", _CLONE)
+    mount.mount_setattr(tree, "", AT_EMPTY_PATH, mount.MOUNT_ATTR_NOSUID, 0)
+    target = paths.openat2(tree, "null", os.O_PATH | os.O_CLOEXEC, _INSIDE)
+    os.close(mount.new_filesystem("tmpfs", {"size": "4096"}.items(), mount.MOUNT_ATTR_NOSUID))
+    os.close(target)
+    os.close(tree)
+
+
 def _clone(job: Job, plan: MountPlan) -> int | None:
     job.step = f"mount {plan['target']}"
     recursive = AT_RECURSIVE if plan["recursive"] else 0

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from northstar.forker import messages
 from northstar.runtime.loop import Future, Mutex
@@ -23,6 +24,14 @@ class ForkerDied(Exception):
     """The forker is gone, and all containers with it."""
 
 
+class Init(NamedTuple):
+    """An init that waits for its plan."""
+
+    pid: int
+    pidfd: int
+    orders: socket.socket
+
+
 class ForkerLink:
     """Sends orders; several may be under way, the forker answers in order."""
 
@@ -33,29 +42,56 @@ class ForkerLink:
         self._on_death = on_death
         self._waiting: deque[Future] = deque()
         self._sending = Mutex()
+        self._ready: Init | None = None
+        self._preparing = False
         sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * messages.MAX_ORDER)
         self._channel = loop.register(sock.fileno())
         loop.spawn(self._receive())
 
     async def start(
         self, plan: Plan, descriptors: Sequence[int], filters: tuple[bytes, bytes]
     ) -> tuple[int, int]:
-        """Fork an init; its (pid, pidfd). Raises OSError (fork failed) or ForkerDied."""
+        """Give a plan to an init; its (pid, pidfd). Raises OSError (fork failed) or ForkerDied."""
+        order = messages.encode_start(plan, *filters)
+        init, self._ready = self._ready, None
+        if init is not None and not _hand_over(init, order, descriptors):
+            # Somebody has killed it while it waited.
+            os.close(init.pidfd)
+            await self.reap(init.pid)
+            init = None
+        if init is None:
+            init = await self._fork()
+            if not _hand_over(init, order, descriptors):
+                os.close(init.pidfd)
+                raise OSError(errno.EPIPE, "init has ended", "fork")
+        return init.pid, init.pidfd
+
+    async def prepare(self) -> None:
+        """Have an init ready for the next start, now that the processors are free."""
+        if self._ready is not None or self._preparing:
+            return
+        self._preparing = True
+        try:
+            self._ready = await self._fork()
+        except OSError:
+            # The next start meets the same error and reports it.
+            return
+        finally:
+            self._preparing = False
+
+    async def _fork(self) -> Init:
         answer = Future()
-        await self._send(messages.encode_start(plan, *filters), descriptors, answer)
-        pid, pidfd = await answer
+        await self._send(messages.encode_fork(), (), answer)
+        pid, descriptors = await answer
         if pid < 0:
             raise OSError(-pid, os.strerror(-pid), "fork")
-        return pid, pidfd
+        orders = socket.socket(fileno=descriptors[1])
+        orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * messages.MAX_ORDER)
+        return Init(pid, descriptors[0], orders)
 
     async def reap(self, pid: int) -> None:
         """Let the forker wait for a dead init; from then on the pid may be used again."""
         await self._send(messages.encode_reap(pid), ())
-
-    async def prepare(self) -> None:
-        """Let the forker make the next init ready, now that the processors are free."""
-        await self._send(messages.encode_prepare(), ())
 
     def enter_mount_namespace(self) -> None:
         """Make the forker follow into the mount namespace of this process. Before any other order."""
@@ -66,6 +102,10 @@ class ForkerLink:
     async def close(self) -> None:
         """End the forker and wait for it."""
         self._on_death = lambda: None
+        if self._ready is not None:
+            self._ready.orders.close()
+            os.close(self._ready.pidfd)
+            self._ready = None
         self._channel.close()
         self._socket.close()
         os.waitpid(self.pid, 0)
@@ -94,11 +134,20 @@ class ForkerLink:
                 data = b""
             if not data:
                 break
-            pid = messages.decode_reply(data)
-            self._waiting.popleft().set_result((pid, descriptors[0] if descriptors else -1))
+            self._waiting.popleft().set_result((messages.decode_reply(data), descriptors))
         for answer in self._waiting:
             answer.set_error(ForkerDied())
         self._on_death()
+
+
+def _hand_over(init: Init, order: bytes, descriptors: Sequence[int]) -> bool:
+    """Send the plan; False if init has ended."""
+    with init.orders:
+        try:
+            messages.send(init.orders, order, descriptors)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+    return True
 
 
 def ended(pidfd: int) -> bool:

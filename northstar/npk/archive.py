@@ -30,6 +30,7 @@ _END = struct.Struct("<IHHHHIIH")
 _CENTRAL = struct.Struct("<IHHHHHHIIIHHHHHII")
 _LOCAL = struct.Struct("<IHHHHHIIIHH")
 _END_MAGIC, _CENTRAL_MAGIC, _LOCAL_MAGIC = 0x06054B50, 0x02014B50, 0x04034B50
+_MAX_VERSION_NEEDED = 45  # large files; stored entries need no more
 _UTF8_NAME = 0x0800
 
 
@@ -138,7 +139,9 @@ def _central_headers(data: bytes, count: int) -> list[_Header]:
         fields = _CENTRAL.unpack_from(data, position)
         if fields[0] != _CENTRAL_MAGIC:
             _refuse("the central directory is damaged")
-        flags, method = fields[3], fields[4]
+        needed, flags, method = fields[2:5]
+        if needed & 0xFF > _MAX_VERSION_NEEDED:
+            _refuse(f"version {needed & 0xFF} of the zip format is not supported")
         crc, packed, size, name_length, extra_length, comment_length, disk = fields[7:14]
         if disk:
             _refuse("archives on several disks are not supported")

@@ -164,6 +164,12 @@ def flipped(position: int) -> bytes:
     return bytes(data)
 
 
+def patched(position: int, value: int) -> bytes:
+    data = bytearray(SIGNED)
+    data[position] = value
+    return bytes(data)
+
+
 def test_flipped_byte_of_the_image_is_found_by_the_kernel_not_by_us(tmp_path: Path) -> None:
     assert loaded(flipped(5000), tmp_path).verity is not None
 
@@ -179,6 +185,7 @@ def test_flipped_byte_of_the_image_is_found_by_the_kernel_not_by_us(tmp_path: Pa
         (b"\0" + SIGNED, "does not lie"),
         (SIGNED[:1000], "no zip archive"),
         (b"", "no zip archive"),
+        (patched(SIGNED.index(b"PK\1\2") + 6, 64), "version 64 of the zip format"),
     ],
 )
 def test_damaged_package(data: bytes, reason: str, tmp_path: Path) -> None:

@@ -86,7 +86,11 @@ class Machine:
         terminal = None if self._options.interactive else subprocess.DEVNULL
         with errors:
             self._process = subprocess.Popen(
-                _command(self._options, path, self.log), stdin=terminal, stdout=terminal, stderr=errors
+                # A harness that is killed takes the machine with it.
+                ["setpriv", "--pdeathsig", "KILL", *_command(self._options, path, self.log)],
+                stdin=terminal,
+                stdout=terminal,
+                stderr=errors,
             )
         deadline = began + BOOT_TIMEOUT
         self._agent = self._connect(path, deadline)

@@ -264,8 +264,10 @@ def devices(sys_block: str = "/sys/block") -> Iterator[tuple[int, str]]:
         try:
             with open(f"{sys_block}/{name}/loop/backing_file", "rb") as file:
                 yield int(name[4:]), os.fsdecode(file.read().rstrip(b"\n"))
-        except (FileNotFoundError, NotADirectoryError):
-            continue  # not attached, or detached meanwhile
+        except OSError as error:
+            # Not attached, or detached meanwhile.
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO):
+                raise
 
 
 def open_device(number: int, node_dir: str | None = None) -> int:

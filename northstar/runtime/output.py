@@ -13,15 +13,19 @@ import select
 from typing import TYPE_CHECKING
 
 from northstar.runtime import log
+from northstar.runtime.loop import Timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from northstar.manifest.model import Io, Manifest
-    from northstar.runtime.loop import Loop
+    from northstar.runtime.loop import Loop, Task
 
 MAX_LINE = 64 * 1024
 """A longer line is logged in pieces."""
+
+DRAIN_TIMEOUT = 0.5
+"""Seconds."""
 
 _CHUNK = 64 * 1024
 
@@ -63,9 +67,11 @@ class Streams:
     here. The daemon's ends are read until all copies of the container's ends are closed.
     """
 
-    __slots__ = ("descriptors",)
+    __slots__ = ("_loop", "_readers", "descriptors")
 
     def __init__(self, loop: Loop, manifest: Manifest) -> None:
+        self._loop = loop
+        self._readers: list[Task] = []
         self.descriptors: dict[str, int] = {}
         io: Io | None = manifest.io
         if io is None:
@@ -73,7 +79,7 @@ class Streams:
         try:
             for role, number, kind in (("stdout", 1, io.stdout), ("stderr", 2, io.stderr)):
                 if kind != "discard":
-                    self.descriptors[role] = _open(loop, manifest, number, kind)
+                    self.descriptors[role] = self._open(manifest, number, kind)
         except BaseException:
             self.close_ends()
             raise
@@ -84,19 +90,28 @@ class Streams:
             os.close(descriptor)
         self.descriptors.clear()
 
+    async def drain(self) -> None:
+        """Wait until everything that was written has been passed on.
 
-def _open(loop: Loop, manifest: Manifest, number: int, kind: str) -> int:
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    # The container may open it again by name, /dev/stdout.
-    os.fchown(writer, manifest.uid, manifest.gid)
-    os.set_blocking(reader, False)
-    if kind == "pipe":
-        target = str(manifest.container)
-        lines = Lines(lambda line: log.record("debug", target, line))
-        loop.spawn(_forward(loop, reader, lines.feed, lines.close))
-    else:
-        loop.spawn(_forward(loop, reader, lambda data: _copy(number, data), lambda: None))
-    return writer
+        Not for long: another process may have got a copy of the container's end, and keeps it.
+        """
+        for reader in self._readers:
+            with contextlib.suppress(Timeout):
+                await self._loop.wait_for(reader, DRAIN_TIMEOUT)
+
+    def _open(self, manifest: Manifest, number: int, kind: str) -> int:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        # The container may open it again by name, /dev/stdout.
+        os.fchown(writer, manifest.uid, manifest.gid)
+        os.set_blocking(reader, False)
+        if kind == "pipe":
+            target = str(manifest.container)
+            lines = Lines(lambda line: log.record("debug", target, line))
+            forward = _forward(self._loop, reader, lines.feed, lines.close)
+        else:
+            forward = _forward(self._loop, reader, lambda data: _copy(number, data), lambda: None)
+        self._readers.append(self._loop.spawn(forward))
+        return writer
 
 
 async def _forward(loop: Loop, reader: int, feed: Callable[[bytes], None], close: Callable[[], None]) -> None:

@@ -21,10 +21,16 @@ if TYPE_CHECKING:
 class Record:
     """An installed container."""
 
-    __slots__ = ("container", "mounted", "package", "repository", "run")
+    __slots__ = ("container", "filter", "mounted", "package", "problem", "repository", "run")
 
-    def __init__(self, container: Container, repository: Repository, package: Package) -> None:
+    def __init__(
+        self, container: Container, repository: Repository, package: Package, application_filter: bytes = b""
+    ) -> None:
         self.container = container
+        self.filter = application_filter
+        """System call filter of the application, a BPF program."""
+        self.problem: str | None = None
+        """Why it cannot be started, if that is known."""
         self.repository = repository
         self.package = package
         self.mounted = False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from northstar.errors import ApiError, NorthstarError, Unexpected
 from northstar.protocol import tokens
 from northstar.runtime import devices, log, sweep
+from northstar.runtime.cgroups import Cgroups
 from northstar.runtime.console import ConsoleServer
 from northstar.runtime.forkerlink import ForkerLink
 from northstar.runtime.listener import Listener
@@ -48,7 +49,13 @@ class Daemon:
         """Take over the directories; raises NorthstarError if another daemon has them."""
         self._config = config
         self._lock = sweep.lock_run_dir(config.run_dir)
+        self._cgroups = Cgroups(config.cgroup)
         self._sweep()
+        try:
+            self._cgroups.open()
+        except OSError as error:
+            # Starts will say the same; containers without an init are of use nevertheless.
+            _log.warn(f"cgroup {config.cgroup} cannot be made: {error.strerror}")
         self._places = Places(
             config.run_dir,
             config.data_dir,
@@ -91,6 +98,8 @@ class Daemon:
             self._forker,
             self._places,
             self._console,
+            self._cgroups,
+            self._notifications,
             selinux=selinux,
             oom_score_adj=self._oom_score_adj,
         )
@@ -145,7 +154,7 @@ class Daemon:
             run_dir=self._config.run_dir,
             socket_dir=self._config.socket_dir,
             repositories=directories,
-            cgroups=[],
+            cgroups=self._cgroups.paths(),
             log=_log,
         )
 
@@ -166,6 +175,7 @@ class Daemon:
         await self._runtime.umount_all()
         _log.debug(f"Joining forker with pid {self._forker.pid}")
         await self._forker.close()
+        self._cgroups.close()
         for repository in self._repositories.values():
             repository.close()
         self._mounter.close()

@@ -49,6 +49,10 @@ class Notifications:
         """A package was removed."""
         self._publish({"uninstall": str(container)})
 
+    def memory_event(self, container: Container, event: dict[str, int | None]) -> None:
+        """A container's control group ran out of memory."""
+        self._publish({"c_group": [str(container), {"memory": event}]})
+
     def _publish(self, value: object) -> None:
         line = messages.notification(value)
         for subscriber in list(self._subscribers):

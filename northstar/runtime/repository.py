@@ -17,10 +17,14 @@ from northstar.errors import NorthstarError, PackageError, Unexpected
 from northstar.npk import keys, package
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from northstar.config import RepositoryConfig
     from northstar.names import Container
     from northstar.npk.package import Package
     from northstar.runtime.log import Logger
+
+    Check = Callable[[Package], None]
 
 _TEMPORARY_SUFFIX = ".tmp"
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -90,7 +94,7 @@ class Repository:
     def _delete(self, container: Container) -> None:
         raise NotImplementedError
 
-    def _commit(self, insert: Insert) -> Package:
+    def _commit(self, insert: Insert, check: Check) -> Package:
         raise NotImplementedError
 
 
@@ -114,10 +118,13 @@ class Insert:
             raise Unexpected(_write_error(error, self.path)) from None
         self.received += len(data)
 
-    def commit(self) -> Package:
-        """Verify the package and make it part of the repository. Blocks. Raises ApiError; nothing stays."""
+    def commit(self, check: Check) -> Package:
+        """Verify the package and make it part of the repository; `check` may refuse it.
+
+        Blocks. Raises ApiError, then nothing stays.
+        """
         try:
-            return self._repository._commit(self)
+            return self._repository._commit(self, check)
         except BaseException:
             self.abort()
             raise
@@ -215,7 +222,7 @@ class DirectoryRepository(Repository):
         except OSError as error:
             raise Unexpected(f"{error.strerror} ({self._dir})") from None
 
-    def _commit(self, insert: Insert) -> Package:
+    def _commit(self, insert: Insert, check: Check) -> Package:
         assert insert.path is not None
         try:
             # Through a new descriptor, as a file that is open for writing cannot be trusted to stay.
@@ -227,6 +234,7 @@ class DirectoryRepository(Repository):
             target = os.path.join(self._dir, f"{loaded.container}.npk")
             if loaded.container in self.packages or target in self._paths.values():
                 raise Unexpected(f"{loaded.container} already in {self._dir}")
+            check(loaded)
             _publish(insert, target, self._dir)
         except BaseException:
             os.close(fd)
@@ -275,7 +283,7 @@ class MemoryRepository(Repository):
             raise Unexpected(f"failed stream npk: {error.strerror}") from None
         return Insert(self, fd, None)
 
-    def _commit(self, insert: Insert) -> Package:
+    def _commit(self, insert: Insert, check: Check) -> Package:
         try:
             _seal(insert.fd)
             loaded = package.load(insert.fd, self.key, "memfd")
@@ -285,6 +293,7 @@ class MemoryRepository(Repository):
             raise Unexpected(f"failed to read npk: {error.reason}") from None
         if loaded.container in self.packages:
             raise Unexpected(f"{loaded.container} already in repository")
+        check(loaded)
         self._adopt(insert.fd, loaded)
         insert.fd = -1
         self._log.info(f"Loaded {loaded.container} from memfd")

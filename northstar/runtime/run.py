@@ -11,6 +11,7 @@ from northstar.errors import StartContainerFailed, StartContainerMissingResource
 from northstar.kernel import namespaces
 from northstar.manifest import model
 from northstar.runtime import initfilter, log, persist, plan
+from northstar.runtime.oom import OomMonitor
 from northstar.runtime.output import Streams
 from northstar.runtime.process import Process
 from northstar.runtime.sockets import ContainerSockets
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 
     from northstar.forker.messages import Plan
     from northstar.names import Container
+    from northstar.runtime.cgroups import Cgroups, Group
     from northstar.runtime.console import Connection, ConsoleServer
     from northstar.runtime.containers import Record
     from northstar.runtime.forkerlink import ForkerLink
     from northstar.runtime.loop import Future, Loop
+    from northstar.runtime.notifications import Notifications
 
 _log = log.Logger("runtime::run")
 _NETWORK_NAMESPACES = "/run/netns"
@@ -33,7 +36,16 @@ _NETWORK_NAMESPACES = "/run/netns"
 class Host:
     """What a run needs of the daemon."""
 
-    __slots__ = ("console", "forker", "loop", "oom_score_adj", "places", "selinux")
+    __slots__ = (
+        "cgroups",
+        "console",
+        "forker",
+        "loop",
+        "notifications",
+        "oom_score_adj",
+        "places",
+        "selinux",
+    )
 
     def __init__(
         self,
@@ -41,6 +53,8 @@ class Host:
         forker: ForkerLink,
         places: plan.Places,
         console: ConsoleServer,
+        cgroups: Cgroups,
+        notifications: Notifications,
         *,
         selinux: bool,
         oom_score_adj: int | None,
@@ -49,6 +63,8 @@ class Host:
         self.forker = forker
         self.places = places
         self.console = console
+        self.cgroups = cgroups
+        self.notifications = notifications
         self.selinux = selinux
         self.oom_score_adj = oom_score_adj
 
@@ -56,12 +72,26 @@ class Host:
 class Run:
     """A start under way, or a running container."""
 
-    __slots__ = ("_connection", "_host", "_sockets", "ended", "process", "record", "resources")
+    __slots__ = (
+        "_connection",
+        "_group",
+        "_host",
+        "_monitor",
+        "_sockets",
+        "_streams",
+        "ended",
+        "process",
+        "record",
+        "resources",
+    )
 
     def __init__(self, host: Host, record: Record, resources: Mapping[str, Container], ended: Future) -> None:
         self._host = host
         self._sockets: ContainerSockets | None = None
         self._connection: Connection | None = None
+        self._group: Group | None = None
+        self._monitor: OomMonitor | None = None
+        self._streams: Streams | None = None
         self.record = record
         self.resources = frozenset(resources.values())
         self.process = Process(host.loop, host.forker, record.container)
@@ -76,10 +106,10 @@ class Run:
         try:
             with contextlib.ExitStack() as stack:
                 descriptors, order = self._prepare(command, resources, stack)
-                await self.process.create(order, descriptors, (b"", initfilter.program()))
+                await self.process.create(order, descriptors, (self.record.filter, initfilter.program()))
             await self.process.running()
         except BaseException as error:
-            self.clean_up()
+            await self._clean_up()
             raise self._translate(error) from None
         finally:
             self._host.loop.spawn(self._host.forker.prepare())
@@ -100,9 +130,9 @@ class Run:
             self._connection, theirs = host.console.connect_container(manifest)
             stack.callback(theirs.close)
             hand_over(next(numbers), theirs.fileno())
-        streams = Streams(host.loop, manifest)
-        stack.callback(streams.close_ends)
-        for role, descriptor in streams.descriptors.items():
+        self._streams = Streams(host.loop, manifest)
+        stack.callback(self._streams.close_ends)
+        for role, descriptor in self._streams.descriptors.items():
             hand_over(role, descriptor)
         self._sockets = ContainerSockets(host.places.socket_dir, manifest)
         stack.callback(self._sockets.close_ends)
@@ -110,6 +140,13 @@ class Run:
             hand_over(next(numbers), descriptor)
         for descriptor in self._network(stack):
             hand_over("network", descriptor)
+        self._group = host.cgroups.create(self.record.container, manifest)
+        if self._group is not None:
+            stack.callback(self._group.close_procs)
+            for descriptor in self._group.procs:
+                hand_over("cgroup", descriptor)
+            if manifest.cgroups is not None and manifest.cgroups.memory is not None:
+                self._watch_memory(self._group, manifest.cgroups.memory)
         persist.prepare(host.places.data_dir, manifest)
         order = plan.build(
             manifest,
@@ -122,6 +159,12 @@ class Run:
             oom_score_adj=host.oom_score_adj,
         )
         return descriptors, order
+
+    def _watch_memory(self, group: Group, memory: model.Memory) -> None:
+        if memory.oom_monitor:
+            container = self.record.container
+            notify = self._host.notifications.memory_event
+            self._monitor = OomMonitor(self._host.loop, container, group, lambda e: notify(container, e))
 
     def _network(self, stack: contextlib.ExitStack) -> Iterator[int]:
         network = self.record.manifest.network
@@ -156,17 +199,27 @@ class Run:
         return error
 
     async def finish(self) -> None:
-        """The application has ended: give back what it used."""
-        self.clean_up()
+        """The application has ended: pass on its last words and give back what it used."""
+        if self._streams is not None:
+            await self._streams.drain()
+        await self._clean_up()
 
     def statistics(self) -> dict[str, Any]:
         """Resource usage by cgroup controller."""
-        return {}
+        return {} if self._group is None else self._group.statistics()
 
-    def clean_up(self) -> None:
-        """Remove what belongs to this run. May be called twice."""
+    async def _clean_up(self) -> None:
+        """Remove what belongs to this run."""
         if self._connection is not None:
             self._connection.stop()
             self._connection = None
+        if self._monitor is not None:
+            self._monitor.check()
+            self._monitor.stop()
+            self._monitor = None
+        if self._group is not None:
+            _log.info(f"Destroying cgroup of {self.record.container}")
+            group, self._group = self._group, None
+            await self._host.loop.in_thread(group.remove)
         if self._sockets is not None:
             self._sockets.remove()

@@ -19,10 +19,11 @@ from northstar.errors import (
     InstallDuplicate,
     InvalidContainer,
     InvalidRepository,
+    StartContainerFailed,
     Unexpected,
 )
 from northstar.manifest import dump
-from northstar.runtime import log, persist, plan
+from northstar.runtime import filters, log, persist, plan
 from northstar.runtime.containers import Containers, Record
 from northstar.runtime.loop import Future, Mutex
 from northstar.runtime.run import Host, Run
@@ -95,7 +96,13 @@ class Runtime:
                     f"which is already loaded from repository {other}"
                 )
                 continue
-            self.containers.add(Record(container, repository, package))
+            record = Record(container, repository, package)
+            try:
+                record.filter = filters.application_filter(package.manifest)
+            except ApiError as error:
+                record.problem = str(error)
+                _log.warn(f"{container} cannot be started: {error}")
+            self.containers.add(record)
 
     async def mount_on_start(self, repositories: Iterable[str]) -> None:
         """Mount everything of some repositories; raises the first error."""
@@ -275,7 +282,7 @@ class Runtime:
     async def finish_install(self, repository_id: str, insert: Insert) -> Container:
         """Verify and add a package that has been received completely."""
         repository = self.repositories[repository_id]
-        package: Package = await self._host.loop.in_thread(insert.commit)
+        package, application_filter = await self._host.loop.in_thread(_commit, insert)
         container = package.container
         async with self._mutex:
             if container in self.containers:
@@ -283,7 +290,7 @@ class Runtime:
                 _log.warn(f"Skipping duplicate container {container} which is already in repository {other}")
                 repository.remove(container)
                 raise InstallDuplicate(container)
-            self.containers.add(Record(container, repository, package))
+            self.containers.add(Record(container, repository, package, application_filter))
         _log.info(f"Successfully installed {container}")
         self._notifications.installed(container)
         return container
@@ -359,6 +366,8 @@ class Runtime:
         async with self._mutex:
             record = self.containers.get(container)
             self.containers.check_start(record)
+            if record.problem is not None:
+                raise StartContainerFailed(container, record.problem)
             plan.check_environment(environment)
             plan.check_arguments(init, arguments, environment)
             command = plan.command(record.manifest, init, arguments, environment)
@@ -396,6 +405,17 @@ class Runtime:
         _log.info(f"Container {container} exited with status {status}")
         if critical:
             self.request_shutdown(f"critical container failure: {container} exited with {status}")
+
+
+def _commit(insert: Insert) -> tuple[Package, bytes]:
+    """Make a package part of its repository, with the filter of its application. Blocks."""
+    compiled: list[bytes] = []
+
+    def check(package: Package) -> None:
+        compiled.append(filters.application_filter(package.manifest))
+
+    package = insert.commit(check)
+    return package, compiled[0]
 
 
 def _report(

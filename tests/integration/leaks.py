@@ -56,7 +56,7 @@ def _mapped_devices() -> set[str]:
 
 def _control_groups() -> set[str]:
     root = Path("/sys/fs/cgroup")
-    return {str(path) for path in root.rglob("*") if path.is_dir() and "northstar" in str(path)}
+    return {str(path) for path in root.rglob("*") if path.is_dir()}
 
 
 def _processes() -> set[str]:

@@ -87,7 +87,7 @@ class Runtime:
 run_dir = "{self.base}/run"
 data_dir = "{self.base}/data"
 socket_dir = "{self.base}/sockets"
-cgroup = "northstar-test"
+cgroup = "northstar-{self.base.name}"
 {top}
 [console.global]
 bind = "{self.url}"

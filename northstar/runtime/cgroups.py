@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Control groups of containers, version 2 and version 1 (cgroups(7)).
+
+With version 2 every container has a group. With version 1, where each controller has a hierarchy of its own,
+a container has groups of the controllers that its manifest configures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+from northstar.errors import StartContainerFailed
+from northstar.kernel import cgroup
+from northstar.runtime import cgroupsettings, log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from northstar.manifest import Manifest
+    from northstar.names import Container
+    from northstar.runtime.cgroupsettings import Setting
+
+_log = log.Logger("runtime::cgroups")
+
+CONTROLLERS = ("cpu", "cpuset", "memory", "io", "pids")
+REMOVE_TIMEOUT = 2.0
+"""Seconds that the last processes of a group may take to end."""
+
+
+class Cgroups:
+    """The runtime's top level group; containers' groups are below it, or below `parent` of their manifest."""
+
+    def __init__(self, name: str) -> None:
+        """`name` is the path of the top level group, relative to the hierarchy."""
+        self._name = name
+        self._roots: dict[str, int] = {}
+        self._live: set[str] = set()
+        try:
+            self.hierarchies = cgroup.detect()
+        except OSError:
+            self.hierarchies = cgroup.Hierarchies("v1", None, {})
+        self.unified = self.hierarchies.mode == "v2"
+        _log.info(f"Initializing cgroups with name {name}")
+        _log.debug(f"Using cgroups version {2 if self.unified else 1}")
+
+    def open(self) -> None:
+        """Make the top level group, with version 2. Raises OSError."""
+        if self.unified:
+            os.close(cgroup.create(self._root("unified"), self._name))
+
+    def create(self, container: Container, manifest: Manifest) -> Group | None:
+        """The container's group with all its settings; None if it has none.
+
+        Raises StartContainerFailed naming the setting that the kernel refuses.
+        """
+        wanted = manifest.cgroups
+        path = self._path(container, wanted.parent if wanted is not None else None)
+        try:
+            settings = cgroupsettings.settings(wanted, unified=self.unified) if wanted is not None else []
+        except ValueError as error:
+            raise StartContainerFailed(container, f"cgroup: {error}") from None
+        controllers = ["unified"] if self.unified else sorted({setting.controller for setting in settings})
+        if not controllers:
+            return None
+        self._live.add(path)
+        group = Group(container, path, lambda: self._live.discard(path))
+        try:
+            for controller in controllers:
+                group.open(controller, self._root(controller), settings)
+            for setting in settings:
+                group.apply(setting, unified=self.unified)
+        except OSError as error:
+            group.remove()
+            raise StartContainerFailed(container, f"cgroup: {path}: {error.strerror}") from None
+        except BaseException:
+            group.remove()
+            raise
+        return group
+
+    def _path(self, container: Container, parent: str | None) -> str:
+        """`parent/name`; while another version runs there, `parent/name:version`."""
+        path = f"{(parent or self._name).strip('/')}/{container.name}"
+        return path if path not in self._live else f"{path}:{container.version}"
+
+    def close(self) -> None:
+        """Remove the top level group."""
+        _log.info("Shutting down cgroups")
+        for root in self._roots.values():
+            _remove(root, self._name)
+            os.close(root)
+        self._roots.clear()
+
+    def paths(self) -> list[str]:
+        """Absolute paths of the top level group in every hierarchy."""
+        roots = {self.hierarchies.unified} if self.unified else set(self.hierarchies.controllers.values())
+        return [f"{root}/{self._name}" for root in sorted(filter(None, roots))]
+
+    def _root(self, controller: str) -> int:
+        """Descriptor of a hierarchy's directory, opened once. Raises OSError."""
+        path = self.hierarchies.unified if self.unified else self.hierarchies.controllers.get(controller)
+        if path is None:
+            raise OSError(errno.ENODEV, f"controller {controller} is not available")
+        if path not in self._roots:
+            self._roots[path] = cgroup.open_root(path)
+        return self._roots[path]
+
+
+class Group:
+    """The groups of one running container, by controller; with version 2 one named `unified`."""
+
+    def __init__(self, container: Container, path: str, removed: Callable[[], None]) -> None:
+        """`removed` is called once the path is free again."""
+        self._container = container
+        self._path = path
+        self._removed = removed
+        self._fds: dict[str, int] = {}
+        self._roots: dict[str, int] = {}
+        self._made: list[tuple[int, str]] = []
+        self.procs: list[int] = []
+        """Descriptors of cgroup.procs."""
+
+    def open(self, controller: str, root: int, settings: list[Setting]) -> None:
+        """Make the group in one hierarchy. Raises OSError.
+
+        What a daemon that was killed has left there is removed first, lest old limits survive.
+        """
+        self._make_parents(root)
+        if controller == "unified":
+            self._enable(root, {setting.controller for setting in settings})
+        parent, name = _parent_of(root, self._path)
+        try:
+            cgroup.remove(parent, name, timeout=REMOVE_TIMEOUT)
+            self._fds[controller] = cgroup.create(parent, name)
+        finally:
+            os.close(parent)
+        self._roots[controller] = root
+        if controller == "cpuset":
+            _inherit_cpuset(root, self._path)
+        procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._fds[controller])
+        self.procs.append(procs)
+        _log.debug(f"CGroup path of container {self._container} is {self._path}")
+
+    def _make_parents(self, root: int) -> None:
+        """Make the groups above, and remember which there were not."""
+        parts = self._path.split("/")[:-1]
+        for depth in range(1, len(parts) + 1):
+            above = "/".join(parts[:depth])
+            try:
+                os.close(cgroup.open_group(root, above))
+            except FileNotFoundError:
+                self._made.append((root, above))
+                os.close(cgroup.create(root, above))
+
+    def _enable(self, root: int, needed: set[str]) -> None:
+        """Enable the controllers for the group, top down. Those that nobody needs may be missing."""
+        available = set(cgroup.available_controllers(root))
+        missing = needed - available
+        if missing:
+            raise OSError(errno.ENODEV, f"controller {', '.join(sorted(missing))} is not available")
+        wanted = [controller for controller in CONTROLLERS if controller in available]
+        parts = self._path.split("/")
+        for depth in range(len(parts)):
+            above = cgroup.create(root, "/".join(parts[:depth])) if depth else os.dup(root)
+            try:
+                for controller, failure in cgroup.enable_controllers(above, wanted):
+                    if controller in needed:
+                        raise failure
+            finally:
+                os.close(above)
+
+    def apply(self, setting: Setting, *, unified: bool) -> None:
+        """Write one setting. Raises StartContainerFailed."""
+        fd = self._fds["unified" if unified else setting.controller]
+        try:
+            cgroup.write(fd, setting.file, setting.value)
+        except OSError as error:
+            raise StartContainerFailed(
+                self._container, f"cgroup: {setting.file} = {setting.value}: {error.strerror}"
+            ) from None
+
+    def read(self, file: str) -> str | None:
+        """Content of a file of the group, None if there is none."""
+        for fd in self._fds.values():
+            try:
+                return cgroup.read(fd, file).decode("ascii", "replace")
+            except OSError:
+                continue
+        return None
+
+    def open_events(self) -> int | None:
+        """A descriptor that polls as exceptional when memory.events changes (version 2)."""
+        fd = self._fds.get("unified")
+        if fd is None:
+            return None
+        try:
+            return os.open("memory.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=fd)
+        except OSError:
+            return None
+
+    def watch_oom(self, eventfd: int) -> None:
+        """Let an eventfd count out-of-memory events (version 1). Raises OSError."""
+        fd = self._fds["memory"]
+        control = os.open("memory.oom_control", os.O_RDONLY | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            cgroup.write(fd, "cgroup.event_control", f"{eventfd} {control}")
+        finally:
+            os.close(control)
+
+    def close_procs(self) -> None:
+        """Close what was handed over."""
+        for fd in self.procs:
+            os.close(fd)
+        self.procs.clear()
+
+    def remove(self) -> None:
+        """Remove the groups; everything in them has ended. Blocks for a moment."""
+        self.close_procs()
+        for controller, fd in self._fds.items():
+            os.close(fd)
+            _remove(self._roots[controller], self._path)
+        for root, path in reversed(self._made):
+            _remove_unused(root, path)
+        self._fds.clear()
+        self._made.clear()
+        self._removed()
+
+    def statistics(self) -> dict[str, Any]:
+        """What `inspect` tells, by controller."""
+        return cgroupsettings.statistics(self.read)
+
+
+def _parent_of(root: int, path: str) -> tuple[int, str]:
+    """A new descriptor of the group above, and the last component."""
+    above, _, name = path.rpartition("/")
+    return (cgroup.open_group(root, above) if above else os.dup(root)), name
+
+
+def _remove(root: int, path: str) -> None:
+    try:
+        parent, name = _parent_of(root, path)
+        try:
+            cgroup.remove(parent, name, timeout=REMOVE_TIMEOUT)
+        finally:
+            os.close(parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _log.warn(f"failed to remove cgroup {path}: {error.strerror}")
+
+
+def _remove_unused(root: int, path: str) -> None:
+    """Remove a group unless others have put something into it meanwhile."""
+    with contextlib.suppress(OSError):
+        parent, name = _parent_of(root, path)
+        try:
+            os.rmdir(name, dir_fd=parent)
+        finally:
+            os.close(parent)
+
+
+def _inherit_cpuset(root: int, path: str) -> None:
+    """A new cpuset group of version 1 is empty, and nothing can run in it."""
+    parts = path.split("/")
+    for depth in range(1, len(parts) + 1):
+        above = cgroup.open_group(root, "/".join(parts[: depth - 1])) if depth > 1 else os.dup(root)
+        group = cgroup.open_group(root, "/".join(parts[:depth]))
+        try:
+            for file in ("cpuset.cpus", "cpuset.mems"):
+                if not cgroup.read(group, file).strip():
+                    cgroup.write(group, file, cgroup.read(above, file).strip())
+        finally:
+            os.close(above)
+            os.close(group)

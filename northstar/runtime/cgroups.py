@@ -81,8 +81,13 @@ class Cgroups:
         return group
 
     def _path(self, container: Container, parent: str | None) -> str:
-        """`parent/name`; while another version runs there, `parent/name:version`."""
+        """`parent/name`; while another version runs there, `parent/name:version`.
+
+        Raises StartContainerFailed.
+        """
         path = f"{(parent or self._name).strip('/')}/{container.name}"
+        if not set(path.split("/")).isdisjoint(("", ".", "..")):
+            raise StartContainerFailed(container, f"cgroup: parent {parent} is not a plain relative path")
         return path if path not in self._live else f"{path}:{container.version}"
 
     def close(self) -> None:

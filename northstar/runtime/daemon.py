@@ -51,11 +51,6 @@ class Daemon:
         self._lock = sweep.lock_run_dir(config.run_dir)
         self._cgroups = Cgroups(config.cgroup)
         self._sweep()
-        try:
-            self._cgroups.open()
-        except OSError as error:
-            # Starts will say the same; containers without an init are of use nevertheless.
-            _log.warn(f"cgroup {config.cgroup} cannot be made: {error.strerror}")
         self._places = Places(
             config.run_dir,
             config.data_dir,
@@ -127,6 +122,11 @@ class Daemon:
     # --- start-up
 
     async def _start_up(self) -> None:
+        try:
+            self._cgroups.open()
+        except OSError as error:
+            # Starts will say the same; containers without an init are of use nevertheless.
+            _log.warn(f"cgroup {self._config.cgroup} cannot be made: {error.strerror}")
         for console in self._config.consoles:
             self._listeners.append(Listener(self._loop, self._console, console))
         for repository in self._repositories.values():

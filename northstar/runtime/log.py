@@ -149,10 +149,11 @@ class _DatagramSink:
 
     def send(self, data: bytes) -> None:
         """Send, or keep for later if the log daemon is slow."""
-        if self._backlog or not self._try(data):
-            if not self._backlog and _on_backlog is not None:
-                _on_backlog()
-            self._backlog.append(data)
+        if not self._backlog and self._try(data):
+            return
+        self._backlog.append(data)
+        if len(self._backlog) == 1 and _on_backlog is not None:
+            _on_backlog()
 
     def flush(self) -> bool:
         """Send what was kept; whether nothing is left."""

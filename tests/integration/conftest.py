@@ -21,6 +21,13 @@ R = TypeVar("R", bound=Runtime)
 IMAGE_VARIABLE = "NORTHSTAR_TEST_IMAGE"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare our marks."""
+    config.addinivalue_line(
+        "markers", "covers(field, ...): manifest fields whose effect the test sees in a container"
+    )
+
+
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
     """Fail a test that leaves a mount, device, control group, process or file descriptor behind."""

@@ -40,6 +40,19 @@ def shell(name: str, script: str = "sleep 1000", **fields: Any) -> dict[str, Any
     }
 
 
+def probe(*arguments: str, **fields: Any) -> dict[str, Any]:
+    """A manifest of a container that runs examples/test-container, named `a`."""
+    mounts = fields.pop("mounts", {})
+    usr = {"type": "bind", "host": "/usr", "options": "nosuid,nodev"}
+    return {
+        **shell("a"),
+        "init": "/test-container",
+        "args": list(arguments),
+        **fields,
+        "mounts": {**with_mounts(usr=usr), **mounts},
+    }
+
+
 def with_mounts(**mounts: Any) -> dict[str, Any]:
     """Mounts besides /proc and /dev; keys are targets without the leading slash."""
     extra = {f"/{target}": mount for target, mount in mounts.items()}
@@ -168,6 +181,10 @@ type = "mem"
             file.seek(self._read)
             return file.read().decode(errors="replace")
 
+    def forget_log(self) -> None:
+        """Look at nothing any more that is in the log now."""
+        self._read = self.log.stat().st_size
+
     def wait_for_log(self, text: str, timeout: float = TIMEOUT) -> str:
         """Wait for a line that contains `text`; what stands behind its level."""
         deadline = time.monotonic() + timeout
@@ -209,16 +226,22 @@ class SharedRuntime(Runtime):
         self, description: dict[str, Any], out: Path | None = None, *, signed: bool | None = None
     ) -> Path:
         """Pack the test image with a manifest; `started` installs it."""
+        self._packed.append(self.pack_only(description, out, signed=signed))
+        return self._packed[-1]
+
+    def pack_only(
+        self, description: dict[str, Any], out: Path | None = None, *, signed: bool | None = None
+    ) -> Path:
+        """Pack the test image with a manifest; the test installs it."""
         directory = self.base / "packed"
         directory.mkdir(exist_ok=True)
-        self._packed.append(super().pack(description, out or directory, signed=signed))
-        return self._packed[-1]
+        return super().pack(description, out or directory, signed=signed)
 
     @contextmanager
     def started(self, *arguments: str, check: bool = True) -> Iterator[Client]:
         """A client of the daemon, which has the packages of the test."""
         assert not arguments and check
-        self._read = self.log.stat().st_size
+        self.forget_log()
         with self.connect(notifications=True) as client:
             for path in self._packed:
                 client.install(str(path), "default")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file system image of test containers: a static busybox, links to it, and mount points."""
+"""The file system image of test containers: a static busybox, links to it, a program, mount points."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ DIRECTORIES = (
     "sockets",
     "sys",
     "tmp",
+    "unix-sockets",
     "usr",
 )
 APPLETS = (
     *("cat", "dd", "echo", "env", "false", "hostname", "id", "ip", "kill", "ls", "mkdir", "nice"),
     *("ps", "pwd", "rm", "sh", "sleep", "stat", "test", "touch", "true", "wc"),
 )
+PROGRAM = Path(__file__).resolve().parent.parent.parent / "examples/test-container/root/test-container"
 FILES = {"hello": "hello from test resource\n", "files/deep/file": "deep\n"}
 
 
@@ -34,6 +36,7 @@ def make(busybox: Path, image: Path) -> None:
         for name in DIRECTORIES:
             (root / name).mkdir(parents=True)
         shutil.copy(busybox, root / "bin/busybox")
+        shutil.copy(PROGRAM, root / PROGRAM.name)
         for applet in APPLETS:
             (root / "bin" / applet).symlink_to("busybox")
         for name, text in FILES.items():

@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Control groups of containers. Version 2 on the device, version 1 where the machine has it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from abilities import has_cgroup1_controllers, has_cgroup2_controllers, needs
+from isolated import wait_until
+from runtime import Runtime, SharedRuntime, probe, shell, wait_for
+
+from northstar.client import Client, Refused
+
+V2 = Path("/sys/fs/cgroup")
+MEBIBYTE = 1 << 20
+
+
+@pytest.fixture
+def runtime(shared_runtime: SharedRuntime) -> SharedRuntime:
+    """All tests here share a daemon."""
+    return shared_runtime
+
+
+def group(runtime: Runtime, name: str = "a", controller: str = "") -> Path:
+    """Directory of a container's group."""
+    return V2 / controller / f"northstar-{runtime.base.name}" / name
+
+
+def block_device() -> str:
+    """major:minor of a block device that throttling works on, no loop device or partition."""
+    names = sorted(os.listdir("/sys/block"))
+    name = next(name for name in names if name.startswith(("vd", "sd", "nvme", "mmcblk")))
+    return Path(f"/sys/block/{name}/dev").read_text().strip()
+
+
+def throttled(rate: int) -> list[dict[str, int]]:
+    major, minor = block_device().split(":")
+    return [{"major": int(major), "minor": int(minor), "rate": rate}]
+
+
+def blkio(**fields: Any) -> dict[str, Any]:
+    """The structure needs all its lists."""
+    kinds = ("read_bps", "read_iops", "write_bps", "write_iops")
+    return {"weight_device": [], **{f"throttle_{kind}_device": [] for kind in kinds}, **fields}
+
+
+def files_of(runtime: SharedRuntime, cgroups: dict[str, Any], *names: str) -> list[str]:
+    """Content of files of the group while the container runs."""
+    runtime.pack(shell("a", cgroups=cgroups))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        parent = str(cgroups.get("parent", ""))
+        directory = V2 / parent / "a" if parent else group(runtime)
+        return [(directory / name).read_text().strip() for name in names]
+
+
+# --- version 2
+
+
+@needs(has_cgroup2_controllers)
+@pytest.mark.covers("cgroups")
+def test_every_container_has_a_group(runtime: SharedRuntime) -> None:
+    runtime.pack(shell("a", "cat /proc/self/cgroup /proc/1/cgroup; sleep 1000"))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        assert len((group(runtime) / "cgroup.procs").read_text().split()) >= 2
+        wait_until(lambda: len(runtime.printed("a:0.0.1")) == 2, "the container has printed two lines")
+        # S-43: it is the root of its own view.
+        assert runtime.printed("a:0.0.1") == ["0::/", "0::/"]
+    assert not group(runtime).exists()
+
+
+@needs(has_cgroup2_controllers)
+@pytest.mark.covers(
+    "cgroups.memory.memory_hard_limit",
+    "cgroups.memory.memory_soft_limit",
+    "cgroups.memory.memory_swap_limit",
+    "cgroups.memory.attrs",
+)
+def test_memory(runtime: SharedRuntime) -> None:
+    memory = {
+        "memory_hard_limit": 64 * MEBIBYTE,
+        "memory_soft_limit": 32 * MEBIBYTE,
+        "attrs": {"memory.high": str(48 * MEBIBYTE)},
+    }
+    names = ("memory.max", "memory.low", "memory.high")
+    expected = [str(mebibytes * MEBIBYTE) for mebibytes in (64, 32, 48)]
+    assert files_of(runtime, {"memory": memory}, *names) == expected
+
+
+@needs(has_cgroup2_controllers)
+def test_unlimited_memory(runtime: SharedRuntime) -> None:
+    assert files_of(runtime, {"memory": {"memory_hard_limit": -1}}, "memory.max") == ["max"]
+
+
+@needs(has_cgroup2_controllers)
+@pytest.mark.covers("cgroups.memory.kernel_memory_limit", "cgroups.memory.kernel_tcp_memory_limit")
+def test_limits_that_version_2_does_not_have_are_ignored_with_a_warning(runtime: SharedRuntime) -> None:
+    memory = {"kernel_memory_limit": 1000000, "kernel_tcp_memory_limit": 1000000, "swappiness": 60}
+    assert files_of(runtime, {"memory": memory}, "memory.max") == ["max"]
+    for field in memory:
+        assert field in runtime.output()
+
+
+@needs(has_cgroup2_controllers)
+@pytest.mark.covers("cgroups.cpu.shares", "cgroups.cpu.quota", "cgroups.cpu.period", "cgroups.cpu.attrs")
+def test_cpu(runtime: SharedRuntime) -> None:
+    cpu = {"shares": 50, "quota": 20000, "period": 50000, "attrs": {"cpu.max.burst": "10000"}}
+    names = ("cpu.weight", "cpu.max", "cpu.max.burst")
+    assert files_of(runtime, {"cpu": cpu}, *names) == ["50", "20000 50000", "10000"]
+
+
+@needs(has_cgroup2_controllers)
+@pytest.mark.covers("cgroups.cpu.quota")
+def test_cpu_quota_is_in_force(runtime: SharedRuntime) -> None:
+    runtime.pack(probe("eat-cpu", cgroups={"cpu": {"quota": 10000, "period": 100000}}))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        wait_until(lambda: throttles(runtime) > 3, "the container was throttled")
+
+
+def throttles(runtime: Runtime) -> int:
+    text = (group(runtime) / "cpu.stat").read_text()
+    return int(dict(line.split() for line in text.splitlines())["nr_throttled"])
+
+
+@needs(has_cgroup2_controllers)
+@pytest.mark.covers("cgroups.cpu.cpus", "cgroups.cpu.mems")
+def test_cpuset(runtime: SharedRuntime) -> None:
+    runtime.pack(shell("a", "cat /proc/self/status", cgroups={"cpu": {"cpus": "0", "mems": "0"}}))
+    with runtime.started() as client:
+        status, lines = runtime.run(client, "a:0.0.1")
+    assert status.success
+    assert "Cpus_allowed_list:\t0" in lines
+    assert "Mems_allowed_list:\t0" in lines
+
+
+@needs(has_cgroup2_controllers)
+@pytest.mark.covers("cgroups.cpu.realtime_runtime", "cgroups.cpu.realtime_period")
+def test_realtime_shares_do_not_exist_in_version_2(runtime: SharedRuntime) -> None:
+    refused(runtime, {"cpu": {"realtime_runtime": 1000}}, "realtime")
+
+
+@needs(has_cgroup2_controllers)
+@pytest.mark.covers(
+    "cgroups.blkio.throttle_read_bps_device",
+    "cgroups.blkio.throttle_read_iops_device",
+    "cgroups.blkio.throttle_write_bps_device",
+    "cgroups.blkio.throttle_write_iops_device",
+)
+def test_io_limits(runtime: SharedRuntime) -> None:
+    fields = blkio(
+        throttle_read_bps_device=throttled(1000000),
+        throttle_write_bps_device=throttled(2000000),
+        throttle_read_iops_device=throttled(300),
+        throttle_write_iops_device=throttled(400),
+    )
+    (line,) = files_of(runtime, {"blkio": fields}, "io.max")
+    assert line == f"{block_device()} rbps=1000000 wbps=2000000 riops=300 wiops=400"
+
+
+@needs(has_cgroup2_controllers)
+@pytest.mark.covers("cgroups.blkio.weight", "cgroups.blkio.weight_device", "cgroups.blkio.leaf_weight")
+def test_io_weight_is_set_or_refused(runtime: SharedRuntime) -> None:
+    """The file exists if the kernel has the cost model or the BFQ scheduler."""
+    major, minor = map(int, block_device().split(":"))
+    fields = blkio(
+        weight=200, leaf_weight=10, weight_device=[{"major": major, "minor": minor, "weight": 300}]
+    )
+    if probe_group(runtime, "io.weight"):
+        (text,) = files_of(runtime, {"blkio": fields}, "io.weight")
+        assert text.splitlines() == ["default 200", f"{major}:{minor} 300"]
+    else:
+        refused(runtime, {"blkio": fields}, "io.weight")
+
+
+def probe_group(runtime: SharedRuntime, file: str) -> bool:
+    """Whether groups on this machine have a file."""
+    try:
+        return bool(files_of(runtime, {"blkio": blkio()}, file))
+    except FileNotFoundError:
+        return False
+
+
+@needs(has_cgroup2_controllers)
+@pytest.mark.covers("cgroups.blkio.attrs")
+def test_io_attributes(runtime: SharedRuntime) -> None:
+    fields = blkio(attrs={"io.max": f"{block_device()} riops=77"})
+    (line,) = files_of(runtime, {"blkio": fields}, "io.max")
+    assert "riops=77" in line
+
+
+@needs(has_cgroup2_controllers)
+@pytest.mark.covers("cgroups.parent")
+def test_parent(runtime: SharedRuntime) -> None:
+    """The parent is made and removed again with the last group in it."""
+    cgroups = {"parent": "northstar-parent/deep", "cpu": {"shares": 77}}
+    assert files_of(runtime, cgroups, "cpu.weight") == ["77"]
+    assert not (V2 / "northstar-parent").exists()
+
+
+@needs(has_cgroup2_controllers)
+def test_groups_of_two_versions(runtime: SharedRuntime) -> None:
+    runtime.pack(shell("a"))
+    runtime.pack(shell("a") | {"version": "0.0.2"})
+    with runtime.started() as client:
+        for version in ("0.0.1", "0.0.2"):
+            client.start(f"a:{version}")
+        assert (group(runtime) / "cgroup.procs").read_text().split()
+        assert (group(runtime, "a:0.0.2") / "cgroup.procs").read_text().split()
+        client.kill("a:0.0.1", signal.SIGKILL)
+        wait_for(client, "exit", "a:0.0.1")
+        assert not group(runtime).exists()
+        assert (group(runtime, "a:0.0.2") / "cgroup.procs").read_text().split()
+
+
+@needs(has_cgroup2_controllers)
+def test_nothing_is_left_of_an_earlier_group(runtime: SharedRuntime) -> None:
+    """S-46: limits that somebody else has left there are not in force."""
+    stale = group(runtime)
+    (stale / "below").mkdir(parents=True)
+    (stale / "pids.max").write_text("1")
+    assert files_of(runtime, {"memory": {}}, "pids.max") == ["max"]
+
+
+@needs(has_cgroup2_controllers)
+def test_groups_made_inside_are_removed(runtime: SharedRuntime) -> None:
+    runtime.pack(shell("a"))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        inner = group(runtime) / "inner/most"
+        inner.mkdir(parents=True)
+        client.kill("a:0.0.1", signal.SIGKILL)
+        wait_for(client, "exit", "a:0.0.1")
+        assert not group(runtime).exists()
+
+
+@needs(has_cgroup2_controllers)
+@pytest.mark.covers("cgroups.memory.oom_monitor")
+def test_out_of_memory(runtime: SharedRuntime) -> None:
+    memory = {"oom_monitor": True, "memory_hard_limit": 20 * MEBIBYTE, "swappiness": 0}
+    runtime.pack(probe("leak-memory", cgroups={"memory": memory}))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        wait_for_memory_event(client)
+        status = wait_for(client, "exit", "a:0.0.1").status
+        assert status is not None and status.signal == signal.SIGKILL
+
+
+@needs(has_cgroup2_controllers)
+@pytest.mark.covers("cgroups.memory.swappiness")
+def test_swap_can_be_forbidden(runtime: SharedRuntime) -> None:
+    if not (V2 / "memory.swap.max").exists() and not probe_swap(runtime):
+        refused(runtime, {"memory": {"swappiness": 0}}, "memory.swap.max")
+        return
+    assert files_of(runtime, {"memory": {"swappiness": 0}}, "memory.swap.max") == ["0"]
+
+
+def probe_swap(runtime: SharedRuntime) -> bool:
+    try:
+        return bool(files_of(runtime, {"memory": {}}, "memory.swap.max"))
+    except FileNotFoundError:
+        return False
+
+
+@needs(has_cgroup2_controllers)
+def test_statistics(runtime: SharedRuntime) -> None:
+    runtime.pack(shell("a"))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        process = client.inspect("a:0.0.1").process
+        assert process is not None
+        statistics = process.statistics
+        assert statistics["memory"]["memory"]["usage_in_bytes"] > 4096
+        assert "usage_usec" in statistics["cpu"]["stat"]
+        assert statistics["pids"]["current"] >= 2
+
+
+@needs(has_cgroup2_controllers)
+def test_file_system_of_groups_cannot_be_written_from_inside(runtime: SharedRuntime) -> None:
+    runtime.pack(
+        shell("a", "ls /sys/fs/cgroup; mkdir /sys/fs/cgroup/x || touch /sys/x || echo refused")
+        | {"mounts": {"/sys": {"type": "sysfs"}, "/dev": {"type": "dev"}}}
+    )
+    with runtime.started() as client:
+        assert runtime.run(client, "a:0.0.1")[1] == ["refused"]
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "reason"),
+    [
+        ({"parent": "../up"}, "up"),
+        ({"cpu": {"attrs": {"../cpu.shares": "1"}}}, "cpu.shares"),
+        ({"cpu": {"attrs": {"/etc/passwd": "x"}}}, "/etc/passwd"),
+        ({"memory": {"attrs": {"cgroup.procs": "1"}}}, "cgroup.procs"),
+        ({"cpu": {"attrs": {"cpu.nonesuch": "1"}}}, "cpu.nonesuch"),
+    ],
+    ids=["parent", "path", "absolute", "processes", "unknown"],
+)
+def test_settings_that_are_refused(runtime: SharedRuntime, cgroups: dict[str, Any], reason: str) -> None:
+    """S-45: nothing outside the group is written."""
+    refused(runtime, cgroups, reason)
+
+
+def refused(runtime: SharedRuntime, cgroups: dict[str, Any], reason: str) -> None:
+    """The start is refused with the reason, nothing is left and the next start works."""
+    runtime.pack(shell("a", cgroups=cgroups))
+    with runtime.started() as client:
+        with pytest.raises(Refused, match=reason):
+            client.start("a:0.0.1")
+        assert client.list() == ["a:0.0.1"]
+        assert client.inspect("a:0.0.1").process is None
+
+
+# --- version 1
+
+
+@needs(has_cgroup1_controllers)
+def test_version_1(runtime: SharedRuntime) -> None:
+    cgroups = {
+        "memory": {"memory_hard_limit": 64 * MEBIBYTE},
+        "cpu": {"shares": 100, "quota": 20000, "period": 50000},
+    }
+    runtime.pack(shell("a", "cat /proc/self/status; sleep 1000", cgroups=cgroups))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        memory, cpu = (group(runtime, controller=name) for name in ("memory", "cpu"))
+        assert (memory / "memory.limit_in_bytes").read_text() == f"{64 * MEBIBYTE}\n"
+        assert (cpu / "cpu.shares").read_text() == "100\n"
+        assert (cpu / "cpu.cfs_quota_us").read_text() == "20000\n"
+        for directory in memory, cpu:
+            assert len((directory / "cgroup.procs").read_text().split()) >= 2
+    assert not memory.exists()
+    assert not cpu.exists()
+
+
+@needs(has_cgroup1_controllers)
+def test_cpuset_of_version_1(runtime: SharedRuntime) -> None:
+    runtime.pack(shell("a", "cat /proc/self/status", cgroups={"cpu": {"cpus": "0"}}))
+    with runtime.started() as client:
+        status, lines = runtime.run(client, "a:0.0.1")
+    assert status.success
+    assert "Cpus_allowed_list:\t0" in lines
+
+
+@needs(has_cgroup1_controllers)
+def test_out_of_memory_with_version_1(runtime: SharedRuntime) -> None:
+    memory = {"oom_monitor": True, "memory_hard_limit": 20 * MEBIBYTE}
+    runtime.pack(probe("leak-memory", cgroups={"memory": memory}))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        wait_for_memory_event(client)
+        status = wait_for(client, "exit", "a:0.0.1").status
+        assert status is not None and status.signal == signal.SIGKILL
+
+
+def wait_for_memory_event(client: Client) -> None:
+    event = wait_for(client, "c_group", "a:0.0.1")
+    assert event.details["memory"]["oom"] >= 1
+
+
+@needs(has_cgroup1_controllers)
+def test_statistics_of_version_1(runtime: SharedRuntime) -> None:
+    runtime.pack(shell("a", cgroups={"memory": {"memory_hard_limit": 64 * MEBIBYTE}}))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        time.sleep(0.1)
+        process = client.inspect("a:0.0.1").process
+        assert process is not None
+        assert process.statistics["memory"]["memory"]["limit_in_bytes"] == 64 * MEBIBYTE

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""System call filters as containers meet them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+from runtime import SharedRuntime, probe, shell, wait_for
+
+from northstar.client import Client, ExitStatus, Refused
+
+DEFAULT: dict[str, Any] = {"profile": "default"}
+KILLED = ExitStatus(None, int(signal.SIGSYS))
+FAILED = ExitStatus(1, None)
+
+# Numbers of the kernel's tables (syscall_64.tbl, asm-generic/unistd.h).
+X86_64 = os.uname().machine == "x86_64"
+ACCT, CLONE3, GETPPID, MEMBARRIER, PERSONALITY, SETHOSTNAME = (
+    (163, 435, 110, 324, 135, 170) if X86_64 else (89, 435, 173, 283, 92, 161)
+)
+
+
+@pytest.fixture
+def runtime(shared_runtime: SharedRuntime) -> SharedRuntime:
+    """All tests here share a daemon."""
+    return shared_runtime
+
+
+def status_of(runtime: SharedRuntime, manifest: dict[str, Any]) -> ExitStatus:
+    """How a container ends."""
+    runtime.pack(manifest)
+    with runtime.started() as client:
+        return runtime.run(client, "a:0.0.1")[0]
+
+
+def printed_line(runtime: SharedRuntime, client: Client, *command: str) -> str:
+    """What test-container has printed when its command is done."""
+    client.start("a:0.0.1", None, command)
+    try:
+        return runtime.wait_for_log("a:0.0.1 ⬤  DEBUG: syscall")
+    finally:
+        client.kill("a:0.0.1", signal.SIGKILL)
+        wait_for(client, "exit", "a:0.0.1")
+
+
+@pytest.mark.covers("seccomp.profile")
+def test_calls_outside_the_default_profile_end_the_process(runtime: SharedRuntime) -> None:
+    assert status_of(runtime, shell("a", "exec hostname x", seccomp=DEFAULT)) == KILLED
+
+
+def test_without_a_filter_the_call_only_fails(runtime: SharedRuntime) -> None:
+    assert status_of(runtime, shell("a", "exec hostname x")) == FAILED
+
+
+@pytest.mark.covers("seccomp.profile", "capabilities")
+def test_capabilities_open_their_calls(runtime: SharedRuntime) -> None:
+    manifest = shell("a", "hostname x && hostname", seccomp=DEFAULT, capabilities=["CAP_SYS_ADMIN"])
+    runtime.pack(manifest)
+    with runtime.started() as client:
+        assert runtime.run(client, "a:0.0.1") == (ExitStatus(0, None), ["x"])
+
+
+def test_the_filter_is_in_force_in_the_application_and_what_it_starts(runtime: SharedRuntime) -> None:
+    script = "grep ^Seccomp: /proc/self/status; hostname x; echo $?"
+    runtime.pack(shell("a", script.replace("grep ^Seccomp:", "cat"), seccomp=DEFAULT))
+    with runtime.started() as client:
+        status, lines = runtime.run(client, "a:0.0.1")
+    assert status.success
+    assert "Seccomp:\t2" in lines
+    assert lines[-1] == str(128 + signal.SIGSYS)
+
+
+@pytest.mark.covers("seccomp.allow")
+def test_rules_of_the_manifest_come_on_top_of_the_profile(runtime: SharedRuntime) -> None:
+    allowed = {**DEFAULT, "allow": {"sethostname": "any"}}
+    assert status_of(runtime, shell("a", "exec hostname x", seccomp=allowed)) == FAILED
+
+
+@pytest.mark.covers("seccomp.allow")
+def test_rules_without_a_profile_allow_nothing_else(runtime: SharedRuntime) -> None:
+    assert status_of(runtime, shell("a", "exit 0", seccomp={"allow": {"read": "any"}})) == KILLED
+
+
+@pytest.mark.covers("seccomp.allow", "seccomp.allow.index", "seccomp.allow.values", "seccomp.allow.mask")
+@pytest.mark.parametrize(
+    ("rule", "allowed", "refused"),
+    [
+        ({"index": 1, "values": [1, 5]}, ("1", "5"), ("2", "0x100000001")),
+        ({"index": 1, "mask": 6}, ("0", "6"), ("1", "0x100000000")),
+        ({"index": 1, "values": [1], "mask": 6}, ("1", "4"), ("3", "7")),
+    ],
+    ids=["values", "mask", "both"],
+)
+def test_conditions_on_arguments(
+    runtime: SharedRuntime, rule: dict[str, Any], allowed: tuple[str, ...], refused: tuple[str, ...]
+) -> None:
+    runtime.pack(probe("sleep", seccomp={**DEFAULT, "allow": {"acct": {"args": rule}}}))
+    with runtime.started() as client:
+        for value in allowed + refused:
+            runtime.forget_log()
+            client.start("a:0.0.1", None, ("syscall", str(ACCT), "1", value))
+            if value in refused:
+                assert wait_for(client, "exit", "a:0.0.1").status == KILLED
+                continue
+            assert "returned -1" in runtime.wait_for_log(f"DEBUG: syscall {ACCT}")
+            client.kill("a:0.0.1", signal.SIGKILL)
+            wait_for(client, "exit", "a:0.0.1")
+
+
+@pytest.mark.parametrize(("flags", "status"), [("1", None), ("4", None), ("7", KILLED)])
+def test_example_of_the_test_container(runtime: SharedRuntime, flags: str, status: ExitStatus | None) -> None:
+    rule = {"args": {"index": 1, "values": [1], "mask": 6}}
+    allow = {"delete_module": rule, "clone": "any", "clone3": "any"}
+    runtime.pack(probe("call-delete-module", flags, seccomp={**DEFAULT, "allow": allow}))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        if status is None:
+            runtime.wait_for_log("delete_module syscall was successful")
+        else:
+            assert wait_for(client, "exit", "a:0.0.1").status == status
+
+
+def test_processes_and_threads_work_with_the_default_profile(runtime: SharedRuntime) -> None:
+    """clone3 is answered with ENOSYS, clone without namespace flags is allowed."""
+    runtime.pack(probe("fork", "2", seccomp=DEFAULT))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        runtime.wait_for_log("DEBUG: forked 2")
+        client.kill("a:0.0.1", signal.SIGKILL)
+        wait_for(client, "exit", "a:0.0.1")
+        line = printed_line(runtime, client, "syscall", str(CLONE3), "0", "0")
+        assert "Function not implemented" in line
+
+
+@pytest.mark.parametrize("value", ["0x8", "0xffffffff"])
+def test_personalities_of_the_default_profile(runtime: SharedRuntime, value: str) -> None:
+    runtime.pack(probe("sleep", seccomp=DEFAULT))
+    with runtime.started() as client:
+        assert "syscall" in printed_line(runtime, client, "syscall", str(PERSONALITY), value)
+
+
+def test_other_personalities_are_refused(runtime: SharedRuntime) -> None:
+    manifest = probe("syscall", str(PERSONALITY), "0x40000", seccomp=DEFAULT)
+    assert status_of(runtime, manifest) == KILLED
+
+
+def test_namespaces_cannot_be_made_by_clone(runtime: SharedRuntime) -> None:
+    """S: CLONE_NEWUSER in the flags of clone."""
+    clone = 56 if X86_64 else 220
+    assert status_of(runtime, probe("syscall", str(clone), "0x10000011", "0", seccomp=DEFAULT)) == KILLED
+
+
+def test_call_that_no_architecture_has(runtime: SharedRuntime) -> None:
+    packed = runtime.pack_only(shell("a", seccomp={"allow": {"make_coffee": "any"}}))
+    with runtime.started() as client:
+        with pytest.raises(Refused, match="make_coffee"):
+            client.install(str(packed), "default")
+        assert client.list() == []
+    packed.unlink()
+
+
+def test_call_of_another_architecture_is_ignored(runtime: SharedRuntime) -> None:
+    foreign = "sync_file_range2" if X86_64 else "arch_prctl"
+    seccomp = {**DEFAULT, "allow": {foreign: "any"}}
+    assert status_of(runtime, shell("a", "exit 0", seccomp=seccomp)).success
+
+
+def test_init_has_a_filter_of_its_own(runtime: SharedRuntime) -> None:
+    runtime.pack(shell("a", "cat /proc/1/status"))
+    with runtime.started() as client:
+        status, lines = runtime.run(client, "a:0.0.1")
+    assert status.success
+    assert "Seccomp:\t2" in lines

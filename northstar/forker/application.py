@@ -155,8 +155,8 @@ def _apply_scheduling(job: Job) -> None:
 
 
 def _apply_limits(job: Job) -> None:
-    for number, soft, hard in job.plan["rlimits"]:
-        job.step = f"set resource limit {number} to {soft}:{hard}"
+    for name, number, soft, hard in job.plan["rlimits"]:
+        job.step = f"set resource limit {name} to {soft}:{hard}"
         resource.setrlimit(number, (soft, hard))
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         uid: int
         gid: int
         groups: list[int]
-        rlimits: list[tuple[int, int, int]]
+        rlimits: list[tuple[str, int, int, int]]
         """(RLIMIT_*, soft, hard), -1 for unlimited."""
         capabilities: int
         """Bit mask of all five sets of the application."""

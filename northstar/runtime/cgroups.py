@@ -17,8 +17,6 @@ from northstar.kernel import cgroup
 from northstar.runtime import cgroupsettings, log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from northstar.manifest import Manifest
     from northstar.names import Container
     from northstar.runtime.cgroupsettings import Setting
@@ -37,7 +35,6 @@ class Cgroups:
         """`name` is the path of the top level group, relative to the hierarchy."""
         self._name = name
         self._roots: dict[str, int] = {}
-        self._live: set[str] = set()
         try:
             self.hierarchies = cgroup.detect()
         except OSError:
@@ -65,8 +62,7 @@ class Cgroups:
         controllers = ["unified"] if self.unified else sorted({setting.controller for setting in settings})
         if not controllers:
             return None
-        self._live.add(path)
-        group = Group(container, path, lambda: self._live.discard(path))
+        group = Group(container, path)
         try:
             for controller in controllers:
                 group.open(controller, self._root(controller), settings)
@@ -81,14 +77,11 @@ class Cgroups:
         return group
 
     def _path(self, container: Container, parent: str | None) -> str:
-        """`parent/name`; while another version runs there, `parent/name:version`.
-
-        Raises StartContainerFailed.
-        """
+        """`parent/name`. Raises StartContainerFailed."""
         path = f"{(parent or self._name).strip('/')}/{container.name}"
         if not set(path.split("/")).isdisjoint(("", ".", "..")):
             raise StartContainerFailed(container, f"cgroup: parent {parent} is not a plain relative path")
-        return path if path not in self._live else f"{path}:{container.version}"
+        return path
 
     def close(self) -> None:
         """Remove the top level group."""
@@ -116,11 +109,9 @@ class Cgroups:
 class Group:
     """The groups of one running container, by controller; with version 2 one named `unified`."""
 
-    def __init__(self, container: Container, path: str, removed: Callable[[], None]) -> None:
-        """`removed` is called once the path is free again."""
+    def __init__(self, container: Container, path: str) -> None:
         self._container = container
         self._path = path
-        self._removed = removed
         self._fds: dict[str, int] = {}
         self._roots: dict[str, int] = {}
         self._made: list[tuple[int, str]] = []
@@ -137,7 +128,7 @@ class Group:
             self._enable(root, {setting.controller for setting in settings})
         parent, name = _parent_of(root, self._path)
         try:
-            cgroup.remove(parent, name, timeout=REMOVE_TIMEOUT)
+            cgroup.remove(parent, name)
             self._fds[controller] = cgroup.create(parent, name)
         finally:
             os.close(parent)
@@ -230,7 +221,6 @@ class Group:
             _remove_unused(root, path)
         self._fds.clear()
         self._made.clear()
-        self._removed()
 
     def statistics(self) -> dict[str, Any]:
         """What `inspect` tells, by controller."""

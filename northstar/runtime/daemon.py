@@ -44,9 +44,18 @@ class Daemon:
     """One run of the daemon."""
 
     def __init__(
-        self, config: Config, forker_socket: socket.socket, forker_pid: int, *, private_mounts: bool
+        self,
+        config: Config,
+        forker_socket: socket.socket,
+        forker_pid: int,
+        *,
+        host_root: int,
+        private_mounts: bool,
     ) -> None:
-        """Take over the directories; raises NorthstarError if another daemon has them."""
+        """Take over the directories; raises NorthstarError if another daemon has them.
+
+        `host_root` is a descriptor of / in the host's mount namespace.
+        """
         self._config = config
         self._lock = sweep.lock_run_dir(config.run_dir)
         self._cgroups = Cgroups(config.cgroup)
@@ -95,6 +104,7 @@ class Daemon:
             self._console,
             self._cgroups,
             self._notifications,
+            host_root=host_root,
             selinux=selinux,
             oom_score_adj=self._oom_score_adj,
         )

@@ -71,6 +71,8 @@ def main(arguments: Sequence[str], forker_socket: socket.socket, forker_pid: int
         configuration = config.load(options.config)
         _make_directories(configuration)
         private = not options.disable_mount_namespace
+        # Through this descriptor the host's mounts stay in reach, also later ones that do not propagate.
+        host_root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         if private:
             _enter_mount_namespace()
         else:
@@ -78,7 +80,7 @@ def main(arguments: Sequence[str], forker_socket: socket.socket, forker_pid: int
         # Imported only now: a mistake in the configuration is reported without waiting for it.
         from northstar.runtime.daemon import Daemon
 
-        daemon = Daemon(configuration, forker_socket, forker_pid, private_mounts=private)
+        daemon = Daemon(configuration, forker_socket, forker_pid, host_root=host_root, private_mounts=private)
         return daemon.run()
     except ConfigError as error:
         print(f"Error: failed to read configuration file {error.path}", file=sys.stderr)

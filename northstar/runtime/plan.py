@@ -9,7 +9,12 @@ from __future__ import annotations
 import grp
 from typing import TYPE_CHECKING, NamedTuple
 
-from northstar.errors import InvalidArguments, StartContainerMissingResource, StartContainerResource
+from northstar.errors import (
+    InvalidArguments,
+    StartContainerFailed,
+    StartContainerMissingResource,
+    StartContainerResource,
+)
 from northstar.kernel import capabilities, process
 from northstar.kernel.mount import (
     MOUNT_ATTR_NODEV,
@@ -60,6 +65,7 @@ POLICIES = {
     "deadline": process.SCHED_DEADLINE,
 }
 
+_UNLIMITED = (1 << 63) - 1
 _RESERVED_PREFIX = "NORTHSTAR_"
 _RESERVED = ("NORTHSTAR_NAME", "NORTHSTAR_VERSION", "NORTHSTAR_CONTAINER", "NORTHSTAR_CONSOLE")
 _OPTION_ATTRIBUTES = {"noexec": MOUNT_ATTR_NOEXEC, "nosuid": MOUNT_ATTR_NOSUID, "nodev": MOUNT_ATTR_NODEV}
@@ -178,11 +184,15 @@ def build(
     descriptors: list[str | int],
     *,
     group_numbers: list[int],
+    available: int,
     hold: bool = False,
     selinux: bool = False,
     oom_score_adj: int | None = None,
 ) -> Plan:
-    """The complete plan. `descriptors` are the roles of what travels with it."""
+    """The complete plan. `descriptors` are the roles of what travels with it.
+
+    `available` is the mask of the capabilities that the runtime has. Raises StartContainerFailed.
+    """
     context = manifest.selinux.exec if selinux and manifest.selinux is not None else None
     return {
         "name": f"init-{manifest.container}",
@@ -193,11 +203,8 @@ def build(
         "uid": manifest.uid,
         "gid": manifest.gid,
         "groups": group_numbers,
-        "rlimits": [
-            (RLIMITS[name], _infinite(limit.soft), _infinite(limit.hard))
-            for name, limit in sorted(manifest.rlimits.items())
-        ],
-        "capabilities": capabilities.mask(manifest.capabilities),
+        "rlimits": _limits(manifest),
+        "capabilities": _capabilities(manifest, available),
         "scheduling": _scheduling(manifest),
         "selinux_exec": context,
         "oom_score_adj": oom_score_adj,
@@ -207,8 +214,28 @@ def build(
     }
 
 
-def _infinite(limit: int | None) -> int:
-    return -1 if limit is None else limit
+def _limits(manifest: Manifest) -> list[tuple[str, int, int, int]]:
+    found = []
+    for name, limit in sorted(manifest.rlimits.items()):
+        soft, hard = (_UNLIMITED if n is None else min(n, _UNLIMITED) for n in limit)
+        if soft > hard:
+            reason = f"rlimits.{name}: the soft limit {limit.soft} is above the hard limit {limit.hard}"
+            raise StartContainerFailed(manifest.container, reason)
+        found.append((name, RLIMITS[name], _infinite(soft), _infinite(hard)))
+    return found
+
+
+def _infinite(limit: int) -> int:
+    return -1 if limit == _UNLIMITED else limit
+
+
+def _capabilities(manifest: Manifest, available: int) -> int:
+    wanted = capabilities.mask(manifest.capabilities)
+    missing = [name for name in sorted(manifest.capabilities) if not available & capabilities.mask((name,))]
+    if missing:
+        reason = f"capabilities: the runtime itself does not have {', '.join(missing)}"
+        raise StartContainerFailed(manifest.container, reason)
+    return wanted
 
 
 def _scheduling(manifest: Manifest) -> tuple[int, int, int] | None:

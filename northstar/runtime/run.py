@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from northstar.errors import StartContainerFailed, StartContainerMissingResource, Unexpected
-from northstar.kernel import namespaces
+from northstar.kernel import capabilities, namespaces
 from northstar.manifest import model
 from northstar.runtime import initfilter, log, persist, plan
 from northstar.runtime.oom import OomMonitor
@@ -37,9 +37,11 @@ class Host:
     """What a run needs of the daemon."""
 
     __slots__ = (
+        "capabilities",
         "cgroups",
         "console",
         "forker",
+        "host_root",
         "loop",
         "notifications",
         "oom_score_adj",
@@ -56,6 +58,7 @@ class Host:
         cgroups: Cgroups,
         notifications: Notifications,
         *,
+        host_root: int,
         selinux: bool,
         oom_score_adj: int | None,
     ) -> None:
@@ -65,7 +68,9 @@ class Host:
         self.console = console
         self.cgroups = cgroups
         self.notifications = notifications
+        self.host_root = host_root
         self.selinux = selinux
+        self.capabilities = capabilities.get()[1]
         self.oom_score_adj = oom_score_adj
 
 
@@ -155,6 +160,7 @@ class Run:
             resources,
             roles,
             group_numbers=plan.groups(manifest, _log.warn),
+            available=host.capabilities,
             selinux=host.selinux,
             oom_score_adj=host.oom_score_adj,
         )
@@ -174,7 +180,8 @@ class Run:
         try:
             if "/" in network.name or network.name in ("", ".", ".."):
                 raise OSError(0, "the name is no single path component")
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            flags = os.O_RDONLY | os.O_CLOEXEC
+            descriptor = os.open(path.removeprefix("/"), flags, dir_fd=self._host.host_root)
             stack.callback(os.close, descriptor)
             if namespaces.nstype(descriptor) != namespaces.CLONE_NEWNET:
                 raise OSError(0, "this is no network namespace")

@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     _unpack_options(commands.add_parser("unpack", help="take a package apart", description=_unpack.__doc__))
     _inspect_options(commands.add_parser("inspect", help="show a package", description=_inspect.__doc__))
     _gen_key_options(commands.add_parser("gen-key", help="make a key pair", description=_gen_key.__doc__))
+    commands.add_parser("schema", help="print the JSON schema of manifests").set_defaults(run=_schema)
     return top
 
 
@@ -252,6 +253,14 @@ def _green(text: str) -> str:
 def _gen_key(options: argparse.Namespace) -> None:
     """Make an Ed25519 key pair: NAME.key to sign with, NAME.pub for the repositories of devices."""
     keys.generate(options.name, options.out)
+
+
+def _schema(options: argparse.Namespace) -> None:
+    import json
+
+    from northstar.sextant import schema
+
+    print(json.dumps(schema.schema(), indent=2))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -99,6 +99,8 @@ def _io_v2(blkio: Blkio) -> Iterator[Setting]:
     if blkio.leaf_weight is not None:
         _ignored("blkio.leaf_weight", "cgroup version 2 has none")
     for device in blkio.weight_device:
+        if device.leaf_weight is not None:
+            _ignored("blkio.weight_device.leaf_weight", "cgroup version 2 has none")
         if device.weight is not None:
             yield Setting("io", "io.weight", f"{device.major}:{device.minor} {device.weight}")
     for devices, key in (

@@ -63,7 +63,6 @@ def files_of(runtime: SharedRuntime, cgroups: dict[str, Any], *names: str) -> li
 
 
 @needs(has_cgroup2_controllers)
-@pytest.mark.covers("cgroups")
 def test_every_container_has_a_group(runtime: SharedRuntime) -> None:
     runtime.pack(shell("a", "cat /proc/self/cgroup /proc/1/cgroup; sleep 1000"))
     with runtime.started() as client:
@@ -79,7 +78,6 @@ def test_every_container_has_a_group(runtime: SharedRuntime) -> None:
 @pytest.mark.covers(
     "cgroups.memory.memory_hard_limit",
     "cgroups.memory.memory_soft_limit",
-    "cgroups.memory.memory_swap_limit",
     "cgroups.memory.attrs",
 )
 def test_memory(runtime: SharedRuntime) -> None:
@@ -181,7 +179,7 @@ def test_io_weight_is_set_or_refused(runtime: SharedRuntime) -> None:
 def test_io_weight_of_a_device_is_set_or_refused(runtime: SharedRuntime) -> None:
     """Whether the kernel takes it depends on the I/O scheduler of the device."""
     major, minor = map(int, block_device().split(":"))
-    fields = blkio(weight_device=[{"major": major, "minor": minor, "weight": 300}])
+    fields = blkio(weight_device=[{"major": major, "minor": minor, "weight": 300, "leaf_weight": 9}])
     try:
         (text,) = files_of(runtime, {"blkio": fields}, "io.weight")
     except Refused as error:
@@ -249,19 +247,16 @@ def test_out_of_memory(runtime: SharedRuntime) -> None:
 
 
 @needs(has_cgroup2_controllers)
-@pytest.mark.covers("cgroups.memory.swappiness")
-def test_swap_can_be_forbidden(runtime: SharedRuntime) -> None:
-    if not (V2 / "memory.swap.max").exists() and not probe_swap(runtime):
-        refused(runtime, {"memory": {"swappiness": 0}}, "memory.swap.max")
-        return
-    assert files_of(runtime, {"memory": {"swappiness": 0}}, "memory.swap.max") == ["0"]
-
-
-def probe_swap(runtime: SharedRuntime) -> bool:
-    try:
-        return bool(files_of(runtime, {"memory": {}}, "memory.swap.max"))
-    except FileNotFoundError:
-        return False
+@pytest.mark.covers("cgroups.memory.swappiness", "cgroups.memory.memory_swap_limit")
+@pytest.mark.parametrize(
+    ("memory", "expected"), [({"swappiness": 0}, "0"), ({"memory_swap_limit": 8 * MEBIBYTE}, "8388608")]
+)
+def test_swap_is_limited_or_refused(runtime: SharedRuntime, memory: dict[str, int], expected: str) -> None:
+    """Kernels without swap do not have the file."""
+    if probe_group(runtime, "memory.swap.max"):
+        assert files_of(runtime, {"memory": memory}, "memory.swap.max") == [expected]
+    else:
+        refused(runtime, {"memory": memory}, "memory.swap.max")
 
 
 @needs(has_cgroup2_controllers)

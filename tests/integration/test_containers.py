@@ -61,6 +61,7 @@ def test_init_is_the_parent_and_only_its_processes_are_visible(runtime: SharedRu
     assert max(pids) < 10
 
 
+@pytest.mark.covers("uid", "gid")
 def test_user_and_groups(runtime: SharedRuntime) -> None:
     lines = lines_of(runtime, "cat /proc/self/status", uid=1234, gid=2345)
     assert field(lines, "Uid").split() == ["1234"] * 4
@@ -114,12 +115,14 @@ def test_root_is_read_only_and_the_host_is_not_visible(runtime: SharedRuntime) -
     assert not [line for line in lines if str(runtime.base) in line and " / " not in line]
 
 
+@pytest.mark.covers("mounts.proc")
 def test_proc_is_read_only_and_masked(runtime: SharedRuntime) -> None:
     lines = lines_of(runtime, "cat /proc/self/mounts; echo x > /proc/sys/kernel/hostname; echo $?")
     assert [line for line in lines if line.startswith("proc /proc proc ro,")]
     assert lines[-1] != "0"
 
 
+@pytest.mark.covers("mounts.dev")
 def test_dev(runtime: SharedRuntime) -> None:
     script = """
     for name in full null random tty urandom zero; do test -c /dev/$name && echo $name; done
@@ -137,6 +140,7 @@ def test_dev(runtime: SharedRuntime) -> None:
     assert not [line for line in lines if re.match("loop|vd|sd|mem|kmsg", line)]
 
 
+@pytest.mark.covers("mounts.tmpfs")
 def test_tmpfs(runtime: SharedRuntime) -> None:
     script = """
     grep ' /tmp ' /proc/self/mounts || cat /proc/self/mounts
@@ -149,6 +153,7 @@ def test_tmpfs(runtime: SharedRuntime) -> None:
     assert lines[-1] == "full"
 
 
+@pytest.mark.covers("mounts.sysfs")
 def test_sysfs_is_read_only(runtime: SharedRuntime) -> None:
     mounts = with_mounts(sys={"type": "sysfs"})
     lines = lines_of(runtime, "ls /sys; cat /proc/self/mounts", mounts=mounts)
@@ -157,6 +162,7 @@ def test_sysfs_is_read_only(runtime: SharedRuntime) -> None:
     assert " ro," in entry
 
 
+@pytest.mark.covers("mounts.bind")
 def test_bind(runtime: SharedRuntime) -> None:
     shared = runtime.base / "shared"
     (shared / "below").mkdir(parents=True)
@@ -169,6 +175,7 @@ def test_bind(runtime: SharedRuntime) -> None:
     assert lines == ["from the host", "read-only"]
 
 
+@pytest.mark.covers("mounts.bind.options")
 def test_bind_writable(runtime: SharedRuntime) -> None:
     shared = runtime.base / "writable"
     shared.mkdir()
@@ -186,6 +193,7 @@ def test_bind_of_a_file(runtime: SharedRuntime) -> None:
     assert lines_of(runtime, "cat /hello", mounts=mounts) == ["replaced"]
 
 
+@pytest.mark.covers("mounts.persist")
 def test_persist(runtime: SharedRuntime) -> None:
     mounts = with_mounts(data={"type": "persist"})
     runtime.pack(shell("keeper", "cat /data/file; echo kept > /data/file", mounts=mounts))
@@ -198,6 +206,7 @@ def test_persist(runtime: SharedRuntime) -> None:
         assert not (runtime.base / "data/keeper").exists()
 
 
+@pytest.mark.covers("mounts.resource")
 def test_resource(runtime: SharedRuntime) -> None:
     mounts = with_mounts(
         resource={
@@ -219,6 +228,7 @@ def test_resource(runtime: SharedRuntime) -> None:
     assert {"ro", "nosuid", "nodev", "noexec"} <= set(entry.split()[3].split(","))
 
 
+@pytest.mark.covers("mounts.resource.version")
 def test_resource_of_the_highest_matching_version(runtime: SharedRuntime) -> None:
     for version in ("1.0.0", "1.2.0", "2.0.0"):
         runtime.pack(resource("text", version))
@@ -289,6 +299,7 @@ def test_program_that_cannot_be_executed(runtime: SharedRuntime, init: str, reas
         assert client.inspect("user:0.0.1").process is None
 
 
+@pytest.mark.covers("init", "args", "env")
 def test_environment_and_arguments(runtime: SharedRuntime) -> None:
     runtime.pack(
         shell(
@@ -361,6 +372,7 @@ def test_restart_many_times(runtime: SharedRuntime) -> None:
             assert wait_for(client, "exit").status == (None, 15)
 
 
+@pytest.mark.covers("io")
 @pytest.mark.parametrize("output", ["pipe", "discard", "inherit"])
 def test_output(runtime: SharedRuntime, output: str) -> None:
     runtime.pack(shell("a", "echo visible; echo error >&2", io={"stdout": output, "stderr": output}))
@@ -389,17 +401,20 @@ def test_a_flood_of_output_harms_nobody(runtime: SharedRuntime) -> None:
         assert "line 1999" in runtime.printed("loud:0.0.1")
 
 
+@pytest.mark.covers("rlimits.nproc")
 def test_rlimits(runtime: SharedRuntime) -> None:
     lines = lines_of(runtime, "cat /proc/self/limits", rlimits={"nproc": {"soft": 1000, "hard": 2000}})
     (found,) = (line for line in lines if line.startswith("Max processes"))
     assert found.split()[2:4] == ["1000", "2000"]
 
 
+@pytest.mark.covers("suppl_groups")
 def test_supplementary_groups(runtime: SharedRuntime) -> None:
     lines = lines_of(runtime, "cat /proc/self/status", suppl_groups=["tty"])
     assert field(lines, "Groups") == "5"
 
 
+@pytest.mark.covers("network")
 def test_host_network(runtime: SharedRuntime) -> None:
     lines = lines_of(runtime, "stat -c %N /proc/self/ns/net", network="host")
     assert os.readlink("/proc/self/ns/net") in lines[0]
@@ -443,6 +458,7 @@ def test_sockets(runtime: SharedRuntime) -> None:
         assert not path.exists()
 
 
+@pytest.mark.covers("console")
 def test_console_of_a_container(runtime: SharedRuntime) -> None:
     """The inherited console speaks the protocol with the permissions of the manifest."""
     requests = ['{"connect":{"version":"0.9.2","subscribe_notifications":false}}']

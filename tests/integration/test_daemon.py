@@ -132,6 +132,7 @@ def test_mount_on_start(runtime: Runtime) -> None:
         }
 
 
+@pytest.mark.covers("autostart")
 def test_autostart(runtime: Runtime) -> None:
     runtime.pack(shell("a", autostart="relaxed"))
     runtime.pack(shell("broken", autostart="relaxed") | {"init": "/nonexistent"})

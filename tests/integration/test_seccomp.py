@@ -84,7 +84,7 @@ def test_rules_without_a_profile_allow_nothing_else(runtime: SharedRuntime) -> N
     assert status_of(runtime, shell("a", "exit 0", seccomp={"allow": {"read": "any"}})) == KILLED
 
 
-@pytest.mark.covers("seccomp.allow", "seccomp.allow.index", "seccomp.allow.values", "seccomp.allow.mask")
+@pytest.mark.covers("seccomp.allow", "seccomp.allow.args")
 @pytest.mark.parametrize(
     ("rule", "allowed", "refused"),
     [

@@ -104,8 +104,15 @@ class Debug(NamedTuple):
     perf: Perf | None = None
 
 
+DEFAULT_PIDS_MAX = 1024
+
+
 class Config(NamedTuple):
-    """The whole configuration. `loop_device_timeout` in seconds."""
+    """The whole configuration.
+
+    `loop_device_timeout` in seconds. `pids_max` is the limit of processes and threads of containers whose
+    manifest sets none, 0 for no limit.
+    """
 
     run_dir: str
     data_dir: str
@@ -121,4 +128,5 @@ class Config(NamedTuple):
     mount_parallel: int | None = None
     debug: Debug = Debug()
     skip_missing_binds: bool = False
+    pids_max: int = DEFAULT_PIDS_MAX
     dialect: str = "new"

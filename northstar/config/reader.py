@@ -8,6 +8,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 from northstar.config.model import (
+    DEFAULT_PIDS_MAX,
     Config,
     ConsoleConfig,
     ConsoleOptions,
@@ -124,6 +125,7 @@ def _new(table: Table) -> Config:
         notification_buffer_size=table.integer("notification_buffer_size", 128, 1),
         loop_device_timeout=table.duration("loop_device_timeout", 10.0),
         skip_missing_binds=table.boolean("skip_missing_binds", False),
+        pids_max=table.integer("pids_max", DEFAULT_PIDS_MAX),
         debug=debug,
     )
 

@@ -87,7 +87,7 @@ def _present(record: Any) -> dict[str, Any]:
 
 def _controller(record: Any) -> dict[str, Any]:
     data = _present(record)
-    if not data["attrs"]:
+    if not data.get("attrs", True):
         del data["attrs"]
     for key, value in data.items():
         if isinstance(value, tuple):

@@ -9,6 +9,8 @@ from northstar.manifest import model, tree
 from northstar.manifest.tree import fail, integer, is_null, join, string
 
 MAX_U16 = (1 << 16) - 1
+MAX_PIDS = 1 << 22
+"""PID_MAX_LIMIT of the kernel."""
 MAX_U64 = (1 << 64) - 1
 MIN_I64, MAX_I64 = -(1 << 63), (1 << 63) - 1
 
@@ -68,7 +70,12 @@ def read(value: Any, path: str) -> model.Cgroups:
         _blkio(members.get("blkio"), members.path("blkio")) if members.has("blkio") else None,
         _cpu(members.get("cpu"), members.path("cpu")) if members.has("cpu") else None,
         _memory(members.get("memory"), members.path("memory")) if members.has("memory") else None,
+        _pids(members.get("pids"), members.path("pids")) if members.has("pids") else None,
     )
+
+
+def _pids(value: Any, path: str) -> model.Pids:
+    return model.Pids(_Struct(value, path, model.Pids._fields).required("max", (1, MAX_PIDS)))
 
 
 def _cpu(value: Any, path: str) -> model.Cpu:

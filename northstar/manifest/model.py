@@ -222,13 +222,20 @@ class Memory(NamedTuple):
     attrs: dict[str, str]
 
 
+class Pids(NamedTuple):
+    """Controller of the number of processes and threads."""
+
+    max: int
+
+
 class Cgroups(NamedTuple):
-    """Control group settings."""
+    """Control group settings. `pids` is an addition to upstream's format, which ignores it."""
 
     parent: str | None = None
     blkio: Blkio | None = None
     cpu: Cpu | None = None
     memory: Memory | None = None
+    pids: Pids | None = None
 
 
 class Manifest(NamedTuple):

@@ -2,12 +2,11 @@
 """Control groups of containers, version 2 and version 1 (cgroups(7)).
 
 With version 2 every container has a group. With version 1, where each controller has a hierarchy of its own,
-a container has groups of the controllers that its manifest configures.
+a container has groups of pids and of the controllers that its manifest configures.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING, Any
@@ -31,10 +30,15 @@ REMOVE_TIMEOUT = 2.0
 class Cgroups:
     """The runtime's top level group; containers' groups are below it, or below `parent` of their manifest."""
 
-    def __init__(self, name: str) -> None:
-        """`name` is the path of the top level group, relative to the hierarchy."""
+    def __init__(self, name: str, pids_max: int) -> None:
+        """`name` is the path of the top level group, relative to the hierarchy.
+
+        `pids_max` limits the processes of groups for which the manifest does not; 0 for no limit.
+        """
         self._name = name
+        self._pids_max = pids_max
         self._roots: dict[str, int] = {}
+        self._made: set[tuple[int, str]] = set()
         try:
             self.hierarchies = cgroup.detect()
         except OSError:
@@ -44,9 +48,10 @@ class Cgroups:
         _log.debug(f"Using cgroups version {2 if self.unified else 1}")
 
     def open(self) -> None:
-        """Make the top level group, with version 2. Raises OSError."""
-        if self.unified:
-            os.close(cgroup.create(self._root("unified"), self._name))
+        """Make the top level group where all containers have one. Raises OSError."""
+        if self.unified or "pids" in self.hierarchies.controllers:
+            root = self._root("unified" if self.unified else "pids")
+            os.close(cgroup.create(root, self._name))
 
     def create(self, container: Container, manifest: Manifest) -> Group | None:
         """The container's group with all its settings; None if it has none.
@@ -59,10 +64,12 @@ class Cgroups:
             settings = cgroupsettings.settings(wanted, unified=self.unified) if wanted is not None else []
         except ValueError as error:
             raise StartContainerFailed(container, f"cgroup: {error}") from None
+        if self._pids_max and "pids" in self.hierarchies.controllers:
+            settings.insert(0, cgroupsettings.pids(self._pids_max))
         controllers = ["unified"] if self.unified else sorted({setting.controller for setting in settings})
         if not controllers:
             return None
-        group = Group(container, path)
+        group = Group(container, path, self._made)
         try:
             for controller in controllers:
                 group.open(controller, self._root(controller), settings)
@@ -109,12 +116,13 @@ class Cgroups:
 class Group:
     """The groups of one running container, by controller; with version 2 one named `unified`."""
 
-    def __init__(self, container: Container, path: str) -> None:
+    def __init__(self, container: Container, path: str, made: set[tuple[int, str]]) -> None:
+        """`made` are the groups above containers that did not exist before, by root and path."""
         self._container = container
         self._path = path
         self._fds: dict[str, int] = {}
         self._roots: dict[str, int] = {}
-        self._made: list[tuple[int, str]] = []
+        self._made = made
         self.procs: list[int] = []
         """Descriptors of cgroup.procs."""
 
@@ -147,8 +155,8 @@ class Group:
             try:
                 os.close(cgroup.open_group(root, above))
             except FileNotFoundError:
-                self._made.append((root, above))
                 os.close(cgroup.create(root, above))
+                self._made.add((root, above))
 
     def _enable(self, root: int, needed: set[str]) -> None:
         """Enable the controllers for the group, top down. Those that nobody needs may be missing."""
@@ -217,10 +225,10 @@ class Group:
         for controller, fd in self._fds.items():
             os.close(fd)
             _remove(self._roots[controller], self._path)
-        for root, path in reversed(self._made):
-            _remove_unused(root, path)
         self._fds.clear()
-        self._made.clear()
+        for root, path in sorted(self._made, key=lambda made: made[1], reverse=True):
+            if self._path.startswith(f"{path}/") and _remove_unused(root, path):
+                self._made.discard((root, path))
 
     def statistics(self) -> dict[str, Any]:
         """What `inspect` tells, by controller."""
@@ -246,14 +254,17 @@ def _remove(root: int, path: str) -> None:
         _log.warn(f"failed to remove cgroup {path}: {error.strerror}")
 
 
-def _remove_unused(root: int, path: str) -> None:
-    """Remove a group unless others have put something into it meanwhile."""
-    with contextlib.suppress(OSError):
+def _remove_unused(root: int, path: str) -> bool:
+    """Remove a group unless it is used by others; whether it is gone."""
+    try:
         parent, name = _parent_of(root, path)
         try:
             os.rmdir(name, dir_fd=parent)
         finally:
             os.close(parent)
+    except OSError as error:
+        return error.errno == errno.ENOENT
+    return True
 
 
 def _inherit_cpuset(root: int, path: str) -> None:

@@ -29,6 +29,8 @@ class Setting(NamedTuple):
 def settings(wanted: Cgroups, *, unified: bool) -> list[Setting]:
     """All settings of a manifest, in order. Raises ValueError for what the version does not have."""
     found: list[Setting] = []
+    if wanted.pids is not None:
+        found.append(pids(wanted.pids.max))
     if wanted.memory is not None:
         found += _memory_v2(wanted.memory) if unified else _memory_v1(wanted.memory)
     if wanted.cpu is not None:
@@ -36,6 +38,11 @@ def settings(wanted: Cgroups, *, unified: bool) -> list[Setting]:
     if wanted.blkio is not None:
         found += _io_v2(wanted.blkio) if unified else _io_v1(wanted.blkio)
     return found
+
+
+def pids(limit: int) -> Setting:
+    """A limit of processes and threads."""
+    return Setting("pids", "pids.max", str(limit))
 
 
 def _limit(value: int) -> str:

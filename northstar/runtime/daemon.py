@@ -58,7 +58,7 @@ class Daemon:
         """
         self._config = config
         self._lock = sweep.lock_run_dir(config.run_dir)
-        self._cgroups = Cgroups(config.cgroup)
+        self._cgroups = Cgroups(config.cgroup, config.pids_max)
         self._sweep()
         self._places = Places(
             config.run_dir,

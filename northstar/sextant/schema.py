@@ -112,6 +112,7 @@ _LENIENT = (
     model.Blkio,
     model.Cpu,
     model.Memory,
+    model.Pids,
     model.WeightDevice,
     model.ThrottleDevice,
 )
@@ -123,6 +124,7 @@ _REQUIRED = {
     "Io": ["stdout", "stderr"],
     "Socket": ["type", "mode"],
     "Blkio": [name for name in model.Blkio._fields if name.endswith("_device")],
+    "Pids": ["max"],
     "WeightDevice": ["major", "minor"],
     "ThrottleDevice": list(model.ThrottleDevice._fields),
 }

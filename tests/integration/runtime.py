@@ -79,6 +79,7 @@ class Runtime:
         self.key = keys.load_private(private)
         self.config = base / "northstar.toml"
         self.process: subprocess.Popen[bytes] | None = None
+        self.command = [sys.executable, "-m", "northstar"]
         self._read = 0
         self.configure()
 
@@ -141,7 +142,7 @@ type = "mem"
 
     def start(self, *arguments: str) -> None:
         """Start the daemon and wait until its console answers."""
-        command = [sys.executable, "-m", "northstar", "--config", str(self.config), *arguments]
+        command = [*self.command, "--config", str(self.config), *arguments]
         self._read = self.log.stat().st_size
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -228,6 +229,10 @@ class SharedRuntime(Runtime):
         """Pack the test image with a manifest; `started` installs it."""
         self._packed.append(self.pack_only(description, out, signed=signed))
         return self._packed[-1]
+
+    def add_package(self, path: Path) -> None:
+        """Let `started` install a package."""
+        self._packed.append(path)
 
     def pack_only(
         self, description: dict[str, Any], out: Path | None = None, *, signed: bool | None = None

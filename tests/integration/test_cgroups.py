@@ -205,6 +205,33 @@ def test_io_attributes(runtime: SharedRuntime) -> None:
 
 
 @needs(has_cgroup2_controllers)
+@pytest.mark.covers("cgroups.pids")
+def test_number_of_processes(runtime: SharedRuntime) -> None:
+    assert files_of(runtime, {"pids": {"max": 77}}, "pids.max") == ["77"]
+
+
+def test_number_of_processes_is_always_limited(runtime: SharedRuntime) -> None:
+    """S-47."""
+    controller = "pids" if (V2 / "pids").is_dir() else ""
+    runtime.pack(shell("a"))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        assert (group(runtime, controller=controller) / "pids.max").read_text() == "1024\n"
+
+
+def test_fork_bomb(runtime: SharedRuntime) -> None:
+    """S-47: the container meets its limit, nobody else does."""
+    runtime.pack(probe("fork", "100", cgroups={"pids": {"max": 20}}))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        # Init and the program itself count, too.
+        assert runtime.wait_for_log("DEBUG: forked").endswith("forked 18")
+        assert client.list() == ["a:0.0.1"]
+        client.kill("a:0.0.1", signal.SIGKILL)
+        wait_for(client, "exit", "a:0.0.1")
+
+
+@needs(has_cgroup2_controllers)
 @pytest.mark.covers("cgroups.parent")
 def test_parent(runtime: SharedRuntime) -> None:
     """The parent is made and removed again with the last group in it."""

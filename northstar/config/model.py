@@ -97,9 +97,13 @@ class Perf(NamedTuple):
 
 
 class Debug(NamedTuple):
-    """Programs that are started with every container."""
+    """Programs that are started with every container.
+
+    A start waits up to `tracer_timeout` seconds for one of the commands to trace the container's init.
+    """
 
     commands: tuple[str, ...] = ()
+    tracer_timeout: float = 2.0
     strace: Strace | None = None
     perf: Perf | None = None
 

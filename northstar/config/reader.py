@@ -110,7 +110,10 @@ def _new(table: Table) -> Config:
     debug = Debug()
     debug_table = table.table("debug")
     if debug_table is not None:
-        debug = Debug(commands=debug_table.texts("commands"))
+        debug = Debug(
+            commands=debug_table.texts("commands"),
+            tracer_timeout=debug_table.duration("tracer_timeout", 2.0),
+        )
         debug_table.finish()
     return Config(
         run_dir=_directory(table, "run_dir"),

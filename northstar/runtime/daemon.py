@@ -13,6 +13,7 @@ from northstar.protocol import tokens
 from northstar.runtime import devices, log, sweep
 from northstar.runtime.cgroups import Cgroups
 from northstar.runtime.console import ConsoleServer
+from northstar.runtime.debug import Debugger
 from northstar.runtime.forkerlink import ForkerLink
 from northstar.runtime.listener import Listener
 from northstar.runtime.loop import Loop
@@ -97,6 +98,7 @@ class Daemon:
             config.container_console_options,
             config.notification_buffer_size,
         )
+        self._debugger = Debugger(self._loop, config.debug, config.log_dir)
         host = Host(
             self._loop,
             self._forker,
@@ -104,6 +106,7 @@ class Daemon:
             self._console,
             self._cgroups,
             self._notifications,
+            self._debugger,
             host_root=host_root,
             selinux=selinux,
             oom_score_adj=self._oom_score_adj,
@@ -182,6 +185,7 @@ class Daemon:
         survivors = await self._runtime.end_all_runs(EXIT_GRACE)
         for container in survivors:
             _log.error(f"{container} did not end within {EXIT_GRACE:.0f} s after SIGKILL")
+        await self._debugger.stop()
         await self._runtime.umount_all()
         _log.debug(f"Joining forker with pid {self._forker.pid}")
         await self._forker.close()

@@ -119,6 +119,11 @@ class Process:
         """Let an init that was created with `hold` go on."""
         self._status.send(b"g")
 
+    async def abandon(self) -> None:
+        """End an init that was created with `hold` and never released."""
+        self.kill()
+        await self._end()
+
     async def running(self) -> None:
         """Wait until the application is executed; otherwise raises StartContainerFailed, all cleaned up."""
         kind, code, text = await self._report()

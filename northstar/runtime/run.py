@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from northstar.runtime.cgroups import Cgroups, Group
     from northstar.runtime.console import Connection, ConsoleServer
     from northstar.runtime.containers import Record
+    from northstar.runtime.debug import Attached, Debugger
     from northstar.runtime.forkerlink import ForkerLink
     from northstar.runtime.loop import Future, Loop
     from northstar.runtime.notifications import Notifications
@@ -40,6 +41,7 @@ class Host:
         "capabilities",
         "cgroups",
         "console",
+        "debugger",
         "forker",
         "host_root",
         "loop",
@@ -57,6 +59,7 @@ class Host:
         console: ConsoleServer,
         cgroups: Cgroups,
         notifications: Notifications,
+        debugger: Debugger,
         *,
         host_root: int,
         selinux: bool,
@@ -68,6 +71,7 @@ class Host:
         self.console = console
         self.cgroups = cgroups
         self.notifications = notifications
+        self.debugger = debugger
         self.host_root = host_root
         self.selinux = selinux
         self.capabilities = capabilities.get()[1]
@@ -78,6 +82,7 @@ class Run:
     """A start under way, or a running container."""
 
     __slots__ = (
+        "_attached",
         "_connection",
         "_group",
         "_host",
@@ -97,6 +102,7 @@ class Run:
         self._group: Group | None = None
         self._monitor: OomMonitor | None = None
         self._streams: Streams | None = None
+        self._attached: Attached | None = None
         self.record = record
         self.resources = frozenset(resources.values())
         self.process = Process(host.loop, host.forker, record.container)
@@ -112,12 +118,22 @@ class Run:
             with contextlib.ExitStack() as stack:
                 descriptors, order = self._prepare(command, resources, stack)
                 await self.process.create(order, descriptors, (self.record.filter, initfilter.program()))
+            if self._host.debugger.wanted:
+                await self._attach()
             await self.process.running()
         except BaseException as error:
             await self._clean_up()
             raise self._translate(error) from None
         finally:
             self._host.loop.spawn(self._host.forker.prepare())
+
+    async def _attach(self) -> None:
+        try:
+            self._attached = await self._host.debugger.attach(self.record.container, self.process.pid)
+        except BaseException:
+            await self.process.abandon()
+            raise
+        self.process.release()
 
     def _prepare(
         self, command: plan.Command, resources: Mapping[str, Container], stack: contextlib.ExitStack
@@ -161,6 +177,7 @@ class Run:
             roles,
             group_numbers=plan.groups(manifest, _log.warn),
             available=host.capabilities,
+            hold=host.debugger.wanted,
             selinux=host.selinux,
             oom_score_adj=host.oom_score_adj,
         )
@@ -217,6 +234,9 @@ class Run:
 
     async def _clean_up(self) -> None:
         """Remove what belongs to this run."""
+        if self._attached is not None:
+            await self._attached.stop()
+            self._attached = None
         if self._connection is not None:
             self._connection.stop()
             self._connection = None

@@ -245,8 +245,8 @@ def test_nothing_is_left_of_an_earlier_group(runtime: SharedRuntime) -> None:
     """S-46: limits that somebody else has left there are not in force."""
     stale = group(runtime)
     (stale / "below").mkdir(parents=True)
-    (stale / "pids.max").write_text("1")
-    assert files_of(runtime, {"memory": {}}, "pids.max") == ["max"]
+    (stale / "cpu.weight").write_text("55")
+    assert files_of(runtime, {"memory": {}}, "cpu.weight") == ["100"]
 
 
 @needs(has_cgroup2_controllers)

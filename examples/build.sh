@@ -50,7 +50,11 @@ for manifest in "$here"/*/manifest.yaml; do
     root=$(mktemp -d)
     chmod 755 "$root"
     cp -R "$example/root/." "$root"
-    if grep -q ' /usr:' "$manifest"; then
+    rm -f "$root/.gitkeep"
+    if [ -x "$example/prepare" ]; then
+        "$example/prepare" "$root"
+    fi
+    if grep -q ' /usr: { type: bind' "$manifest"; then
         for name in bin lib lib64 sbin; do
             ln -s "usr/$name" "$root/$name"
         done

@@ -7,22 +7,29 @@ list of sources, so this needs no root.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qemu import cache, steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 ARCHITECTURE = "arm64"
+
+
+NOT_FOR_CONTAINERS = ("etc", "usr/share", "var", "lib/systemd", "usr/lib/systemd", "usr/lib/*/gconv")
+"""Nothing that a program needs."""
 
 
 class Apt:
     """A private apt for one architecture, below a work directory."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, architecture: str = ARCHITECTURE) -> None:
+        self._architecture = architecture
         self._state = work / "apt"
         self._log = work / "apt.log"
         for name in ("state/lists/partial", "cache/archives/partial"):
@@ -38,8 +45,8 @@ class Apt:
 
     def _command(self) -> list[str]:
         options = {
-            "APT::Architecture": ARCHITECTURE,
-            "APT::Architectures": ARCHITECTURE,
+            "APT::Architecture": self._architecture,
+            "APT::Architectures": self._architecture,
             "APT::Sandbox::User": "",
             "Dir::State": str(self._state / "state"),
             "Dir::State::status": str(self._state / "state/status"),
@@ -61,4 +68,27 @@ def unpack(package: Path, root: Path) -> None:
 
 def announce(packages: Sequence[str]) -> None:
     """Tell the user about a download."""
-    cache.progress(f"downloading {len(packages)} Debian packages for {ARCHITECTURE}")
+    cache.progress(f"downloading {len(packages)} Debian packages ")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Unpack packages of an architecture into a root: ARCHITECTURE ROOT PACKAGE..."""
+    architecture, root, *packages = arguments
+    target = Path(root)
+    inputs: list[Path | str] = [architecture, *packages, Path(__file__)]
+    downloads = cache.made("packages", inputs, lambda work: _download(work, architecture, packages))
+    for package in sorted((downloads / "packages").glob("*.deb")):
+        unpack(package, target)
+    for pattern in NOT_FOR_CONTAINERS:
+        for path in target.glob(pattern):
+            shutil.rmtree(path)
+    return 0
+
+
+def _download(work: Path, architecture: str, packages: Sequence[str]) -> None:
+    announce(packages)
+    Apt(work, architecture).download(packages, work / "packages")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

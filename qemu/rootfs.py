@@ -92,6 +92,7 @@ def image() -> Path:
         _CHECK,
         _FRAGMENT,
         _SELF,
+        Path(debian.__file__),
         keys().name,
     ]
     return cache.made("rootfs", [*inputs, base().name], _make_image)
@@ -185,7 +186,9 @@ def _make_image(target: Path) -> None:
             "--out",
             packages,
         ]
-        steps.run(script, target / "build.log")
+        steps.run(
+            script, target / "build.log", environment={**os.environ, "NORTHSTAR_ARCH": debian.ARCHITECTURE}
+        )
         _squash(root, target / "rootfs.squashfs", target / "build.log")
 
 

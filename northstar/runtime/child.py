@@ -23,8 +23,10 @@ class Child:
 
     __slots__ = ("_pidfd", "_status", "ended", "pid")
 
-    def __init__(self, loop: Loop, argv: list[str], outputs: dict[int, Callable[[bytes], None]]) -> None:
+    def __init__(self, loop: Loop, argv: list[str], outputs: dict[int, Callable[[bytes], float]]) -> None:
         """`outputs`: what to do with the bytes of descriptors 1 and 2; others are discarded.
+
+        Such a function returns how many seconds to wait before the next read.
 
         Raises OSError.
         """
@@ -83,7 +85,7 @@ class Child:
             os.close(self._pidfd)
 
 
-async def _forward(loop: Loop, reader: int, feed: Callable[[bytes], None]) -> None:
+async def _forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> None:
     """Until the end of the stream; `feed` gets an empty text then."""
     channel = loop.register(reader)
     try:
@@ -94,8 +96,11 @@ async def _forward(loop: Loop, reader: int, feed: Callable[[bytes], None]) -> No
             except BlockingIOError:
                 await channel.readable()
                 continue
-            feed(data)
-            await loop.turn()
+            pause = feed(data)
+            if pause:
+                await loop.sleep(pause)
+            else:
+                await loop.turn()
     finally:
         channel.close()
         os.close(reader)

@@ -154,19 +154,19 @@ class _TraceOutput:
         self._directory = log_dir if settings.output == "file" else None
         self._file = -1
         self._passing = settings.include_runtime
-        self._lines = Lines(self._line)
+        self._lines = Lines(self._line, limited=self._directory is None)
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> float:
         """Take some bytes; none at the end of the stream."""
         if data:
-            self._lines.feed(data)
-            return
+            return self._lines.feed(data)
         self._lines.close()
         if not self.attached.done:
             self.attached.set_result()
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+        return 0.0
 
     def _line(self, line: str) -> None:
         if not self.attached.done:
@@ -191,8 +191,14 @@ class _TraceOutput:
             self._passing = False
 
 
-def _feeder(lines: Lines) -> Callable[[bytes], None]:
-    return lambda data: lines.feed(data) if data else lines.close()
+def _feeder(lines: Lines) -> Callable[[bytes], float]:
+    def feed(data: bytes) -> float:
+        if data:
+            return lines.feed(data)
+        lines.close()
+        return 0.0
+
+    return feed
 
 
 def _free_name(directory: str, name: str, suffix: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import time
 from typing import TYPE_CHECKING
 
 from northstar.runtime import log
@@ -27,33 +28,65 @@ MAX_LINE = 64 * 1024
 DRAIN_TIMEOUT = 0.5
 """Seconds."""
 
+BURST = 4000
+LINES_PER_SECOND = 1000
+"""A stream may have `BURST` lines at once, and this many in the long run; the others are counted and lost."""
+
+FLOOD_PAUSE = 0.02
+"""Seconds between reads while lines are lost, so that a flood costs little."""
+
 _CHUNK = 64 * 1024
 
 
 class Lines:
-    """Splits a byte stream into lines of bounded length, without failing on anything."""
+    """Splits a byte stream into lines of bounded length and, if `limited`, rate; fails on nothing."""
 
-    __slots__ = ("_emit", "_rest")
+    __slots__ = ("_allowance", "_dropped", "_emit", "_limited", "_refilled", "_rest")
 
-    def __init__(self, emit: Callable[[str], None]) -> None:
+    def __init__(self, emit: Callable[[str], None], *, limited: bool = True) -> None:
         self._emit = emit
+        self._limited = limited
         self._rest = b""
+        self._allowance = float(BURST)
+        self._refilled = time.monotonic()
+        self._dropped = 0
 
-    def feed(self, data: bytes) -> None:
-        """Take some bytes and emit the lines that are complete."""
+    def feed(self, data: bytes) -> float:
+        """Take some bytes and emit the lines that are complete; seconds to wait before the next ones."""
         *lines, rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._line(line.removesuffix(b"\r"))
         while len(rest) > MAX_LINE:
-            self._line(rest[:MAX_LINE] + b" [...]")
+            lines.append(rest[:MAX_LINE] + b" [...]")
             rest = rest[MAX_LINE:]
         self._rest = rest
+        allowed = self._take(len(lines))
+        if allowed:
+            self._tell_dropped()
+        for line in lines[:allowed]:
+            self._line(line.removesuffix(b"\r"))
+        self._dropped += len(lines) - allowed
+        return FLOOD_PAUSE if self._dropped else 0.0
 
     def close(self) -> None:
         """Emit an unterminated last line."""
+        self._tell_dropped()
         if self._rest:
             self._line(self._rest)
             self._rest = b""
+
+    def _take(self, wanted: int) -> int:
+        if not self._limited:
+            return wanted
+        now = time.monotonic()
+        self._allowance = min(BURST, self._allowance + (now - self._refilled) * LINES_PER_SECOND)
+        self._refilled = now
+        allowed = min(wanted, int(self._allowance))
+        self._allowance -= allowed
+        return allowed
+
+    def _tell_dropped(self) -> None:
+        if self._dropped:
+            self._emit(f"[{self._dropped} lines were too many and are lost]")
+            self._dropped = 0
 
     def _line(self, line: bytes) -> None:
         for start in range(0, max(len(line), 1), MAX_LINE + 8):
@@ -114,7 +147,9 @@ class Streams:
         return writer
 
 
-async def _forward(loop: Loop, reader: int, feed: Callable[[bytes], None], close: Callable[[], None]) -> None:
+async def _forward(
+    loop: Loop, reader: int, feed: Callable[[bytes], float], close: Callable[[], None]
+) -> None:
     channel = loop.register(reader)
     try:
         while True:
@@ -125,16 +160,19 @@ async def _forward(loop: Loop, reader: int, feed: Callable[[bytes], None], close
                 continue
             if not data:
                 break
-            feed(data)
-            # A flood must not keep others waiting.
-            await loop.turn()
+            pause = feed(data)
+            if pause:
+                await loop.sleep(pause)
+            else:
+                # A busy container must not keep others waiting.
+                await loop.turn()
     finally:
         close()
         channel.close()
         os.close(reader)
 
 
-def _copy(number: int, data: bytes) -> None:
+def _copy(number: int, data: bytes) -> float:
     """Write to an own stream; what it does not take at once is lost, the daemon must not block."""
     poller = select.poll()
     poller.register(number, select.POLLOUT)
@@ -142,4 +180,5 @@ def _copy(number: int, data: bytes) -> None:
         with contextlib.suppress(OSError):
             data = data[os.write(number, data[: select.PIPE_BUF]) :]
             continue
-        return
+        break
+    return 0.0

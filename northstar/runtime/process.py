@@ -40,8 +40,11 @@ class ExitStatus(NamedTuple):
 
     @classmethod
     def from_wait_status(cls, status: int) -> ExitStatus:
-        """From a wait status, see wait(2)."""
-        code = os.waitstatus_to_exitcode(status)
+        """From a wait status of an ended process, see wait(2); of any other number a protocol violation."""
+        try:
+            code = os.waitstatus_to_exitcode(status)
+        except (ValueError, OverflowError):
+            return cls(code=PROTOCOL_VIOLATION)
         return cls(code=code) if code >= 0 else cls(signal=-code)
 
     @property

@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = ("cpueater", "crashing", "hello-resource", "hello-world", "inspect", "message", "persistence")
+EXAMPLES = (
+    *("console", "cpueater", "crashing", "custom", "ferris", "hello-ferris", "hello-resource", "hello-world"),
+    *("inspect", "memeater", "message", "netns", "persistence", "redis", "redis-client", "redis-server"),
+    *("seccomp", "sockets", "test-container", "test-resource", "token-client", "token-server"),
+)
 LOG = Path("/var/log/messages")
 TIMEOUT = 60.0
 
@@ -101,6 +105,74 @@ def test_cpueater(started: str) -> None:
 def test_crashing() -> None:
     assert run("nstar start crashing").returncode == 0
     assert "status Exit(101)" in log_line("Container crashing:0.0.1 exited")
+
+
+@pytest.mark.parametrize("started", ["seccomp"], indirect=True)
+def test_seccomp(started: str) -> None:
+    log_line("seccomp:0.0.1: Hello from the seccomp example version 0.0.1!")
+
+
+def test_memeater() -> None:
+    assert run("nstar start memeater").returncode == 0
+    log_line("Process memeater:0.0.1 is out of memory")
+    assert "Signalled(SIGKILL)" in log_line("Container memeater:0.0.1 exited")
+
+
+@pytest.mark.parametrize(
+    ("example", "output"),
+    [
+        ("sockets", "Received Hello!"),
+        ("custom", "hello again"),
+        ("hello-ferris", "Hello once more from"),
+    ],
+)
+def test_example_that_ends(example: str, output: str) -> None:
+    assert run(f"nstar start {example}").returncode == 0
+    log_line(f"{example}:0.0.1: {output}")
+    assert "status Exit(0)" in log_line(f"Container {example}:0.0.1 exited")
+
+
+def test_console() -> None:
+    assert run("nstar start console").returncode == 0
+    log_line("console:0.0.1: We are console:0.0.1")
+    log_line("console:0.0.1: Listing repositories is denied")
+    log_line("console:0.0.1: console:0.0.1 is started")
+    assert "Signalled(SIGTERM)" in log_line("Container console:0.0.1 exited")
+
+
+def test_network_namespace() -> None:
+    path = "/run/netns/container"
+    made = run(f"mkdir -p /run/netns; touch {path}; unshare -n mount --bind /proc/self/ns/net {path}")
+    assert made.returncode == 0, made.stderr
+    try:
+        assert run("nstar start netns").returncode == 0
+        log_line("netns:0.0.1: ")
+        assert "status Exit(0)" in log_line("Container netns:0.0.1 exited")
+    finally:
+        run(f"umount {path}; rm {path}")
+
+
+@pytest.mark.parametrize("started", ["token-server"], indirect=True)
+def test_tokens(started: str) -> None:
+    log_line("token-server:0.0.1: Listening on")
+    assert run("nstar start token-client").returncode == 0
+    log_line("token-server:0.0.1: Verified! Starting to echo...")
+    log_line("token-client:0.0.1: Received: yay!")
+    run("nstar kill token-client 9")
+
+
+@pytest.mark.parametrize("started", ["redis-server"], indirect=True)
+def test_redis(started: str) -> None:
+    log_line("redis-server:0.0.1:")
+    log_line("Ready to accept connections")
+    assert run("nstar start redis-client").returncode == 0
+    log_line("redis-client:0.0.1: Northstar")
+    assert "status Exit(0)" in log_line("Container redis-client:0.0.1 exited")
+
+
+@pytest.mark.parametrize("started", ["test-container"], indirect=True)
+def test_the_test_container(started: str) -> None:
+    log_line("test-container:0.0.1: Sleeping...")
 
 
 def test_check_conf() -> None:

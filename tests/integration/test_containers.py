@@ -63,6 +63,7 @@ def test_init_is_the_parent_and_only_its_processes_are_visible(runtime: SharedRu
 
 @pytest.mark.covers("uid", "gid")
 def test_user_and_groups(runtime: SharedRuntime) -> None:
+    """S-35."""
     lines = lines_of(runtime, "cat /proc/self/status", uid=1234, gid=2345)
     assert field(lines, "Uid").split() == ["1234"] * 4
     assert field(lines, "Gid").split() == ["2345"] * 4
@@ -106,6 +107,7 @@ def test_working_directory_and_root(runtime: SharedRuntime) -> None:
 
 
 def test_root_is_read_only_and_the_host_is_not_visible(runtime: SharedRuntime) -> None:
+    """S-09."""
     script = "touch /x 2>/dev/null && echo written; cat /proc/self/mounts; ls /etc 2>/dev/null; true"
     lines = lines_of(runtime, script)
     assert "written" not in lines
@@ -266,7 +268,7 @@ def test_missing_directory_of_a_resource(runtime: SharedRuntime) -> None:
 
 @pytest.mark.parametrize("where", ["bind source", "mount point"])
 def test_mount_that_is_impossible(runtime: SharedRuntime, where: str) -> None:
-    """The start fails with step and path, and the container can be started again."""
+    """S-38: The start fails with step and path, and the container can be started again."""
     if where == "bind source":
         mounts = with_mounts(data={"type": "bind", "host": "/nonexistent/source"})
         named = "/nonexistent/source"
@@ -289,6 +291,7 @@ def test_mount_that_is_impossible(runtime: SharedRuntime, where: str) -> None:
     [("/nonexistent", "No such file"), ("/hello", "Permission denied"), ("/tmp", "Permission denied")],
 )
 def test_program_that_cannot_be_executed(runtime: SharedRuntime, init: str, reason: str) -> None:
+    """S-38: the request fails, with the reason."""
     runtime.pack(shell("user") | {"init": init})
     with runtime.started() as client:
         with pytest.raises(Refused) as refused:
@@ -399,6 +402,17 @@ def test_a_flood_of_output_harms_nobody(runtime: SharedRuntime) -> None:
         runtime.wait_for_log(": end")
         assert "\x1b" not in runtime.output()
         assert "line 1999" in runtime.printed("loud:0.0.1")
+
+
+def test_an_endless_flood_is_cut(runtime: SharedRuntime) -> None:
+    """S-51: what is too much is counted and lost, the container goes on."""
+    runtime.pack(shell("loud", "exec yes"))
+    with runtime.started() as client:
+        client.start("loud:0.0.1")
+        runtime.wait_for_log("lines were too many and are lost]")
+        for _ in range(20):
+            assert client.list() == ["loud:0.0.1"]
+        assert client.inspect("loud:0.0.1").process is not None
 
 
 @pytest.mark.covers("rlimits.nproc")

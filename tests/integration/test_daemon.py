@@ -201,6 +201,7 @@ def test_bad_key_file(runtime: Runtime, content: bytes | None, mode: int, messag
 
 
 def test_kill_of_the_daemon_takes_everything_down_and_the_next_start_works(runtime: Runtime) -> None:
+    """S-32."""
     runtime.pack(shell("a"))
     runtime.start()
     with runtime.connect() as client:

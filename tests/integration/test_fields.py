@@ -239,6 +239,7 @@ def network_namespace() -> Iterator[str]:
 @needs(has_network_namespaces)
 @pytest.mark.covers("network.namespace")
 def test_existing_network_namespace(runtime: SharedRuntime, network_namespace: str) -> None:
+    """S-18: also if it was made after the start of the daemon."""
     network = {"namespace": network_namespace}
     lines = lines_of(runtime, "stat -L -c %i /proc/self/ns/net", network=network)
     assert int(lines[0]) == os.stat(f"/run/netns/{network_namespace}").st_ino
@@ -246,6 +247,7 @@ def test_existing_network_namespace(runtime: SharedRuntime, network_namespace: s
 
 @pytest.mark.parametrize("name", ["", "..", "../netns/x", "no such"])
 def test_network_namespace_that_is_none(runtime: SharedRuntime, name: str) -> None:
+    """S-37."""
     refused(runtime, shell("a", network={"namespace": name}), "network namespace /run/netns/")
 
 
@@ -366,7 +368,7 @@ def test_orphans_are_reaped(runtime: SharedRuntime) -> None:
 
 
 def test_signals_reach_the_process_group(runtime: SharedRuntime) -> None:
-    """`kill` is for the application and what it has started."""
+    """S-34: `kill` is for the application and what it has started."""
     runtime.pack(shell("a", "sleep 1000 & sleep 1000"))
     with runtime.started() as client:
         client.start("a:0.0.1")

@@ -81,6 +81,7 @@ def test_rules_of_the_manifest_come_on_top_of_the_profile(runtime: SharedRuntime
 
 @pytest.mark.covers("seccomp.allow")
 def test_rules_without_a_profile_allow_nothing_else(runtime: SharedRuntime) -> None:
+    """S-36."""
     assert status_of(runtime, shell("a", "exit 0", seccomp={"allow": {"read": "any"}})) == KILLED
 
 

@@ -23,7 +23,7 @@ DIRECTORIES = (
 )
 APPLETS = (
     *("cat", "dd", "echo", "env", "false", "hostname", "id", "ip", "kill", "ls", "mkdir", "nice"),
-    *("ps", "pwd", "rm", "sh", "sleep", "stat", "test", "touch", "true", "wc"),
+    *("ps", "pwd", "rm", "sh", "sleep", "stat", "test", "touch", "true", "wc", "yes"),
 )
 PROGRAM = Path(__file__).resolve().parent.parent.parent / "examples/test-container/root/test-container"
 FILES = {"hello": "hello from test resource\n", "files/deep/file": "deep\n"}

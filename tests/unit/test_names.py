@@ -20,6 +20,7 @@ def test_good_names(name: str) -> None:
     "name", ["", ".", "..", ".hidden", "-x", "a/b", "a b", "ä", "a\n", "x" * 1025, "a:b"]
 )
 def test_bad_names(name: str) -> None:
+    """S-25."""
     with pytest.raises(ValueError, match="invalid name"):
         check_name(name)
 

@@ -57,7 +57,7 @@ def _rehearse(host_network: int) -> None:
     process.Exec("/", job.plan["argv"], job.plan["env"])
     capabilities.set(*capabilities.get())
     capabilities.ambient_clear()
-    messages.encode_introduction(1, 1, "init-rehearsal:0.0.0", b"")
+    messages.encode_introduction(1, 1, 1, "init-rehearsal:0.0.0", b"")
     with contextlib.suppress(OSError):
         mounts.rehearse()
 
@@ -93,19 +93,23 @@ def run(job: Job, to_init: socket.socket) -> NoReturn:
 
 
 def _enter_namespaces(job: Job, to_init: socket.socket) -> None:
-    """Join the control group together with init, and make the mount namespace into which init follows."""
+    """Join the control groups, and make the mount namespace into which init follows."""
     plan = job.plan
     job.step = "join cgroup"
-    for descriptor in job.cgroups:
+    for descriptor in job.procs:
         os.write(descriptor, b"1")
         os.write(descriptor, b"0")
+    if "cgroup" in job.roles and process.fork_sibling(job.roles["cgroup"]):
+        os._exit(0)
     if plan["oom_score_adj"] is not None:
         job.step = "set oom_score_adj"
         _write_file("/proc/thread-self/oom_score_adj", str(plan["oom_score_adj"]))
     job.step = "unshare namespaces"
     namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWCGROUP)
     mount_namespace = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
-    introduction = messages.encode_introduction(plan["uid"], plan["gid"], plan["name"], job.init_filter)
+    introduction = messages.encode_introduction(
+        os.getpid(), plan["uid"], plan["gid"], plan["name"], job.init_filter
+    )
     messages.send(to_init, introduction, [job.status, mount_namespace])
     os.close(mount_namespace)
 

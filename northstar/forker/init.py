@@ -46,7 +46,7 @@ def main(orders: socket.socket) -> NoReturn:
     if messages.is_order(message):
         _hold(ours, message, descriptors, host_network)
     else:
-        _attend(ours, pid, message, descriptors)
+        _attend(ours, message, descriptors)
 
 
 def _prepare(orders: socket.socket) -> int:
@@ -82,10 +82,10 @@ def _hold(ours: socket.socket, order: bytes, descriptors: list[int], host_networ
         application.run(job, theirs)
     theirs.close()
     message, descriptors = messages.receive(ours)
-    _attend(ours, pid, message, descriptors)
+    _attend(ours, message, descriptors)
 
 
-def _attend(ours: socket.socket, pid: int, message: bytes, descriptors: list[int]) -> NoReturn:
+def _attend(ours: socket.socket, message: bytes, descriptors: list[int]) -> NoReturn:
     """Wait for the application's execution and for its end, and report both."""
     if not message:
         os._exit(1)  # the application's process has reported why
@@ -97,17 +97,17 @@ def _attend(ours: socket.socket, pid: int, message: bytes, descriptors: list[int
         os._exit(1)
     status.send(messages.encode_report(messages.RUNNING))
     # From here on the program runs, with fewer privileges than this process for a moment.
-    _retire(message, status_descriptor, mount_namespace)
+    pid = _retire(message, status_descriptor, mount_namespace)
     status.send(messages.encode_report(messages.EXITED, _supervise(pid)))
     os._exit(0)
 
 
-def _retire(message: bytes, status: int, mount_namespace: int) -> None:
+def _retire(message: bytes, status: int, mount_namespace: int) -> int:
     """Keep nothing that is worth taking over: no capability, no descriptor, hardly a system call.
 
-    A failure ends this process, and the container with it.
+    The pid of the application. A failure ends this process, and the container with it.
     """
-    uid, gid, name, init_filter = messages.decode_introduction(message)
+    pid, uid, gid, name, init_filter = messages.decode_introduction(message)
     namespaces.setns(mount_namespace, namespaces.CLONE_NEWNS)
     _close_all_but(status)
     os.dup2(0, 1)
@@ -124,6 +124,7 @@ def _retire(message: bytes, status: int, mount_namespace: int) -> None:
     prctl.set_parent_death_signal(signal.SIGKILL)
     if init_filter:
         seccomp.install_filter(init_filter)
+    return pid
 
 
 def _close_all_but(*kept: int) -> None:

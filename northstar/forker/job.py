@@ -11,11 +11,11 @@ class Job:
 
     __slots__ = (
         "application_filter",
-        "cgroups",
         "host_network",
         "init_filter",
         "kept",
         "plan",
+        "procs",
         "roles",
         "step",
     )
@@ -25,15 +25,16 @@ class Job:
         self.plan, self.application_filter, self.init_filter = messages.decode_start(order)
         self.host_network = host_network
         self.roles: dict[str, int] = {}
-        self.cgroups: list[int] = []
+        self.procs: list[int] = []
+        """cgroup.procs of groups of version 1."""
         self.kept: dict[int, int] = {}
         """By the number that the application will see."""
         self.step = "receive plan"
         for role, descriptor in zip(self.plan["descriptors"], descriptors, strict=True):
             if isinstance(role, int):
                 self.kept[role] = descriptor
-            elif role == "cgroup":
-                self.cgroups.append(descriptor)
+            elif role == "procs":
+                self.procs.append(descriptor)
             else:
                 self.roles[role] = descriptor
 

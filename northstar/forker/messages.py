@@ -83,7 +83,7 @@ MAX_DESCRIPTORS = 253
 _ORDER = struct.Struct("<BI")
 _START = struct.Struct("<BII")
 _REPLY = struct.Struct("<i")
-_INTRODUCTION = struct.Struct("<BIIH")
+_INTRODUCTION = struct.Struct("<BIIIH")
 _CODE = struct.Struct("<ci")
 
 RUNNING = b"R"
@@ -142,17 +142,17 @@ def encode_enter() -> bytes:
     return _ORDER.pack(ENTER, 0)
 
 
-def encode_introduction(uid: int, gid: int, name: str, init_filter: bytes) -> bytes:
+def encode_introduction(pid: int, uid: int, gid: int, name: str, init_filter: bytes) -> bytes:
     """What the application's process tells init; status channel and mount namespace travel with it."""
     encoded = name.encode()
-    return _INTRODUCTION.pack(INTRODUCTION, uid, gid, len(encoded)) + encoded + init_filter
+    return _INTRODUCTION.pack(INTRODUCTION, pid, uid, gid, len(encoded)) + encoded + init_filter
 
 
-def decode_introduction(data: bytes) -> tuple[int, int, str, bytes]:
-    """(uid, gid, name, init filter) of an introduction."""
-    _, uid, gid, length = _INTRODUCTION.unpack_from(data)
+def decode_introduction(data: bytes) -> tuple[int, int, int, str, bytes]:
+    """(pid, uid, gid, name, init filter) of an introduction."""
+    _, pid, uid, gid, length = _INTRODUCTION.unpack_from(data)
     start = _INTRODUCTION.size
-    return uid, gid, data[start : start + length].decode(), data[start + length :]
+    return pid, uid, gid, data[start : start + length].decode(), data[start + length :]
 
 
 def is_order(data: bytes) -> bool:

@@ -25,6 +25,8 @@ SCHED_IDLE = 5
 SCHED_DEADLINE = 6
 SCHED_FLAG_RESET_ON_FORK = 1
 
+_CLONE_PARENT = 0x8000
+_CLONE_INTO_CGROUP = 0x200000000
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 
 
@@ -43,6 +45,25 @@ class sched_attr(ctypes.Structure):
     )
 
 
+class clone_args(ctypes.Structure):
+    """Argument of clone3(2), 88 bytes."""
+
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("pidfd", ctypes.c_uint64),
+        ("child_tid", ctypes.c_uint64),
+        ("parent_tid", ctypes.c_uint64),
+        ("exit_signal", ctypes.c_uint64),
+        ("stack", ctypes.c_uint64),
+        ("stack_size", ctypes.c_uint64),
+        ("tls", ctypes.c_uint64),
+        ("set_tid", ctypes.c_uint64),
+        ("set_tid_size", ctypes.c_uint64),
+        ("cgroup", ctypes.c_uint64),
+    )
+
+
+_clone3 = syscall(435, 435, ctypes.POINTER(clone_args), ctypes.c_size_t)
 _pidfd_open = syscall(434, 434, ctypes.c_int, ctypes.c_uint)
 _pidfd_send_signal = syscall(424, 424, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
 _close_range = syscall(436, 436, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
@@ -52,6 +73,18 @@ _sched_getattr = syscall(315, 275, ctypes.c_int, ctypes.POINTER(sched_attr), cty
 _execve = function(
     "execve", ctypes.c_char_p, ctypes.POINTER(ctypes.c_char_p), ctypes.POINTER(ctypes.c_char_p)
 )
+
+
+def fork_sibling(cgroup: int) -> int:
+    """clone3(2), Linux 5.7: fork a child of the caller's parent, inside a control group of version 2.
+
+    `cgroup` is a descriptor of the group's directory. Returns the child's pid, and 0 in the child. A process
+    that is born in a group does not have to be moved: a move waits for an RCU grace period, which takes
+    10 ms. The C library does not know of this fork, so the caller has one thread, and the child
+    executes a program soon. EBUSY: the group has controllers enabled for children.
+    """
+    arguments = clone_args(flags=_CLONE_PARENT | _CLONE_INTO_CGROUP, cgroup=cgroup)
+    return check(_clone3(ctypes.byref(arguments), ctypes.sizeof(arguments)), "clone3")
 
 
 def pidfd_open(pid: int, flags: int = 0) -> int:

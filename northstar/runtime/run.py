@@ -163,9 +163,9 @@ class Run:
             hand_over("network", descriptor)
         self._group = host.cgroups.create(self.record.container, manifest)
         if self._group is not None:
-            stack.callback(self._group.close_procs)
-            for descriptor in self._group.procs:
-                hand_over("cgroup", descriptor)
+            stack.callback(self._group.close_entrances)
+            for role, descriptor in self._group.entrances:
+                hand_over(role, descriptor)
             if manifest.cgroups is not None and manifest.cgroups.memory is not None:
                 self._watch_memory(self._group, manifest.cgroups.memory)
         persist.prepare(host.places.data_dir, manifest)

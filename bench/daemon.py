@@ -72,10 +72,10 @@ class Bench:
         self.repository.mkdir()
         (base / "northstar.toml").write_text(CONFIGURATION.format(base=base))
 
-    def pack(self, description: dict[str, object]) -> None:
+    def pack(self, description: dict[str, object], compression: str = "gzip") -> None:
         """Pack the root with a manifest into the repository."""
         parsed = manifest.parse(json.dumps(description).encode())
-        pack.pack_root(parsed, self.root, self.repository, key=None)
+        pack.pack_root(parsed, str(self.root), str(self.repository), key=None, compression=compression)
 
     @contextmanager
     def daemon(self) -> Iterator[subprocess.Popen[bytes]]:

@@ -29,6 +29,8 @@ _MAX_DIRECTORY = MAX_ENTRIES * (46 + 3 * 8192)
 _END = struct.Struct("<IHHHHIIH")
 _CENTRAL = struct.Struct("<IHHHHHHIIIHHHHHII")
 _LOCAL = struct.Struct("<IHHHHHIIIHH")
+_EXTRA = struct.Struct("<HH")
+_ZIP64, _UNICODE_PATH = 0x0001, 0x7075
 _END_MAGIC, _CENTRAL_MAGIC, _LOCAL_MAGIC = 0x06054B50, 0x02014B50, 0x04034B50
 _MAX_VERSION_NEEDED = 45  # large files; stored entries need no more
 _UTF8_NAME = 0x0800
@@ -150,10 +152,22 @@ def _central_headers(data: bytes, count: int) -> list[_Header]:
         position = begin + name_length + extra_length + comment_length
         if position > len(data):
             _refuse("the central directory is truncated")
+        _check_extra(data[begin + name_length : begin + name_length + extra_length])
         headers.append(_Header(name, flags, method, crc, packed, size, fields[16]))
     if position != len(data):
         _refuse("there is unknown data in the central directory")
     return headers
+
+
+def _check_extra(extra: bytes) -> None:
+    """Extra fields are of no use here; what gives an entry another name or size elsewhere is refused."""
+    while len(extra) >= _EXTRA.size:
+        kind, length = _EXTRA.unpack_from(extra)
+        if kind in (_ZIP64, _UNICODE_PATH):
+            _refuse(f"an entry has the extra field {kind:#06x}, which is not supported")
+        if _EXTRA.size + length > len(extra):
+            _refuse("an extra field is damaged")
+        extra = extra[_EXTRA.size + length :]
 
 
 def _entry(fd: int, header: _Header, limit: int) -> tuple[Entry, int]:

@@ -20,7 +20,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator
 
 T = TypeVar("T")
 
@@ -286,10 +286,25 @@ class Loop:
             raise Timeout
         return future.result()
 
-    async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T | Exception]:
-        """Run coroutines concurrently; the list has the result or the exception of each, in order."""
-        tasks = [Collected(coroutine).run(self) for coroutine in coroutines]
-        return [await task for task in tasks]
+    async def gather(self, *coroutines: Coroutine[Any, Any, T], limit: int = 0) -> list[T | Exception]:
+        """Run coroutines concurrently; the list has the result or the exception of each, in order.
+
+        At most `limit` at a time, if it is not 0.
+        """
+        results: list[Any] = [None] * len(coroutines)
+        waiting = iter(enumerate(coroutines))
+
+        async def work() -> None:
+            for index, coroutine in waiting:
+                try:
+                    results[index] = await coroutine
+                except Exception as error:
+                    results[index] = error
+
+        workers = [self.spawn(work()) for _ in range(limit or len(coroutines))]
+        for worker in workers:
+            await worker
+        return results
 
     async def in_thread(self, function: Callable[..., T], *arguments: object, **named: object) -> T:
         """Run a blocking call in a thread of its own and wait for it."""
@@ -364,22 +379,3 @@ class Loop:
                 future.set_result(value)
             else:
                 future.set_error(error)
-
-
-class Collected:
-    """Turns the exception of a coroutine into a result, so that several can be gathered."""
-
-    __slots__ = ("_coroutine",)
-
-    def __init__(self, coroutine: Awaitable[Any]) -> None:
-        self._coroutine = coroutine
-
-    def run(self, loop: Loop) -> Task:
-        """Start it."""
-        return loop.spawn(self._collect())
-
-    async def _collect(self) -> Any:
-        try:
-            return await self._coroutine
-        except Exception as error:
-            return error

@@ -9,9 +9,9 @@ running; from there any number of starts proceeds at the same time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections import deque
 from typing import TYPE_CHECKING
 
 from northstar.errors import (
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 _log = log.Logger("runtime::state")
 
 DEFAULT_MOUNT_PARALLEL = 4
+AUTOSTART_PARALLEL = 1 + (os.cpu_count() or 1)
+"""Starts at a time; more only wait for each other in the kernel."""
 
 
 class Runtime:
@@ -122,8 +124,9 @@ class Runtime:
         began = time.monotonic()
         for record in wanted:
             _log.info(f"Autostarting {record.container} ({str(record.manifest.autostart).capitalize()})")
+        await self._mount_for(wanted)
         results = await self._host.loop.gather(
-            *(self.start(record.container, None, (), {}) for record in wanted)
+            *(self.start(record.container, None, (), {}) for record in wanted), limit=AUTOSTART_PARALLEL
         )
         critical: Exception | None = None
         for record, result in zip(wanted, results, strict=True):
@@ -222,21 +225,27 @@ class Runtime:
                     results.append(error)
         return _report("umounted", "Umount", containers, results, began)
 
+    async def _mount_for(self, wanted: Sequence[Record]) -> None:
+        """Mount all that these containers need at once; what goes wrong is told by their starts."""
+        needed = set(wanted)
+        for record in wanted:
+            with contextlib.suppress(ApiError):
+                resources = self.containers.resources_of(record.manifest)
+                needed |= {self.containers.get(resource) for resource in resources.values()}
+        async with self._mutex:
+            await self._mount_records([record for record in needed if not record.mounted])
+
     async def _mount_records(self, records: Sequence[Record]) -> list[ApiError | None]:
         """Mount concurrently, at most `mount_parallel` at a time. The mutex is held."""
-        results: dict[Record, ApiError | None] = {}
-        waiting = deque(records)
-
-        async def work() -> None:
-            while waiting:
-                record = waiting.popleft()
-                results[record] = await self._mount_record(record)
-
-        workers = min(len(records), self._mount_parallel)
-        for failure in await self._host.loop.gather(*(work() for _ in range(workers))):
-            if isinstance(failure, Exception):
-                raise failure
-        return [results[record] for record in records]
+        results = await self._host.loop.gather(
+            *(self._mount_record(record) for record in records), limit=self._mount_parallel
+        )
+        errors: list[ApiError | None] = []
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, ApiError):
+                raise result
+            errors.append(result)
+        return errors
 
     async def _mount_record(self, record: Record) -> ApiError | None:
         container = record.container

@@ -15,10 +15,14 @@ from qemu.machine import Machine, MachineFailed, Options, make_data_disk, show
 EXAMPLES = ("hello-world", "persistence", "hello-resource", "crashing")
 
 _DEMONSTRATION = """
+nstar notifications > /run/notifications & listener=$!
+sleep 1
 echo; echo '# nstar start ...'
 for name in {names}; do nstar start "$name"; done
+sleep 1
 echo; echo '# nstar list'; nstar list
-echo; echo '# nstar notifications -n 1'; nstar notifications -n 1
+kill $listener
+echo; echo '# nstar notifications'; cat /run/notifications
 echo; echo '# tail -5 /var/log/messages'; tail -5 /var/log/messages
 """
 

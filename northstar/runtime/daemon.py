@@ -116,9 +116,14 @@ class Daemon:
 
     def run(self) -> int:
         """Run until shutdown; the exit code."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        for number in numbers:
             signal.signal(number, self._on_signal)
-        return self._loop.run(self._main())
+        code = self._loop.run(self._main())
+        # Everything is done; a signal while the interpreter ends would only spoil the exit code.
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        return code
 
     async def _main(self) -> int:
         failure: str | None

@@ -6,6 +6,8 @@
 #
 # --key   private key (default: examples/example.key, made with its public half if it does not exist)
 # --out   directory for the packages (default: build/packages)
+#
+# NORTHSTAR_EXAMPLES_SKIP: names of examples to leave out, separated by blanks.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -46,6 +48,9 @@ if [ ! -e "$key" ]; then
 fi
 for manifest in "$here"/*/manifest.yaml; do
     example=$(dirname "$manifest")
+    case " ${NORTHSTAR_EXAMPLES_SKIP:-} " in
+        *" $(basename "$example") "*) continue ;;
+    esac
     # Links and directories that every container with a bound /usr needs; git does not keep them all.
     root=$(mktemp -d)
     chmod 755 "$root"

@@ -24,6 +24,7 @@ from northstar.runtime.repository import DirectoryRepository, MemoryRepository
 from northstar.runtime.requests import Requests
 from northstar.runtime.run import Host
 from northstar.runtime.runtime import Runtime
+from northstar.runtime.sdnotify import ServiceManager
 
 if TYPE_CHECKING:
     import socket
@@ -70,6 +71,7 @@ class Daemon:
         )
         self._private_mounts = private_mounts
         self._loop = Loop(self._task_failed)
+        self._manager = ServiceManager(self._loop)
         log.watch_backlog(self._flush_log)
         self._oom_score_adj = _protect_from_oom_killer()
         try:
@@ -157,6 +159,7 @@ class Daemon:
         await self._runtime.autostart()
         await self._forker.prepare()
         self._runtime.set_up()
+        self._manager.ready()
         _log.info("Runtime up and running")
 
     def _make_repositories(self) -> dict[str, Repository]:
@@ -181,6 +184,7 @@ class Daemon:
     async def _shut_down(self) -> bool:
         """Whether nothing is left behind."""
         began = time.monotonic()
+        self._manager.stopping()
         _log.debug("Shutting down Northstar runtime")
         if self._listeners:
             _log.debug("Shutting down console")

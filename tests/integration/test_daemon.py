@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import leaks
 import pytest
 from abilities import has_device_mapper
 from isolated import wait_until
-from runtime import DaemonFailed, Runtime, environment, resource, shell, wait_for
+from runtime import TIMEOUT, DaemonFailed, Runtime, environment, resource, shell, wait_for
 
 from northstar.kernel import loop
 
@@ -263,3 +264,21 @@ def test_memory_pressure_of_many_restarts(runtime: Runtime) -> None:
             wait_for(client, "exit")
         time.sleep(0.1)
         assert len(list(descriptors.iterdir())) <= before
+
+
+def test_service_manager_is_told(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sd_notify(3): ready after the autostart, signs of life, stopping."""
+    path = runtime.base / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(TIMEOUT)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        monkeypatch.setenv("WATCHDOG_USEC", "100000")
+        runtime.pack(shell("a", "echo $NOTIFY_SOCKET; sleep 1000", autostart="relaxed"))
+        with runtime.started() as client:
+            assert [manager.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+            assert client.inspect("a:0.0.1").process is not None
+        told = [b""]
+        while told[-1] != b"STOPPING=1":
+            told.append(manager.recv(100))
+        assert set(told[1:-1]) <= {b"WATCHDOG=1"}

@@ -1,0 +1,44 @@
+################################################################################
+#
+# northstar
+#
+################################################################################
+
+NORTHSTAR_VERSION = 0.1.0
+NORTHSTAR_SITE = $(BR2_EXTERNAL_NORTHSTAR_PATH)/..
+NORTHSTAR_SITE_METHOD = local
+NORTHSTAR_SETUP_TYPE = setuptools
+NORTHSTAR_LICENSE = Apache-2.0
+NORTHSTAR_LICENSE_FILES = LICENSE
+
+define NORTHSTAR_LINUX_CONFIG_FIXUPS
+	$(foreach option,$(shell sed -n 's/^\(CONFIG_[A-Z0-9_]*\)=y$$/\1/p' \
+		$(BR2_EXTERNAL_NORTHSTAR_PATH)/../recipes-northstar/linux/files/northstar.cfg),
+		$(call KCONFIG_ENABLE_OPT,$(option))
+	)
+endef
+
+define NORTHSTAR_INSTALL_FILES
+	$(INSTALL) -d -m 0755 $(TARGET_DIR)/etc/northstar/keys
+	$(INSTALL) -d -m 0755 $(TARGET_DIR)/usr/share/northstar/packages
+	$(INSTALL) -D -m 0644 $(@D)/rootfs-overlay/etc/northstar/northstar.toml \
+		$(TARGET_DIR)/etc/northstar/northstar.toml
+	$(INSTALL) -D -m 0755 $(@D)/check_conf.sh $(TARGET_DIR)/usr/sbin/check_conf.sh
+	$(INSTALL) -D -m 0644 $(@D)/recipes-northstar/linux/files/northstar.cfg \
+		$(TARGET_DIR)/usr/share/northstar/northstar.cfg
+endef
+NORTHSTAR_POST_INSTALL_TARGET_HOOKS += NORTHSTAR_INSTALL_FILES
+
+define NORTHSTAR_INSTALL_INIT_SYSV
+	$(INSTALL) -D -m 0755 $(@D)/rootfs-overlay/etc/init.d/northstar \
+		$(TARGET_DIR)/etc/init.d/S80northstar
+endef
+
+define NORTHSTAR_INSTALL_INIT_SYSTEMD
+	$(INSTALL) -D -m 0644 $(@D)/rootfs-overlay/usr/lib/systemd/system/northstar.service \
+		$(TARGET_DIR)/usr/lib/systemd/system/northstar.service
+	$(INSTALL) -D -m 0644 $(@D)/rootfs-overlay/usr/lib/tmpfiles.d/northstar.conf \
+		$(TARGET_DIR)/usr/lib/tmpfiles.d/northstar.conf
+endef
+
+$(eval $(python-package))

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+SUMMARY = "Embedded container runtime"
+DESCRIPTION = "Verifies signed packages with dm-verity, mounts them and starts them as ordinary Linux processes."
+HOMEPAGE = "https://github.com/esrlabs/northstar"
+SECTION = "base"
+LICENSE = "Apache-2.0"
+LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
+
+FILESEXTRAPATHS:prepend := "${NORTHSTAR_LAYERDIR}:"
+SRC_URI = "file://northstar;subdir=${BP} \
+           file://pyproject.toml;subdir=${BP} \
+           file://README.md;subdir=${BP} \
+           file://LICENSE;subdir=${BP} \
+           file://check_conf.sh;subdir=${BP} \
+           file://rootfs-overlay;subdir=${BP} \
+           file://recipes-northstar/linux/files/northstar.cfg;subdir=${BP} \
+           file://tests/integration;subdir=${BP} \
+           file://examples/test-container;subdir=${BP} \
+           file://run-ptest \
+           "
+S = "${UNPACKDIR}/${BP}"
+
+inherit python_setuptools_build_meta features_check ptest update-rc.d systemd
+
+REQUIRED_DISTRO_FEATURES:class-target = "seccomp"
+COMPATIBLE_HOST:class-target = "(x86_64|aarch64).*-linux"
+
+INITSCRIPT_NAME = "northstar"
+INITSCRIPT_PARAMS = "defaults 80 20"
+SYSTEMD_SERVICE:${PN} = "northstar.service"
+
+do_install:append:class-target() {
+    install -d ${D}${sysconfdir}/northstar/keys ${D}${datadir}/northstar/packages ${D}${sbindir}
+    install -m 0644 ${S}/rootfs-overlay/etc/northstar/northstar.toml ${D}${sysconfdir}/northstar/
+    install -m 0755 ${S}/check_conf.sh ${D}${sbindir}/
+    install -m 0644 ${S}/recipes-northstar/linux/files/northstar.cfg ${D}${datadir}/northstar/
+    if ${@bb.utils.contains('DISTRO_FEATURES', 'sysvinit', 'true', 'false', d)}; then
+        install -d ${D}${sysconfdir}/init.d
+        install -m 0755 ${S}/rootfs-overlay/etc/init.d/northstar ${D}${sysconfdir}/init.d/
+    fi
+    if ${@bb.utils.contains('DISTRO_FEATURES', 'systemd', 'true', 'false', d)}; then
+        install -d ${D}${systemd_system_unitdir} ${D}${nonarch_libdir}/tmpfiles.d
+        install -m 0644 ${S}/rootfs-overlay/usr/lib/systemd/system/northstar.service ${D}${systemd_system_unitdir}/
+        install -m 0644 ${S}/rootfs-overlay/usr/lib/tmpfiles.d/northstar.conf ${D}${nonarch_libdir}/tmpfiles.d/
+    fi
+}
+
+do_install_ptest() {
+    install -d ${D}${PTEST_PATH}/tests ${D}${PTEST_PATH}/examples
+    cp -r ${S}/tests/integration ${D}${PTEST_PATH}/tests/
+    cp -r ${S}/examples/test-container ${D}${PTEST_PATH}/examples/
+}
+
+PACKAGES =+ "${PN}-nstar ${PN}-sextant"
+
+FILES:${PN}-nstar = "${bindir}/nstar ${PYTHON_SITEPACKAGES_DIR}/northstar/nstar"
+FILES:${PN}-sextant = "${bindir}/sextant ${PYTHON_SITEPACKAGES_DIR}/northstar/sextant"
+FILES:${PN} += "${datadir}/northstar ${nonarch_libdir}/tmpfiles.d"
+CONFFILES:${PN} = "${sysconfdir}/northstar/northstar.toml"
+
+SUMMARY:${PN}-nstar = "Command line client of the Northstar runtime"
+SUMMARY:${PN}-sextant = "Packs, signs and inspects Northstar packages"
+
+RDEPENDS:${PN}:class-target = "python3-compression \
+                               python3-core \
+                               python3-crypt \
+                               python3-ctypes \
+                               python3-fcntl \
+                               python3-io \
+                               python3-json \
+                               python3-math \
+                               python3-netclient \
+                               python3-psutil \
+                               python3-pynacl \
+                               python3-pyseccomp \
+                               python3-pyyaml \
+                               python3-resource \
+                               python3-shell \
+                               python3-tomllib \
+                               python3-ujson \
+                               "
+RDEPENDS:${PN}:class-native = "python3-pynacl-native python3-pyyaml-native python3-ujson-native"
+RDEPENDS:${PN}-nstar = "${PN} python3-terminal"
+RDEPENDS:${PN}-sextant = "${PN} squashfs-tools"
+RDEPENDS:${PN}-ptest = "${PN}-nstar ${PN}-sextant busybox python3-pytest python3-unittest-automake-output"
+
+RRECOMMENDS:${PN}:class-target = "kernel-module-dm-mod kernel-module-dm-verity kernel-module-loop kernel-module-squashfs"
+RRECOMMENDS:${PN}:class-native = ""
+
+BBCLASSEXTEND = "native"

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Yocto layer and the Buildroot tree, as far as they can be checked without those projects' trees."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import sys
+import tomllib
+import types
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kconfiglib
+import npk
+import pytest
+import yaml
+from kas.configschema import CONFIGSCHEMA
+
+import northstar
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+RECIPES = sorted(REPOSITORY.glob("recipes-*/*/*.bb"))
+STUBS = (
+    *("allarch", "base", "core-image", "deploy", "features_check", "native", "packagegroup", "ptest"),
+    *("pypi", "python_setuptools_build_meta", "setuptools3", "systemd", "update-rc.d"),
+)
+VARIABLES = {
+    "UNPACKDIR": "/unpack",
+    "WORKDIR": "/work",
+    "PN": "${@bb.parse.vars_from_file(d.getVar('FILE', False), d)[0] or 'x'}",
+    "PV": "${@bb.parse.vars_from_file(d.getVar('FILE', False), d)[1] or '1.0'}",
+    "BPN": "${PN}",
+    "BP": "${BPN}-${PV}",
+    "bindir": "/usr/bin",
+    "sbindir": "/usr/sbin",
+    "datadir": "/usr/share",
+    "sysconfdir": "/etc",
+    "nonarch_libdir": "/usr/lib",
+    "PYTHON_SITEPACKAGES_DIR": "/usr/lib/python3.14/site-packages",
+}
+
+
+@pytest.fixture(scope="module")
+def bitbake() -> Any:
+    """BitBake's parser. The servers that it imports are of no use here."""
+    for name in ("hashserv", "hashserv.client", "prserv", "prserv.serv"):
+        sys.modules.setdefault(name, types.ModuleType(name))
+    import bb.data  # type: ignore[import-not-found]
+    import bb.parse
+    import bb.siggen
+
+    bb.parse.siggen = bb.siggen.init(bb.data.init())
+    return bb
+
+
+@pytest.fixture
+def parse(bitbake: Any, tmp_path: Path) -> Any:
+    """Parses a recipe with empty classes in place of those of oe-core."""
+    for name in STUBS:
+        classes = tmp_path / "classes"
+        classes.mkdir(exist_ok=True)
+        (classes / f"{name}.bbclass").touch()
+
+    def parsed(recipe: Path) -> Any:
+        data = bitbake.data.init()
+        for name, value in VARIABLES.items():
+            data.setVar(name, value)
+        data.setVar("LAYERDIR", str(REPOSITORY))
+        data.setVar("BBPATH", f"{REPOSITORY}:{tmp_path}")
+        bitbake.parse.handle(str(REPOSITORY / "conf/layer.conf"), data, True, True)
+        data.setVar("__bbclasstype", "recipe")
+        data.setVar("FILE", str(recipe))
+        found = bitbake.parse.handle(str(recipe), data, False)
+        return found[""] if isinstance(found, dict) else found
+
+    return parsed
+
+
+# --- Yocto
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipe_is_parsed(parse: Any, recipe: Path) -> None:
+    data = parse(recipe)
+    assert data.getVar("SUMMARY")
+    assert not [key for key in data.keys() if re.search(r"(RDEPENDS|FILES)_\$", key)]  # noqa: SIM118
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_local_files_exist(parse: Any, recipe: Path) -> None:
+    data = parse(recipe)
+    folders = [REPOSITORY, recipe.parent / "files", recipe.parent]
+    for word in (data.getVar("SRC_URI") or "").split():
+        if word.startswith("file://"):
+            name = word.removeprefix("file://").partition(";")[0]
+            assert any((folder / name).exists() for folder in folders), name
+
+
+def test_layer(parse: Any) -> None:
+    data = parse(RECIPES[0])
+    assert data.getVar("BBFILE_COLLECTIONS").split() == ["northstar"]
+    assert data.getVar("LAYERSERIES_COMPAT_northstar").split() == ["scarthgap", "wrynose"]
+    assert set(data.getVar("LAYERDEPENDS_northstar").split()) == {"core", "openembedded-layer", "meta-python"}
+
+
+def test_versions_and_checksums_of_recipes_agree() -> None:
+    version = northstar.__version__
+    assert (REPOSITORY / f"recipes-northstar/northstar/northstar_{version}.bb").exists()
+    makefile = (REPOSITORY / "buildroot-package/package/northstar/northstar.mk").read_text()
+    assert f"NORTHSTAR_VERSION = {version}\n" in makefile
+    text = (REPOSITORY / "LICENSE").read_bytes()
+    recipe = (REPOSITORY / f"recipes-northstar/northstar/northstar_{version}.bb").read_text()
+    assert hashlib.md5(text).hexdigest() in recipe
+    hashes = (REPOSITORY / "buildroot-package/package/northstar/northstar.hash").read_text()
+    assert hashlib.sha256(text).hexdigest() in hashes
+
+
+def test_both_know_the_same_pyseccomp() -> None:
+    (recipe,) = REPOSITORY.glob("recipes-northstar/python/python3-pyseccomp_*.bb")
+    folder = REPOSITORY / "buildroot-package/package/python-pyseccomp"
+    (digest,) = re.findall(r'sha256sum\] = "(\w+)"', recipe.read_text())
+    assert digest in (folder / "python-pyseccomp.hash").read_text()
+    version = recipe.stem.partition("_")[2]
+    assert f"VERSION = {version}\n" in (folder / "python-pyseccomp.mk").read_text()
+    (ours,) = (REPOSITORY / "recipes-northstar/python/files").glob("*.patch")
+    assert (folder / ours.name).read_text() == ours.read_text()
+
+
+def test_dependencies_of_the_project_are_in_both() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    names = {re.split(r"[ ;<>=]", text)[0].lower() for text in project["dependencies"]} - {"tomli"}
+    recipe = (REPOSITORY / f"recipes-northstar/northstar/northstar_{northstar.__version__}.bb").read_text()
+    config = (REPOSITORY / "buildroot-package/package/northstar/Config.in").read_text()
+    for name in names:
+        assert f"python3-{name} " in recipe, name
+        assert f"PYTHON_{name.upper()} " in config, name
+
+
+def test_oelint_finds_no_error() -> None:
+    command = ["oelint-adv", "--release=wrynose", "--quiet", "--hide", "info", "--hide", "warning"]
+    command += ["--suppress", "oelint.vars.homepageping"]
+    done = subprocess.run([*command, *map(str, RECIPES)], capture_output=True, text=True, check=False)
+    assert "error:" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("kas/*.yml")), ids=lambda path: path.stem)
+def test_kas_files(path: Path) -> None:
+    jsonschema.validate(yaml.safe_load(path.read_text()), CONFIGSCHEMA)
+
+
+# --- npk.bbclass
+
+
+class Variables(dict[str, str]):
+    """A data store."""
+
+    def getVar(self, name: str) -> str | None:
+        """As BitBake's."""
+        return self.get(name)
+
+
+@pytest.fixture
+def variables(tmp_path: Path) -> Variables:
+    """What a good recipe sets."""
+    for name in ("manifest.yaml", "vendor.key"):
+        (tmp_path / name).touch()
+    (tmp_path / "root").mkdir()
+    return Variables(
+        NPK_MANIFEST=f"{tmp_path}/manifest.yaml",
+        NPK_ROOT=f"{tmp_path}/root",
+        NPK_KEY_FILE=f"{tmp_path}/vendor.key",
+        NPK_COMPRESSION="zstd",
+    )
+
+
+def test_command_of_the_class(variables: Variables, tmp_path: Path) -> None:
+    command = npk.command(variables, "/out")
+    assert command[:2] == ["sextant", "pack"]
+    options = dict(zip(command[2::2], command[3::2], strict=True))
+    assert options == {
+        "--manifest-path": f"{tmp_path}/manifest.yaml",
+        "--out": "/out",
+        "--root": f"{tmp_path}/root",
+        "--key": f"{tmp_path}/vendor.key",
+        "--compression": "zstd",
+    }
+
+
+def test_unsigned_package_has_to_be_wanted(variables: Variables) -> None:
+    del variables["NPK_KEY_FILE"]
+    with pytest.raises(npk.NpkError, match="NPK_KEY_FILE is not set"):
+        npk.command(variables, "/out")
+    assert "--key" not in npk.command(Variables(variables, NPK_UNSIGNED="1"), "/out")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("NPK_MANIFEST", "", "NPK_MANIFEST is not set"),
+        ("NPK_MANIFEST", "/nonexistent", "/nonexistent does not exist"),
+        ("NPK_KEY_FILE", "/nonexistent", "/nonexistent does not exist"),
+        ("NPK_ROOT", "/nonexistent", "no directory /nonexistent"),
+        ("NPK_COMPRESSION", "rar", "'rar' is none of"),
+    ],
+)
+def test_mistakes_name_the_variable(variables: Variables, name: str, value: str, message: str) -> None:
+    variables[name] = value
+    with pytest.raises(npk.NpkError, match=message) as raised:
+        npk.command(variables, "/out")
+    assert str(raised.value).startswith(name)
+
+
+# --- Buildroot
+
+
+def test_selects_of_the_external_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packages = (
+        "LIBSECCOMP",
+        "PYTHON_PSUTIL",
+        "PYTHON_PYNACL",
+        "PYTHON_PYYAML",
+        "PYTHON_UJSON",
+        "PYTHON3_ZLIB",
+    )
+    stubs = "".join(f"config BR2_PACKAGE_{name}\n\tbool\n" for name in packages)
+    given = ("aarch64", "PACKAGE_PYTHON3", "INSTALL_LIBSTDCPP", "PACKAGE_LIBSECCOMP_ARCH_SUPPORTS")
+    stubs += "".join(f"config BR2_{name}\n\tbool\n\tdefault y\n" for name in given)
+    stubs += "config BR2_x86_64\n\tbool\n"
+    root = tmp_path / "Config.in"
+    root.write_text(f'{stubs}source "$BR2_EXTERNAL_NORTHSTAR_PATH/Config.in"\n')
+    monkeypatch.setenv("BR2_EXTERNAL_NORTHSTAR_PATH", str(REPOSITORY / "buildroot-package"))
+    configuration = kconfiglib.Kconfig(str(root), warn_to_stderr=False)
+    configuration.syms["BR2_PACKAGE_NORTHSTAR"].set_value("y")
+    for name in (*packages, "PYTHON_PYSECCOMP"):
+        assert configuration.syms[f"BR2_PACKAGE_{name}"].str_value == "y", name
+    assert not configuration.warnings
+
+
+def test_files_that_the_defconfig_names_exist() -> None:
+    text = (REPOSITORY / "buildroot-package/configs/northstar_qemu_aarch64_defconfig").read_text()
+    names = re.findall(r"\$\(BR2_EXTERNAL_NORTHSTAR_PATH\)/([^\" ]+)", text)
+    assert names
+    for name in names:
+        assert (REPOSITORY / "buildroot-package" / name).exists(), name

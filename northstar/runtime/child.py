@@ -8,13 +8,13 @@ import signal
 from typing import TYPE_CHECKING
 
 from northstar.kernel import process
+from northstar.runtime.output import forward
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from northstar.runtime.loop import Loop, Task
 
-_CHUNK = 64 * 1024
 _ALL_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
@@ -26,7 +26,7 @@ class Child:
     def __init__(self, loop: Loop, argv: list[str], outputs: dict[int, Callable[[bytes], float]]) -> None:
         """`outputs`: what to do with the bytes of descriptors 1 and 2; others are discarded.
 
-        Such a function returns how many seconds to wait before the next read.
+        Such a function is one for `output.forward`.
 
         Raises OSError.
         """
@@ -54,7 +54,7 @@ class Child:
         self._pidfd = process.pidfd_open(self.pid)
         self._status: int | None = None
         for number, reader in readers.items():
-            loop.spawn(_forward(loop, reader, outputs[number]))
+            loop.spawn(forward(loop, reader, outputs[number]))
         self.ended: Task = loop.spawn(self._wait(loop))
         """Done when it was waited for."""
 
@@ -83,24 +83,3 @@ class Child:
         finally:
             channel.close()
             os.close(self._pidfd)
-
-
-async def _forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> None:
-    """Until the end of the stream; `feed` gets an empty text then."""
-    channel = loop.register(reader)
-    try:
-        data = b"-"
-        while data:
-            try:
-                data = os.read(reader, _CHUNK)
-            except BlockingIOError:
-                await channel.readable()
-                continue
-            pause = feed(data)
-            if pause:
-                await loop.sleep(pause)
-            else:
-                await loop.turn()
-    finally:
-        channel.close()
-        os.close(reader)

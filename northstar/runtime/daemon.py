@@ -13,7 +13,6 @@ from northstar.protocol import tokens
 from northstar.runtime import devices, log, sweep
 from northstar.runtime.cgroups import Cgroups
 from northstar.runtime.console import ConsoleServer
-from northstar.runtime.debug import Debugger
 from northstar.runtime.forkerlink import ForkerLink
 from northstar.runtime.listener import Listener
 from northstar.runtime.loop import Loop
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     import socket
 
     from northstar.config import Config
+    from northstar.runtime.debug import Debugger
     from northstar.runtime.repository import Repository
 
 _log = log.Logger("runtime")
@@ -100,7 +100,7 @@ class Daemon:
             config.container_console_options,
             config.notification_buffer_size,
         )
-        self._debugger = Debugger(self._loop, config.debug, config.log_dir)
+        self._debugger = self._make_debugger()
         host = Host(
             self._loop,
             self._forker,
@@ -162,6 +162,15 @@ class Daemon:
         self._manager.ready()
         _log.info("Runtime up and running")
 
+    def _make_debugger(self) -> Debugger | None:
+        debug = self._config.debug
+        if not (debug.commands or debug.strace or debug.perf):
+            return None
+        # Devices in the field have no use for this code.
+        from northstar.runtime.debug import Debugger
+
+        return Debugger(self._loop, debug, self._config.log_dir)
+
     def _make_repositories(self) -> dict[str, Repository]:
         repositories: dict[str, Repository] = {}
         for name, config in self._config.repositories.items():
@@ -194,7 +203,8 @@ class Daemon:
         survivors = await self._runtime.end_all_runs(EXIT_GRACE)
         for container in survivors:
             _log.error(f"{container} did not end within {EXIT_GRACE:.0f} s after SIGKILL")
-        await self._debugger.stop()
+        if self._debugger is not None:
+            await self._debugger.stop()
         await self._runtime.umount_all()
         _log.debug(f"Joining forker with pid {self._forker.pid}")
         await self._forker.close()

@@ -19,8 +19,6 @@ from northstar.runtime.loop import Future, Timeout
 from northstar.runtime.output import Lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from northstar.config.model import Debug, Perf, Strace
     from northstar.names import Container
     from northstar.runtime.loop import Loop
@@ -41,11 +39,6 @@ class Debugger:
         self.settings = settings
         self.log_dir = log_dir or "/var/log"
         self._commands: set[Child] = set()
-
-    @property
-    def wanted(self) -> bool:
-        """Whether there is anything to start."""
-        return bool(self.settings.commands or self.settings.strace or self.settings.perf)
 
     async def attach(self, container: Container, pid: int) -> Attached:
         """Start everything for a container whose init has the given pid and waits.
@@ -79,9 +72,8 @@ class Debugger:
         if not argv:
             raise Unexpected("invalid debug command")
         lines = Lines(lambda line: log.record("info", str(container), line))
-        feed = _feeder(lines)
         try:
-            child = Child(self.loop, argv, {1: feed, 2: feed})
+            child = Child(self.loop, argv, {1: lines.feed, 2: lines.feed})
         except OSError as error:
             raise Unexpected(f"failed to spawn debug command {argv[0]}: {error.strerror}") from None
         self._commands.add(child)
@@ -158,9 +150,9 @@ class _TraceOutput:
 
     def feed(self, data: bytes) -> float:
         """Take some bytes; none at the end of the stream."""
+        pause = self._lines.feed(data)
         if data:
-            return self._lines.feed(data)
-        self._lines.close()
+            return pause
         if not self.attached.done:
             self.attached.set_result()
         if self._file >= 0:
@@ -189,16 +181,6 @@ class _TraceOutput:
         except OSError as error:
             _log.warn(f"Failed to write strace output: {error.strerror}")
             self._passing = False
-
-
-def _feeder(lines: Lines) -> Callable[[bytes], float]:
-    def feed(data: bytes) -> float:
-        if data:
-            return lines.feed(data)
-        lines.close()
-        return 0.0
-
-    return feed
 
 
 def _free_name(directory: str, name: str, suffix: str) -> str:

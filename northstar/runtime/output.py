@@ -52,7 +52,10 @@ class Lines:
         self._dropped = 0
 
     def feed(self, data: bytes) -> float:
-        """Take some bytes and emit the lines that are complete; seconds to wait before the next ones."""
+        """Take some bytes, none at the end of the stream; seconds to wait before the next ones."""
+        if not data:
+            self._close()
+            return 0.0
         *lines, rest = (self._rest + data).split(b"\n")
         while len(rest) > MAX_LINE:
             lines.append(rest[:MAX_LINE] + b" [...]")
@@ -66,8 +69,7 @@ class Lines:
         self._dropped += len(lines) - allowed
         return FLOOD_PAUSE if self._dropped else 0.0
 
-    def close(self) -> None:
-        """Emit an unterminated last line."""
+    def _close(self) -> None:
         self._tell_dropped()
         if self._rest:
             self._line(self._rest)
@@ -140,26 +142,27 @@ class Streams:
         if kind == "pipe":
             target = str(manifest.container)
             lines = Lines(lambda line: log.record("debug", target, line))
-            forward = _forward(self._loop, reader, lines.feed, lines.close)
+            passed_on = forward(self._loop, reader, lines.feed)
         else:
-            forward = _forward(self._loop, reader, lambda data: _copy(number, data), lambda: None)
-        self._readers.append(self._loop.spawn(forward))
+            passed_on = forward(self._loop, reader, lambda data: _copy(number, data))
+        self._readers.append(self._loop.spawn(passed_on))
         return writer
 
 
-async def _forward(
-    loop: Loop, reader: int, feed: Callable[[bytes], float], close: Callable[[], None]
-) -> None:
+async def forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> None:
+    """Pass on what comes out of a pipe, and close it.
+
+    `feed` gets the bytes, none at the end, and tells how many seconds to wait before the next ones.
+    """
     channel = loop.register(reader)
     try:
-        while True:
+        data = b"-"
+        while data:
             try:
                 data = os.read(reader, _CHUNK)
             except BlockingIOError:
                 await channel.readable()
                 continue
-            if not data:
-                break
             pause = feed(data)
             if pause:
                 await loop.sleep(pause)
@@ -167,7 +170,6 @@ async def _forward(
                 # A busy container must not keep others waiting.
                 await loop.turn()
     finally:
-        close()
         channel.close()
         os.close(reader)
 

@@ -11,7 +11,6 @@ from northstar.errors import StartContainerFailed, StartContainerMissingResource
 from northstar.kernel import capabilities, namespaces
 from northstar.manifest import model
 from northstar.runtime import initfilter, log, persist, plan
-from northstar.runtime.oom import OomMonitor
 from northstar.runtime.output import Streams
 from northstar.runtime.process import Process
 from northstar.runtime.sockets import ContainerSockets
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from northstar.runtime.forkerlink import ForkerLink
     from northstar.runtime.loop import Future, Loop
     from northstar.runtime.notifications import Notifications
+    from northstar.runtime.oom import OomMonitor
 
 _log = log.Logger("runtime::run")
 _NETWORK_NAMESPACES = "/run/netns"
@@ -59,7 +59,7 @@ class Host:
         console: ConsoleServer,
         cgroups: Cgroups,
         notifications: Notifications,
-        debugger: Debugger,
+        debugger: Debugger | None,
         *,
         host_root: int,
         selinux: bool,
@@ -118,8 +118,8 @@ class Run:
             with contextlib.ExitStack() as stack:
                 descriptors, order = self._prepare(command, resources, stack)
                 await self.process.create(order, descriptors, (self.record.filter, initfilter.program()))
-            if self._host.debugger.wanted:
-                await self._attach()
+            if self._host.debugger is not None:
+                await self._attach(self._host.debugger)
             await self.process.running()
         except BaseException as error:
             await self._clean_up()
@@ -127,9 +127,9 @@ class Run:
         finally:
             self._host.loop.spawn(self._host.forker.prepare())
 
-    async def _attach(self) -> None:
+    async def _attach(self, debugger: Debugger) -> None:
         try:
-            self._attached = await self._host.debugger.attach(self.record.container, self.process.pid)
+            self._attached = await debugger.attach(self.record.container, self.process.pid)
         except BaseException:
             await self.process.abandon()
             raise
@@ -177,7 +177,7 @@ class Run:
             roles,
             group_numbers=plan.groups(manifest, _log.warn),
             available=host.capabilities,
-            hold=host.debugger.wanted,
+            hold=host.debugger is not None,
             selinux=host.selinux,
             oom_score_adj=host.oom_score_adj,
         )
@@ -185,6 +185,8 @@ class Run:
 
     def _watch_memory(self, group: Group, memory: model.Memory) -> None:
         if memory.oom_monitor:
+            from northstar.runtime.oom import OomMonitor
+
             container = self.record.container
             notify = self._host.notifications.memory_event
             self._monitor = OomMonitor(self._host.loop, container, group, lambda e: notify(container, e))

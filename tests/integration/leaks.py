@@ -62,6 +62,9 @@ def _control_groups() -> set[str]:
 def _processes() -> set[str]:
     """Processes of a runtime; those of others come and go as they like."""
     names = [name for name in map(name_of, _pids()) if name.startswith(_OURS)]
+    if "northstar-fork" in names:
+        # Those that wait for the next start are made when there is time for it.
+        names = [name for name in names if name != "northstar-spare"]
     # Numbered, as the pids of a daemon's helpers may change.
     return {f"{name} ({names[:position].count(name) + 1})" for position, name in enumerate(names)}
 

@@ -117,6 +117,24 @@ type = "mem"
 """
         )
 
+    def configure_old(self, top: str = "", repositories: str = "") -> None:
+        """Write a configuration in the dialect of older versions."""
+        key = f'key = "{self.public_key}"' if self.verified else ""
+        self.config.write_text(
+            f"""\
+console = ["{self.url}"]
+run_dir = "{self.base}/run"
+data_dir = "{self.base}/data"
+log_dir = "{self.base}/logs"
+cgroup = "northstar-{self.base.name}"
+{top}
+[repositories.default]
+type = {{ fs = {{ dir = "{self.repository}" }} }}
+{key}
+{repositories}
+"""
+        )
+
     # --- packages
 
     def pack(

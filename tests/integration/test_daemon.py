@@ -87,21 +87,8 @@ def test_second_daemon_is_refused(runtime: Runtime) -> None:
 
 
 def test_old_configuration_dialect(runtime: Runtime) -> None:
-    runtime.config.write_text(
-        f"""\
-console = ["unix://{runtime.base}/console"]
-run_dir = "{runtime.base}/run"
-data_dir = "{runtime.base}/data"
-log_dir = "{runtime.base}/logs"
-mount_parallel = 2
-cgroup = "northstar-test"
-[repositories.memory]
-type = "mem"
-[repositories.default]
-type = {{ fs = {{ dir = "{runtime.repository}" }} }}
-"""
-    )
-    runtime.pack(shell("a", "echo old"), signed=False)
+    runtime.configure_old("mount_parallel = 2", '[repositories.memory]\ntype = "mem"')
+    runtime.pack(shell("a", "echo old"))
     with runtime.started() as client:
         assert sorted(client.repositories()) == ["default", "memory"]
         assert runtime.run(client, "a:0.0.1") == ((0, None), ["old"])

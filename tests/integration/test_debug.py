@@ -22,24 +22,6 @@ def debugged(runtime: Runtime, text: str) -> None:
     runtime.configure(repositories=f"\n[debug]\n{text}\n")
 
 
-def old_dialect(runtime: Runtime, text: str) -> None:
-    """A configuration as older versions have it."""
-    key = f'key = "{runtime.public_key}"' if runtime.verified else ""
-    runtime.config.write_text(
-        f"""\
-console = ["{runtime.url}"]
-run_dir = "{runtime.base}/run"
-data_dir = "{runtime.base}/data"
-log_dir = "{runtime.base}/logs"
-cgroup = "northstar-{runtime.base.name}"
-[repositories.default]
-type = {{ fs = {{ dir = "{runtime.repository}" }} }}
-{key}
-{text}
-"""
-    )
-
-
 def test_command_and_its_output(runtime: Runtime) -> None:
     debugged(runtime, """commands = ["echo container <CONTAINER> init <PID>", "ls /nonexistent"]""")
     runtime.pack(shell("a"))
@@ -117,7 +99,7 @@ def test_strace_as_a_command_sees_the_program_from_its_beginning(runtime: Runtim
 def test_strace_into_a_file(runtime: Runtime, include_runtime: bool) -> None:
     include = str(include_runtime).lower()
     settings = f'[debug.strace]\noutput = "file"\nflags = "-f -s 256"\ninclude_runtime = {include}'
-    old_dialect(runtime, settings)
+    runtime.configure_old(repositories=settings)
     runtime.pack(shell("a", "echo hello"))
     with runtime.started() as client:
         for _ in range(2):
@@ -135,7 +117,7 @@ def test_strace_into_a_file(runtime: Runtime, include_runtime: bool) -> None:
 
 @needs_strace
 def test_strace_into_the_log(runtime: Runtime) -> None:
-    old_dialect(runtime, '[debug.strace]\noutput = "log"\nflags = "-f"')
+    runtime.configure_old(repositories='[debug.strace]\noutput = "log"\nflags = "-f"')
     runtime.pack(shell("a", "echo hello; sleep 1000"))
     with runtime.started() as client:
         client.start("a:0.0.1")
@@ -145,7 +127,7 @@ def test_strace_into_the_log(runtime: Runtime) -> None:
 
 
 def test_strace_that_is_missing(runtime: Runtime) -> None:
-    old_dialect(runtime, '[debug.strace]\noutput = "log"\npath = "/nonexistent/strace"')
+    runtime.configure_old(repositories='[debug.strace]\noutput = "log"\npath = "/nonexistent/strace"')
     runtime.pack(shell("a"))
     with runtime.started() as client:
         with pytest.raises(Refused, match="Failed to spawn strace"):
@@ -165,7 +147,7 @@ while :; do sleep 0.05; done
 """
     )
     perf.chmod(0o755)
-    old_dialect(runtime, f'[debug.perf]\npath = "{perf}"\nflags = "-F 99"')
+    runtime.configure_old(repositories=f'[debug.perf]\npath = "{perf}"\nflags = "-F 99"')
     runtime.pack(shell("a"))
     with runtime.started() as client:
         client.start("a:0.0.1")

@@ -20,6 +20,7 @@ import yaml
 from kas.configschema import CONFIGSCHEMA
 
 import northstar
+from tests import kernel_options
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 RECIPES = sorted(REPOSITORY.glob("recipes-*/*/*.bb"))
@@ -245,3 +246,14 @@ def test_files_that_the_defconfig_names_exist() -> None:
     assert names
     for name in names:
         assert (REPOSITORY / "buildroot-package" / name).exists(), name
+
+
+# --- documentation
+
+
+def test_table_of_kernel_options_is_current() -> None:
+    """Run `python3 -m tests.kernel_options > docs/kernel-options.md`."""
+    expected = kernel_options.table(kernel_options.FRAGMENT.read_text())
+    assert (REPOSITORY / "docs/kernel-options.md").read_text() == expected
+    options = set(re.findall(r"^CONFIG_(\w+)=", kernel_options.FRAGMENT.read_text(), re.MULTILINE))
+    assert options <= set(re.findall(r"`(\w+)`", expected))

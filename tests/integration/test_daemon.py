@@ -31,7 +31,10 @@ def northstar(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_and_version() -> None:
     assert "--config" in northstar("--help").stdout
     assert "0.9.2" in northstar("--version").stdout
-    assert northstar("--nonsense").returncode == 2
+    for wrong in ("--nonsense", "-x", "stray", "--config"):
+        refused = northstar(wrong)
+        assert refused.returncode == 2
+        assert "usage: northstar" in refused.stderr
 
 
 def test_check_accepts_a_good_configuration(runtime: Runtime) -> None:

@@ -39,8 +39,11 @@ def runtime(shared_runtime: SharedRuntime) -> SharedRuntime:
 
 
 def init_of(client: Client, container: str = "a:0.0.1") -> int:
+    """Pid of init, once it has dropped its privileges: the application does not wait for that."""
     process = client.inspect(container).process
     assert process is not None
+    status = Path(f"/proc/{process.pid}/status")
+    wait_until(lambda: "Seccomp:\t2\n" in status.read_text(), "init has its filter")
     return process.pid
 
 

@@ -64,8 +64,7 @@ def test_capabilities_open_their_calls(runtime: SharedRuntime) -> None:
 
 
 def test_the_filter_is_in_force_in_the_application_and_what_it_starts(runtime: SharedRuntime) -> None:
-    script = "grep ^Seccomp: /proc/self/status; hostname x; echo $?"
-    runtime.pack(shell("a", script.replace("grep ^Seccomp:", "cat"), seccomp=DEFAULT))
+    runtime.pack(shell("a", "cat /proc/self/status; hostname x; echo $?", seccomp=DEFAULT))
     with runtime.started() as client:
         status, lines = runtime.run(client, "a:0.0.1")
     assert status.success
@@ -167,11 +166,3 @@ def test_call_of_another_architecture_is_ignored(runtime: SharedRuntime) -> None
     foreign = "sync_file_range2" if X86_64 else "arch_prctl"
     seccomp = {**DEFAULT, "allow": {foreign: "any"}}
     assert status_of(runtime, shell("a", "exit 0", seccomp=seccomp)).success
-
-
-def test_init_has_a_filter_of_its_own(runtime: SharedRuntime) -> None:
-    runtime.pack(shell("a", "cat /proc/1/status"))
-    with runtime.started() as client:
-        status, lines = runtime.run(client, "a:0.0.1")
-    assert status.success
-    assert "Seccomp:\t2" in lines

@@ -191,9 +191,15 @@ def parse_flat_keyed(data: bytes) -> dict[str, int]:
 
 
 def enable_controllers(group_fd: int, controllers: Iterable[str]) -> list[tuple[str, OSError]]:
-    """Enable controllers for the children of a v2 group, one by one; those that failed, with the error."""
+    """Enable controllers for the children of a v2 group, one by one; those that failed, with the error.
+
+    Those that are enabled already are left alone.
+    """
+    enabled = read(group_fd, "cgroup.subtree_control").decode("ascii", "replace").split()
     failed = []
     for controller in controllers:
+        if controller in enabled:
+            continue
         try:
             write(group_fd, "cgroup.subtree_control", f"+{controller}")
         except OSError as failure:

@@ -76,10 +76,10 @@ class Cgroups:
             for setting in settings:
                 group.apply(setting, unified=self.unified)
         except OSError as error:
-            group.remove()
+            _give_back(group)
             raise StartContainerFailed(container, f"cgroup: {path}: {error.strerror}") from None
         except BaseException:
-            group.remove()
+            _give_back(group)
             raise
         return group
 
@@ -223,12 +223,18 @@ class Group:
         self.entrances.clear()
 
     def remove(self) -> None:
-        """Remove the groups; everything in them has ended. Blocks for a moment."""
+        """Remove the groups; everything in them has ended. May block for `REMOVE_TIMEOUT`."""
         self.close_entrances()
         for controller, fd in self._fds.items():
             os.close(fd)
             _remove(self._roots[controller], self._path)
         self._fds.clear()
+
+    def remove_parents(self) -> None:
+        """Remove the groups above that were made for containers, if this was the last one below.
+
+        Not in a thread: a start at the same time relies on the groups above.
+        """
         for root, path in sorted(self._made, key=lambda made: made[1], reverse=True):
             if self._path.startswith(f"{path}/") and _remove_unused(root, path):
                 self._made.discard((root, path))
@@ -236,6 +242,12 @@ class Group:
     def statistics(self) -> dict[str, Any]:
         """What `inspect` tells, by controller."""
         return cgroupsettings.statistics(self.read)
+
+
+def _give_back(group: Group) -> None:
+    """Nothing has run in the group: this does not block."""
+    group.remove()
+    group.remove_parents()
 
 
 def _parent_of(root: int, path: str) -> tuple[int, str]:

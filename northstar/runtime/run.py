@@ -250,5 +250,6 @@ class Run:
             _log.info(f"Destroying cgroup of {self.record.container}")
             group, self._group = self._group, None
             await self._host.loop.in_thread(group.remove)
+            group.remove_parents()
         if self._sockets is not None:
             self._sockets.remove()

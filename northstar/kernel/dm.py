@@ -50,7 +50,10 @@ _CALLS = {
 
 _CONTROL = "/dev/mapper/control"
 _CONTROL_DEVICE = (10, 236)
-_NO_DEVICE_MAPPER = "the device mapper is not available: the kernel needs CONFIG_BLK_DEV_DM (module dm_mod)"
+_NO_DEVICE_MAPPER = (
+    "the device mapper is not available: the kernel needs CONFIG_BLK_DEV_DM and CONFIG_DM_VERITY"
+    " (modules dm_mod, dm_verity)"
+)
 _NO_VERITY = "the kernel has no verity target: it needs CONFIG_DM_VERITY (module dm_verity)"
 
 # fcntl.ioctl releases the interpreter lock only for arguments up to this size.

@@ -43,10 +43,12 @@ NPK_ROOT[doc] = "Root directory of the container."
 
 DEPENDS:append = " northstar-native squashfs-tools-native"
 
-# Bind mounts of the host's /usr need these; what the recipe installs stays as it is.
+# A copy is packed: do_npk adds the package itself to ${D}.
 python npk_copy_root() {
     import shutil
     root = d.expand("${WORKDIR}/npk-root")
+    if d.getVar("NPK_ROOT") != root:
+        return
     shutil.rmtree(root, ignore_errors=True)
     shutil.copytree(d.getVar("D"), root, symlinks=True)
 }
@@ -94,6 +96,5 @@ addtask deploy after do_npk before do_build
 
 PACKAGES =+ "${PN}-npk"
 FILES:${PN}-npk = "${NPK_REPOSITORY}"
-RDEPENDS:${PN}-npk = ""
 RRECOMMENDS:${PN}-npk = "northstar"
 SUMMARY:${PN}-npk = "${SUMMARY} (Northstar container)"

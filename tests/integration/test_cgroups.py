@@ -14,7 +14,7 @@ from abilities import has_cgroup1_controllers, has_cgroup2_controllers, needs
 from isolated import wait_until
 from runtime import Runtime, SharedRuntime, probe, shell, wait_for
 
-from northstar.client import Client, Refused
+from northstar.client import Refused
 
 V2 = Path("/sys/fs/cgroup")
 MEBIBYTE = 1 << 20
@@ -266,11 +266,17 @@ def test_groups_made_inside_are_removed(runtime: SharedRuntime) -> None:
 @needs(has_cgroup2_controllers)
 @pytest.mark.covers("cgroups.memory.oom_monitor")
 def test_out_of_memory(runtime: SharedRuntime) -> None:
-    memory = {"oom_monitor": True, "memory_hard_limit": 20 * MEBIBYTE, "swappiness": 0}
+    is_told_and_killed(runtime, swappiness=0)
+
+
+def is_told_and_killed(runtime: SharedRuntime, **more: int) -> None:
+    """A container that leaks memory meets its limit."""
+    memory = {"oom_monitor": True, "memory_hard_limit": 20 * MEBIBYTE, **more}
     runtime.pack(probe("leak-memory", cgroups={"memory": memory}))
     with runtime.started() as client:
         client.start("a:0.0.1")
-        wait_for_memory_event(client)
+        event = wait_for(client, "c_group", "a:0.0.1")
+        assert event.details["memory"]["oom"] >= 1
         status = wait_for(client, "exit", "a:0.0.1").status
         assert status is not None and status.signal == signal.SIGKILL
 
@@ -372,18 +378,7 @@ def test_cpuset_of_version_1(runtime: SharedRuntime) -> None:
 
 @needs(has_cgroup1_controllers)
 def test_out_of_memory_with_version_1(runtime: SharedRuntime) -> None:
-    memory = {"oom_monitor": True, "memory_hard_limit": 20 * MEBIBYTE}
-    runtime.pack(probe("leak-memory", cgroups={"memory": memory}))
-    with runtime.started() as client:
-        client.start("a:0.0.1")
-        wait_for_memory_event(client)
-        status = wait_for(client, "exit", "a:0.0.1").status
-        assert status is not None and status.signal == signal.SIGKILL
-
-
-def wait_for_memory_event(client: Client) -> None:
-    event = wait_for(client, "c_group", "a:0.0.1")
-    assert event.details["memory"]["oom"] >= 1
+    is_told_and_killed(runtime)
 
 
 @needs(has_cgroup1_controllers)

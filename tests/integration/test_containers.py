@@ -122,7 +122,8 @@ def test_root_is_read_only_and_the_host_is_not_visible(runtime: SharedRuntime) -
 
 @pytest.mark.covers("mounts.proc")
 def test_proc_is_read_only_and_masked(runtime: SharedRuntime) -> None:
-    lines = lines_of(runtime, "cat /proc/self/mounts; echo x > /proc/sys/kernel/hostname; echo $?")
+    script = "cat /proc/self/mounts; (echo x > /proc/sys/kernel/hostname) 2>/dev/null; echo $?"
+    lines = lines_of(runtime, script)
     assert [line for line in lines if line.startswith("proc /proc proc ro,")]
     assert lines[-1] != "0"
 
@@ -148,7 +149,7 @@ def test_dev(runtime: SharedRuntime) -> None:
 @pytest.mark.covers("mounts.tmpfs")
 def test_tmpfs(runtime: SharedRuntime) -> None:
     script = """
-    grep ' /tmp ' /proc/self/mounts || cat /proc/self/mounts
+    cat /proc/self/mounts
     echo data > /tmp/file && cat /tmp/file
     dd if=/dev/zero of=/tmp/big bs=1000 count=3000 2>/dev/null || echo full
     """

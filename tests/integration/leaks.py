@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -94,14 +95,18 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def descriptors(pid: int) -> list[str]:
+    """What a process has open, as proc(5) names it."""
+    found = []
+    for entry in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{entry}"))
+    return found
+
+
 def _descriptors() -> set[str]:
     """Our own open files, apart from pipes and sockets of the test program."""
-    found = set()
-    for entry in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{entry}")
-        except FileNotFoundError:
-            continue
-        if target.startswith("/") and "/proc/" not in target:
-            found.add(f"{entry}: {target}")
-    return found
+    ours = [
+        target for target in descriptors(os.getpid()) if target.startswith("/") and "/proc/" not in target
+    ]
+    return {f"{target} ({ours[:position].count(target) + 1})" for position, target in enumerate(ours)}

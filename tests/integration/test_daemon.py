@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import leaks
@@ -247,13 +246,20 @@ def test_memory_pressure_of_many_restarts(runtime: Runtime) -> None:
     with runtime.started() as client:
         runtime.run(client, "a:0.0.1")
         assert runtime.process is not None
-        descriptors = Path(f"/proc/{runtime.process.pid}/fd")
-        before = len(list(descriptors.iterdir()))
+        pid = runtime.process.pid
+        # While nothing runs, the spare init is what the daemon has the only pidfd of.
+        wait_until(lambda: pidfds(pid) == 1, "a spare is ready")
+        before = len(leaks.descriptors(pid))
         for _ in range(10):
             client.start("a:0.0.1")
             wait_for(client, "exit")
-        time.sleep(0.1)
-        assert len(list(descriptors.iterdir())) <= before
+        wait_until(lambda: pidfds(pid) == 1, "a spare is ready, and nothing else is left")
+        assert len(leaks.descriptors(pid)) == before
+
+
+def pidfds(pid: int) -> int:
+    """How many pidfds a process has open."""
+    return sum("pidfd" in target for target in leaks.descriptors(pid))
 
 
 def test_service_manager_is_told(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ not trusted.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import resource
@@ -26,24 +27,37 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from northstar.forker.messages import Socket
 
-def main(
-    orders: socket.socket, to_init: socket.socket, host_network: int, failure: OSError | None
-) -> NoReturn:
-    """Wait for the plan and carry it out. `failure` is what went wrong before."""
+
+def main(plans: int, to_init: Socket, host_network: int) -> NoReturn:
+    """Wait for the plan on the socket `plans` and carry it out."""
+    failure = _prepare()
     _rehearse(host_network)
-    order, descriptors = messages.receive(orders)
+    with socket.socket(fileno=plans) as orders:
+        order, descriptors = messages.receive(orders)
     if not order:
         os._exit(0)
     job = Job(order, descriptors, host_network)
     if failure is not None:
-        with socket.socket(fileno=job.status) as status:
-            status.send(messages.encode_failure("prepare namespaces", failure))
+        os.write(job.status, messages.encode_failure("join a new session keyring", failure))
         os._exit(1)
     if job.plan["hold"]:
         messages.send(to_init, order, descriptors)
         os._exit(0)
     run(job, to_init)
+
+
+def _prepare() -> OSError | None:
+    """What can be done before there is a plan; a failure is for whom the plan comes from."""
+    for number in (signal.SIGINT, signal.SIGHUP):  # the forker ignores them
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        process.join_session_keyring()
+    except OSError as error:
+        if error.errno != errno.ENOSYS:  # a kernel without keyrings has none to share
+            return error
+    return None
 
 
 def _rehearse(host_network: int) -> None:
@@ -62,7 +76,7 @@ def _rehearse(host_network: int) -> None:
         mounts.rehearse()
 
 
-def run(job: Job, to_init: socket.socket) -> NoReturn:
+def run(job: Job, to_init: Socket) -> NoReturn:
     """Become the application; a failure is reported to init, for which the channel closes at execve."""
     plan = job.plan
     failures = job.status
@@ -70,7 +84,9 @@ def run(job: Job, to_init: socket.socket) -> NoReturn:
         _enter_namespaces(job, to_init)
         failures = to_init.fileno()
         _use_host(job)
-        mounts.enter_root(job)
+        root = mounts.assemble(job)
+        _await_init(job, to_init)
+        mounts.enter(job, root)
         credentials.become_user(job)
         failures = _arrange_descriptors(job, failures)
         program = process.Exec(plan["argv"][0], plan["argv"], plan["env"])
@@ -92,7 +108,7 @@ def run(job: Job, to_init: socket.socket) -> NoReturn:
     os._exit(127)
 
 
-def _enter_namespaces(job: Job, to_init: socket.socket) -> None:
+def _enter_namespaces(job: Job, to_init: Socket) -> None:
     """Join the control groups, and make the mount namespace into which init follows."""
     plan = job.plan
     job.step = "join cgroup"
@@ -112,6 +128,17 @@ def _enter_namespaces(job: Job, to_init: socket.socket) -> None:
     )
     messages.send(to_init, introduction, [job.status, mount_namespace])
     os.close(mount_namespace)
+
+
+def _await_init(job: Job, to_init: Socket) -> None:
+    """Wait until init is in this mount namespace and has no privileges any more.
+
+    After pivot_root it could not come in any more without seeing the old root, and a program with
+    CAP_SYS_PTRACE could use it for what the program must not do itself.
+    """
+    job.step = "wait for init"
+    if to_init.recv(len(messages.RETIRED)) != messages.RETIRED:
+        os._exit(127)
 
 
 def _use_host(job: Job) -> None:

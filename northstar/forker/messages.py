@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Messages between the daemon, the forker and the containers' inits.
 
-Two kinds of channels, both sequential-packet socket pairs (unix(7)), so that a message is a datagram:
+Three kinds of channels, all sequential-packet socket pairs (unix(7)), so that a message is a datagram:
 
-* daemon <-> forker: start, reap and enter orders with descriptors; replies with a pid and a pidfd.
+* daemon <-> forker: fork, reap and enter orders with descriptors; replies with a pid.
+* daemon -> application's process: one start order, the plan.
 * init -> daemon, one per container: `running`, `failed`, `exited`. A hostile init can at most lie
   about itself; whatever is malformed ends that container only.
 """
 
 from __future__ import annotations
 
+import _socket
 import array
 import socket
 import struct
@@ -20,6 +22,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypedDict
+
+    Socket = _socket.socket
+    """The C class; making an object of its subclass in `socket` writes to much more shared memory."""
 
     class Plan(TypedDict):
         """Everything a container needs, in the order of use. Built by the daemon, executed by init."""
@@ -80,11 +85,20 @@ MAX_ORDER = 512 * 1024
 MAX_REPORT = 4096
 MAX_DESCRIPTORS = 253
 
+# Plain numbers: each use of an enumeration's member writes to memory that inits share with the forker.
+_SOL_SOCKET = int(socket.SOL_SOCKET)
+_SCM_RIGHTS = int(socket.SCM_RIGHTS)
+_CMSG_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_ROOM = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+
 _ORDER = struct.Struct("<BI")
 _START = struct.Struct("<BII")
 _REPLY = struct.Struct("<i")
 _INTRODUCTION = struct.Struct("<BIIIH")
 _CODE = struct.Struct("<ci")
+
+RETIRED = b"r"
+"""From init to the application's process: init has no privileges any more."""
 
 RUNNING = b"R"
 FAILED = b"F"
@@ -96,24 +110,23 @@ class MalformedReport(Exception):
     """What came from an init is no report."""
 
 
-def channel() -> tuple[socket.socket, socket.socket]:
+def channel() -> tuple[Socket, Socket]:
     """A connected pair of close-on-exec sockets that keep message boundaries."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return _socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def send(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
+def send(sock: Socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
     """Send one message with descriptors; raises OSError (EMSGSIZE, ETOOMANYREFS, EPIPE)."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    rights = [(_SOL_SOCKET, _SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     sock.sendmsg([data], rights)
 
 
-def receive(sock: socket.socket, size: int = MAX_ORDER) -> tuple[bytes, list[int]]:
+def receive(sock: Socket, size: int = MAX_ORDER) -> tuple[bytes, list[int]]:
     """Receive one message with its descriptors (close-on-exec); no bytes means the peer is gone."""
-    room = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
-    data, ancillary, _, _ = sock.recvmsg(size, room, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, _, _ = sock.recvmsg(size, _ROOM, _CMSG_CLOEXEC)
     descriptors = array.array("i")
     for level, kind, payload in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+        if level == _SOL_SOCKET and kind == _SCM_RIGHTS:
             descriptors.frombytes(payload[: len(payload) // 4 * 4])
     return data, descriptors.tolist()
 
@@ -161,7 +174,7 @@ def is_order(data: bytes) -> bool:
 
 
 def encode_fork() -> bytes:
-    """An order to fork an init, which then waits for its plan."""
+    """An order to fork an init, which takes its plan from the socket that travels with the order."""
     return _ORDER.pack(FORK, 0)
 
 

@@ -23,8 +23,8 @@ _INSIDE = paths.RESOLVE_IN_ROOT | paths.RESOLVE_NO_MAGICLINKS
 _CLONE = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC
 
 
-def enter_root(job: Job) -> None:
-    """Attach all mounts below the image's root and make it the root of the namespace.
+def assemble(job: Job) -> int:
+    """Attach all mounts below the image's root; a descriptor of that root.
 
     All sources are looked up before anything is attached: what is attached could be meant by a later one.
     """
@@ -35,6 +35,11 @@ def enter_root(job: Job) -> None:
     root = os.open(job.plan["root"], os.O_PATH | os.O_DIRECTORY)
     for plan, tree in zip(job.plan["mounts"], trees, strict=True):
         _attach(job, root, plan, tree)
+    return root
+
+
+def enter(job: Job, root: int) -> None:
+    """Make the directory `root` the root of the namespace, for init as well: pivot_root(2)."""
     job.step = "pivot_root"
     os.fchdir(root)
     mount.pivot_root(".", ".")

@@ -26,9 +26,8 @@ from northstar.runtime.runtime import Runtime
 from northstar.runtime.sdnotify import ServiceManager
 
 if TYPE_CHECKING:
-    import socket
-
     from northstar.config import Config
+    from northstar.forker.messages import Socket
     from northstar.runtime.debug import Debugger
     from northstar.runtime.repository import Repository
 
@@ -48,7 +47,7 @@ class Daemon:
     def __init__(
         self,
         config: Config,
-        forker_socket: socket.socket,
+        forker_socket: Socket,
         forker_pid: int,
         *,
         host_root: int,

@@ -11,12 +11,13 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from northstar.forker import messages
+from northstar.kernel import process
 from northstar.runtime.loop import Future, Mutex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from northstar.forker.messages import Plan
+    from northstar.forker.messages import Plan, Socket
     from northstar.runtime.loop import Loop
 
 
@@ -29,13 +30,13 @@ class Init(NamedTuple):
 
     pid: int
     pidfd: int
-    orders: socket.socket
+    orders: Socket
 
 
 class ForkerLink:
     """Sends orders; several may be under way, the forker answers in order."""
 
-    def __init__(self, loop: Loop, sock: socket.socket, pid: int, on_death: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, sock: Socket, pid: int, on_death: Callable[[], None]) -> None:
         """`on_death` is called once when the forker has ended, unless `close` came first."""
         self.pid = pid
         self._socket = sock
@@ -80,14 +81,21 @@ class ForkerLink:
             self._preparing = False
 
     async def _fork(self) -> Init:
+        orders, theirs = messages.channel()
         answer = Future()
-        await self._send(messages.encode_fork(), (), answer)
-        pid, descriptors = await answer
-        if pid < 0:
-            raise OSError(-pid, os.strerror(-pid), "fork")
-        orders = socket.socket(fileno=descriptors[1])
+        try:
+            await self._send(messages.encode_fork(), [theirs.fileno()], answer)
+            pid = await answer
+            if pid < 0:
+                raise OSError(-pid, os.strerror(-pid), "fork")
+            pidfd = process.pidfd_open(pid)
+        except BaseException:
+            orders.close()
+            raise
+        finally:
+            theirs.close()
         orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * messages.MAX_ORDER)
-        return Init(pid, descriptors[0], orders)
+        return Init(pid, pidfd, orders)
 
     async def reap(self, pid: int) -> None:
         """Let the forker wait for a dead init; from then on the pid may be used again."""
@@ -126,7 +134,7 @@ class ForkerLink:
     async def _receive(self) -> None:
         while True:
             try:
-                data, descriptors = messages.receive(self._socket, messages.MAX_REPORT)
+                data = self._socket.recv(messages.MAX_REPORT)
             except BlockingIOError:
                 await self._channel.readable()
                 continue
@@ -134,7 +142,7 @@ class ForkerLink:
                 data = b""
             if not data:
                 break
-            self._waiting.popleft().set_result((messages.decode_reply(data), descriptors))
+            self._waiting.popleft().set_result(messages.decode_reply(data))
         for answer in self._waiting:
             answer.set_error(ForkerDied())
         self._on_death()
@@ -142,11 +150,12 @@ class ForkerLink:
 
 def _hand_over(init: Init, order: bytes, descriptors: Sequence[int]) -> bool:
     """Send the plan; False if init has ended."""
-    with init.orders:
-        try:
-            messages.send(init.orders, order, descriptors)
-        except (BrokenPipeError, ConnectionResetError):
-            return False
+    try:
+        messages.send(init.orders, order, descriptors)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    finally:
+        init.orders.close()
     return True
 
 

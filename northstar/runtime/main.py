@@ -14,11 +14,11 @@ from northstar.kernel import mount, namespaces
 from northstar.runtime import log
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Sequence
     from typing import NoReturn
 
     from northstar.config import Config
+    from northstar.forker.messages import Socket
 
 _log = log.Logger("northstar")
 
@@ -93,7 +93,7 @@ def check(path: str) -> int:
     return EXIT_FAILURE if problems else 0
 
 
-def main(arguments: Sequence[str], forker_socket: socket.socket, forker_pid: int) -> int:
+def main(arguments: Sequence[str], forker_socket: Socket, forker_pid: int) -> int:
     """Run the daemon; the exit code."""
     options = parse_arguments(arguments)
     if options.check:

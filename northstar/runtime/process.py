@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import socket
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from northstar.forker.messages import Plan
+    from northstar.forker.messages import Plan, Socket
     from northstar.names import Container
     from northstar.runtime.forkerlink import ForkerLink
     from northstar.runtime.loop import Channel, Loop
@@ -90,7 +89,7 @@ class Process:
         self.pidfd = -1
         self.started = 0.0
         """Time of the start, CLOCK_MONOTONIC in seconds."""
-        self._status: socket.socket
+        self._status: Socket
         self._channel: Channel
         self._exit_channel: Channel
 
@@ -101,16 +100,16 @@ class Process:
         """
         ours, theirs = messages.channel()
         try:
-            with theirs:
-                self.pid, self.pidfd = await self._forker.start(
-                    plan, [theirs.fileno(), *descriptors], filters
-                )
+            received = [theirs.fileno(), *descriptors]
+            self.pid, self.pidfd = await self._forker.start(plan, received, filters)
         except OSError as error:
             ours.close()
             raise StartContainerFailed(self.container, f"{error.filename}: {error.strerror}") from None
         except BaseException:
             ours.close()
             raise
+        finally:
+            theirs.close()
         ours.setblocking(False)
         self._status = ours
         self._channel = self._loop.register(ours.fileno())

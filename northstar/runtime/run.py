@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from northstar.errors import StartContainerFailed, StartContainerMissingResource, Unexpected
-from northstar.kernel import capabilities, namespaces
+from northstar.kernel import capabilities, namespaces, proc
 from northstar.manifest import model
 from northstar.runtime import initfilter, log, persist, plan
 from northstar.runtime.output import Streams
@@ -231,8 +231,9 @@ class Run:
         await self._clean_up()
 
     def statistics(self) -> dict[str, Any]:
-        """Resource usage by cgroup controller."""
-        return {} if self._group is None else self._group.statistics()
+        """Resource usage by cgroup controller, and what the processes of the container do."""
+        groups = {} if self._group is None else self._group.statistics()
+        return groups | {"processes": [_describe(found) for found in proc.descendants(self.process.pid)]}
 
     async def _clean_up(self) -> None:
         """Remove what belongs to this run."""
@@ -253,3 +254,15 @@ class Run:
             group.remove_parents()
         if self._sockets is not None:
             self._sockets.remove()
+
+
+def _describe(process: proc.Process) -> dict[str, Any]:
+    return {
+        "pid": process.pid,
+        "parent": process.parent,
+        "name": process.name,
+        "state": process.state,
+        "threads": process.threads,
+        "cpu_time": process.cpu_time,
+        "resident": process.resident,
+    }

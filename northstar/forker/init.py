@@ -70,18 +70,27 @@ def _attend(ours: Socket, message: bytes, descriptors: list[int]) -> NoReturn:
     status, mount_namespace = descriptors
     to_application = ours.fileno()
     pid = _retire(message, mount_namespace, (status, to_application))
-    try:  # noqa: SIM105 (suppress() would cost each init 50 KB)
-        os.write(to_application, messages.RETIRED)
-    except BrokenPipeError:
-        pass  # it has failed, and has said why
-    ended_early = os.read(to_application, messages.MAX_REPORT)
-    if ended_early:
-        os.write(status, ended_early)
+    failure = _let_execute(to_application)
+    if failure:
+        os.write(status, failure)
         os._exit(1)
     os.close(to_application)
     os.write(status, messages.encode_report(messages.RUNNING))
     os.write(status, messages.encode_report(messages.EXITED, _supervise(pid)))
     os._exit(0)
+
+
+def _let_execute(to_application: int) -> bytes:
+    """Say that this process has retired; the application's report of a failure, nothing if it executes."""
+    try:  # noqa: SIM105 (suppress() would cost each init 50 KB)
+        os.write(to_application, messages.RETIRED)
+    except BrokenPipeError:
+        pass  # it has failed before, and has said why
+    try:
+        return os.read(to_application, messages.MAX_REPORT)
+    except ConnectionResetError:
+        # It has failed without reading what was written: that error comes first.
+        return os.read(to_application, messages.MAX_REPORT)
 
 
 def _retire(message: bytes, mount_namespace: int, kept: tuple[int, int]) -> int:

@@ -23,7 +23,7 @@ from northstar.errors import (
     Unexpected,
 )
 from northstar.manifest import dump
-from northstar.runtime import filters, log, persist, plan
+from northstar.runtime import filters, log, persist, plan, users
 from northstar.runtime.containers import Containers, Record
 from northstar.runtime.loop import Future, Mutex
 from northstar.runtime.run import Host, Run
@@ -81,6 +81,8 @@ class Runtime:
 
     def set_up(self) -> None:
         """Start-up is complete."""
+        for warning in users.warnings(record.manifest for record in self.containers):
+            _log.warn(warning)
         self.up = True
         self._up.set_result()
 
@@ -301,6 +303,9 @@ class Runtime:
                 raise InstallDuplicate(container)
             self.containers.add(Record(container, repository, package, application_filter))
         _log.info(f"Successfully installed {container}")
+        manifests = (record.manifest for record in self.containers)
+        for warning in users.warnings(manifests, package.manifest.uid):
+            _log.warn(warning)
         self._notifications.installed(container)
         return container
 

@@ -9,13 +9,14 @@ import signal
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import leaks
 import pytest
 from isolated import wait_until
 from runtime import SharedRuntime, resource, shell, wait_for, with_mounts
 
-from northstar.client import Refused
+from northstar.client import Client, Refused
 
 
 @pytest.fixture
@@ -49,6 +50,29 @@ def test_namespaces_are_new(runtime: SharedRuntime) -> None:
         number = re.search(r"\[(\d+)\]", line)
         assert number is not None
         assert f"[{number[1]}]" not in os.readlink(f"/proc/self/ns/{name}")
+
+
+def test_processes_are_described(runtime: SharedRuntime) -> None:
+    """What inspect tells of processes; independent of control groups."""
+    runtime.pack(shell("a", "sleep 1000 & echo ready; wait"))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        process = client.inspect("a:0.0.1").process
+        assert process is not None
+        wait_until(lambda: len(processes_of(client)) == 2, "both processes run")
+        outer, inner = processes_of(client)
+        assert (outer["parent"], inner["parent"]) == (process.pid, outer["pid"])
+        assert inner["name"] == "sleep"
+        assert (outer["state"], outer["threads"]) == ("S", 1)
+        assert inner["resident"] > 0
+        assert os.stat(f"/proc/{inner['pid']}").st_uid == 1000
+
+
+def processes_of(client: Client) -> list[dict[str, Any]]:
+    process = client.inspect("a:0.0.1").process
+    assert process is not None
+    found: list[dict[str, Any]] = process.statistics["processes"]
+    return found
 
 
 def test_init_is_the_parent(runtime: SharedRuntime) -> None:

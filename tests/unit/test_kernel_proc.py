@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes as /proc shows them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from northstar.kernel import prctl, proc
+
+
+def test_process_is_described_as_psutil_does() -> None:
+    """An independent reader of the same files."""
+    sum(number * number for number in range(500_000))
+    found, expected = proc.Process(os.getpid()), psutil.Process()
+    assert (found.pid, found.parent, found.state) == (os.getpid(), os.getppid(), "R")
+    assert found.name == expected.name()
+    assert found.threads == expected.num_threads()
+    times = expected.cpu_times()
+    assert found.cpu_time / 1e9 == pytest.approx(times.user + times.system, abs=0.5)
+    assert found.cpu_time > 0
+    assert found.resident == pytest.approx(expected.memory_info().rss, rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["a) b (c", ") R 1 1", "x" * 15, " "])
+def test_names_are_chosen_by_programs(name: str) -> None:
+    before = prctl.get_name()
+    try:
+        prctl.set_name(name)
+        found = proc.Process(os.getpid())
+        assert (found.name, found.parent) == (name, os.getppid())
+    finally:
+        prctl.set_name(before)
+
+
+def test_no_such_process() -> None:
+    with pytest.raises(FileNotFoundError):
+        proc.Process(2**22 + 1)
+    assert proc.descendants(2**22 + 1) == []
+
+
+@pytest.mark.parametrize("lists", [True, False], ids=["lists", "no lists"])
+def test_descendants(lists: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not lists:
+        monkeypatch.setattr(os.path, "exists", lambda path: False)
+    elif not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+        pytest.skip("the kernel has no CONFIG_PROC_CHILDREN")
+    program = "import subprocess, sys; subprocess.run(['sh', '-c', 'echo $$; exec cat'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        grandchild = int(child.stdout.readline())
+        found = [process.pid for process in proc.descendants(os.getpid())]
+        assert child.stdin is not None
+        child.stdin.close()
+    assert found.index(child.pid) < found.index(grandchild)
+    assert os.getpid() not in found

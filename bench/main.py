@@ -8,16 +8,21 @@ import platform
 import subprocess
 import sys
 
-from bench import autostart, memory, start
+from bench import autostart, device, memory, start
 from bench.daemon import bench
 from northstar import __version__
 
-SECTIONS = {"start": start.measure, "autostart": autostart.measure, "memory": memory.measure}
+SECTIONS = {
+    "start": start.measure,
+    "autostart": autostart.measure,
+    "memory": memory.measure,
+    "device": device.measure,
+}
 
 
 def main() -> int:
     """Run the sections named in the arguments."""
-    wanted = sys.argv[1:] or list(SECTIONS)
+    wanted = sys.argv[1:] or [name for name in SECTIONS if name != "device"]
     unknown = [name for name in wanted if name not in SECTIONS]
     if unknown:
         print(

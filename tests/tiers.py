@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "integration"))
 
+import selinuxpolicy
 import testimage
 
 from qemu import rootfs
@@ -126,6 +127,7 @@ def run_qemu(work: Path) -> Tier:
 
 DEVICE_COMMAND = (
     "cd /mnt && PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/mnt/site NORTHSTAR_TEST_IMAGE=/mnt/image/test.img "
+    "NORTHSTAR_TEST_POLICY=/mnt/image/selinux.policy "
     "python3 -m pytest -q -rfE -p no:cacheprovider --color=no --junitxml=/tmp/report.xml "
     "tests/integration tests/device"
 )
@@ -138,6 +140,7 @@ def machine_options(work: Path) -> Options:
     image = work / "image"
     image.mkdir()
     testimage.make(rootfs.busybox(), image / "test.img")
+    selinuxpolicy.compile_to(image / "selinux.policy")
     disk = work / "tests.squashfs"
     trees = {
         "tests/integration": REPOSITORY / "tests/integration",

@@ -197,7 +197,8 @@ class Mounter:
         try:
             mount.mount(source, target, "squashfs", _FLAGS, data)
         except OSError as failure:
-            raise Unexpected(f"{container}: {_errno_text(failure)} ({_explain(failure)})") from failure
+            reason = f"mount option {data}" if data and failure.errno == errno.EINVAL else _explain(failure)
+            raise Unexpected(f"{container}: {_errno_text(failure)} ({reason})") from failure
 
     def _device_mapper(self) -> dm.Control:
         with self._control_lock:

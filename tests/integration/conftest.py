@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import leaks
 import pytest
+import selinuxpolicy
 import testimage
 from abilities import has_loop, has_mksquashfs, has_root, has_squashfs
 from runtime import Runtime, SharedRuntime
@@ -22,7 +23,8 @@ IMAGE_VARIABLE = "NORTHSTAR_TEST_IMAGE"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare our marks."""
+    """Declare our marks; have SELinux ready where it is part of the test environment."""
+    selinuxpolicy.load()
     config.addinivalue_line(
         "markers", "covers(field, ...): manifest fields whose effect the test sees in a container"
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from abilities import has_network_namespaces, has_selinux, has_sys_resource, needs
+from isolated import wait_until
 from runtime import SharedRuntime, nstar, probe, shell, wait_for
 from test_containers import field, lines_of
 
@@ -206,6 +207,37 @@ def test_unknown_group_is_skipped_with_a_warning(runtime: SharedRuntime) -> None
 def test_contexts_are_skipped_without_selinux(runtime: SharedRuntime) -> None:
     contexts = {"mount_context": "system_u:object_r:x:s0", "exec": "system_u:system_r:y:s0"}
     assert lines_of(runtime, "echo started", selinux=contexts) == ["started"]
+
+
+@needs(has_selinux)
+@pytest.mark.covers("selinux")
+def test_contexts(runtime: SharedRuntime) -> None:
+    """Of the program, and of the files of its image."""
+    contexts = {
+        "mount_context": "unconfined_u:object_r:user_home_t:s0",
+        "exec": "unconfined_u:unconfined_r:test_container_t:s0",
+    }
+    runtime.pack(shell("a", "read -r c < /proc/self/attr/current; echo $c; sleep 1000", selinux=contexts))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        wait_until(lambda: runtime.printed("a:0.0.1") != [], "the program has told its context")
+        assert runtime.printed("a:0.0.1") == [contexts["exec"]]
+        init = client.inspect("a:0.0.1").process
+        assert init is not None
+        label = os.getxattr(f"/proc/{init.pid}/root/bin/busybox", "security.selinux")
+        assert label.rstrip(b"\0").decode() == contexts["mount_context"]
+
+
+@needs(has_selinux)
+@pytest.mark.parametrize("kind", ["mount_context", "exec"])
+def test_context_that_the_policy_does_not_know(runtime: SharedRuntime, kind: str) -> None:
+    """The start is refused, with the context in the reason, and nothing stays mounted."""
+    contexts = {"mount_context": None, "exec": None, kind: "unconfined_u:object_r:no_such_t:s0"}
+    runtime.pack(shell("a", selinux=contexts))
+    with runtime.started() as client:
+        with pytest.raises(Refused, match="no_such_t"):
+            client.start("a:0.0.1")
+        assert client.inspect("a:0.0.1").process is None
 
 
 # --- network

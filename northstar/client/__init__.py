@@ -6,17 +6,21 @@ from northstar.client import Client
 with Client.connect("unix:///run/northstar/console") as client:
     client.start("hello-world:0.0.1")
     print(client.inspect("hello-world:0.0.1").process)
+
+`northstar.client.aio` has the same for asyncio. docs/client.md tells the rest.
 """
 
+from northstar.client.address import DEFAULT_URL
 from northstar.client.errors import (
     ClientError,
     ConnectionClosed,
+    LaggedNotifications,
     PermissionDenied,
     ProtocolVersion,
     Refused,
 )
 from northstar.client.model import ContainerData, ExitStatus, Notification, ProcessData
-from northstar.client.sync import DEFAULT_URL, Client
+from northstar.client.sync import Client
 
 __all__ = [
     "DEFAULT_URL",
@@ -25,6 +29,7 @@ __all__ = [
     "ConnectionClosed",
     "ContainerData",
     "ExitStatus",
+    "LaggedNotifications",
     "Notification",
     "PermissionDenied",
     "ProcessData",

@@ -33,6 +33,13 @@ class ProtocolVersion(ClientError):
         super().__init__(f"invalid protocol version: the runtime speaks {version}")
 
 
+class LaggedNotifications(ClientError):
+    """More notifications have come than were taken; the connection is of no use any more."""
+
+    def __init__(self, backlog: int) -> None:
+        super().__init__(f"notification consumer lagged: more than {backlog} notifications wait")
+
+
 class Refused(ClientError):
     """The runtime refused a request. `variant` is the kind of error, `fields` its details."""
 

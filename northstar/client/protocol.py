@@ -1,77 +1,112 @@
 # SPDX-License-Identifier: Apache-2.0
 """The client's side of a connection without input and output.
 
-Feed it the bytes that arrive; it gives back messages. What is to be sent is made by `connect` and by
-`northstar.protocol.messages.encode`.
+Bytes to be sent come out of `connect` and `request`, received bytes go into `receive`, and what they mean is
+in `responses` and `notifications` afterwards. Framing and messages are those of the daemon,
+`northstar.protocol`; blocking and asynchronous clients put their input and output around this.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from northstar import API_VERSION
-from northstar.client.errors import ClientError, PermissionDenied, ProtocolVersion, Refused
+from northstar.client.errors import (
+    ClientError,
+    ConnectionClosed,
+    LaggedNotifications,
+    PermissionDenied,
+    ProtocolVersion,
+)
 from northstar.client.model import Notification
 from northstar.names import Version
 from northstar.protocol import messages
 from northstar.protocol.framing import LineBuffer
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Trace = Callable[[str, bytes], None]
+
+BACKLOG = 16384
+"""Notifications that are kept for a client which does not take them."""
+
 _VERSION = Version.parse(API_VERSION)
 
 
 class ClientProtocol:
-    """State of a connection: what has arrived and was not asked for yet."""
+    """State of a connection: what has arrived and was not taken yet.
 
-    def __init__(self) -> None:
-        self.notifications: deque[Notification] = deque()
-        self.responses: deque[Any] = deque()
+    After an error of `receive` the connection is of no use any more.
+    """
+
+    def __init__(
+        self, notifications: bool = False, *, backlog: int = BACKLOG, trace: Trace | None = None
+    ) -> None:
+        """Subscribe to `notifications`, of which at most `backlog` wait to be taken.
+
+        `trace(direction, line)` sees every line, direction `>` for ours and `<` for the runtime's.
+        """
         self.established = False
+        self.responses: deque[Any] = deque()
+        self.notifications: deque[Notification] = deque()
+        self._subscribe = notifications
+        self._backlog = backlog
+        self._trace = trace
+        self._outstanding = 0
         self._lines = LineBuffer(0)
 
-    @staticmethod
-    def connect(notifications: bool) -> bytes:
-        """The first line to send."""
-        return messages.encode(messages.Connect(_VERSION, notifications))
+    def connect(self) -> bytes:
+        """The first bytes to send."""
+        return self._sent(messages.encode(messages.Connect(_VERSION, self._subscribe)))
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take received bytes; the complete lines among them. Raises ClientError, ProtocolError."""
+    def request(self, request: messages.Request) -> bytes:
+        """The bytes of a request. It gets exactly one response; responses come in the order of requests.
+
+        Behind `Install` the caller sends as many bytes as the request says.
+        """
+        self._outstanding += 1
+        return self._sent(messages.encode(request))
+
+    def receive(self, data: bytes) -> None:
+        """Take received bytes, none at the end of the stream.
+
+        Raises ConnectionClosed, PermissionDenied (notifications), ProtocolVersion, LaggedNotifications,
+        ClientError and ProtocolError.
+        """
+        if not data:
+            raise ConnectionClosed
         self._lines.feed(data)
-        lines = []
         while (line := self._lines.next_line()) is not None:
-            lines.append(line)
+            if self._trace is not None:
+                self._trace("<", line)
             self._take(messages.decode_server(line))
-        return lines
+
+    def _sent(self, line: bytes) -> bytes:
+        if self._trace is not None:
+            self._trace(">", line.rstrip(b"\n"))
+        return line
 
     def _take(self, message: messages.ServerMessage) -> None:
-        if message.kind == "response":
+        if not self.established:
+            self._take_first(message)
+        elif message.kind == "response" and self._outstanding:
+            self._outstanding -= 1
             self.responses.append(message.value)
         elif message.kind == "notification":
+            if len(self.notifications) >= self._backlog:
+                raise LaggedNotifications(self._backlog)
             self.notifications.append(Notification.from_wire(message.value))
-        elif message.kind == "connect_ack":
+        else:
+            raise ClientError(f"unexpected message of the runtime: {message.kind}")
+
+    def _take_first(self, message: messages.ServerMessage) -> None:
+        if message.kind == "connect_ack":
             self.established = True
+        elif message.kind != "connect_nack":
+            raise ClientError(f"unexpected first message of the runtime: {message.kind}")
         elif message.value == "permission_denied":
             raise PermissionDenied("notifications")
         else:
             raise ProtocolVersion(message.value["invalid_protocol_version"]["version"])
-
-
-def result(response: Any, kind: str) -> Any:
-    """The value of a response of a kind. Raises PermissionDenied, Refused, ClientError."""
-    if response == kind:
-        return None
-    if isinstance(response, dict) and len(response) == 1:
-        ((name, value),) = response.items()
-        if name == "permission_denied":
-            raise PermissionDenied(value if isinstance(value, str) else next(iter(value), kind))
-        if name == kind:
-            return value
-    raise ClientError(f"unexpected response: {response}")
-
-
-def outcome(value: Any) -> Any:
-    """What is in `ok`. Raises Refused."""
-    if "error" in value:
-        error = value["error"]
-        raise Refused(error["error"])
-    return value["ok"]

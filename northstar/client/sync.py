@@ -4,43 +4,39 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import select
-import socket
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from northstar.client import address, calls
 from northstar.client.errors import ClientError, ConnectionClosed
-from northstar.client.model import ContainerData, Notification
-from northstar.client.protocol import ClientProtocol, outcome, result
-from northstar.config.model import ConsoleUrl
-from northstar.names import Container
-from northstar.protocol import messages
+from northstar.client.protocol import BACKLOG, ClientProtocol
+from northstar.client.upload import Upload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    import os
+    import socket
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
-    from typing import BinaryIO
 
-    Trace = Callable[[str, bytes], None]
+    from northstar.client.model import ContainerData, Notification
+    from northstar.client.protocol import Trace
+    from northstar.client.upload import Progress, Readable
 
-DEFAULT_URL = "tcp://localhost:4200"
-CONNECT_TIMEOUT = 5.0
-HANDSHAKE_TIMEOUT = 10.0
+T = TypeVar("T")
 
 # `list` is a method below
 _Names = list[str]
 _Errors = list[Any]
 
-_CHUNK = 1 << 20
 _SIGTERM = 15
+_READ_SIZE = 1 << 16
 
 
 class Client:
     """A connection to a runtime. Containers are given as `name:version`.
 
-    Methods raise Refused if the runtime refuses, PermissionDenied, ConnectionClosed, ValueError for a
-    malformed container, and OSError.
+    Methods raise Refused if the runtime refuses, PermissionDenied, ConnectionClosed, LaggedNotifications,
+    ValueError for a malformed container, and OSError. A connection whose method was interrupted is out of
+    step and has to be closed.
     """
 
     def __init__(
@@ -48,39 +44,40 @@ class Client:
         sock: socket.socket,
         *,
         notifications: bool = False,
-        timeout: float | None = HANDSHAKE_TIMEOUT,
+        timeout: float | None = address.HANDSHAKE_TIMEOUT,
+        backlog: int = BACKLOG,
         trace: Trace | None = None,
     ) -> None:
-        """Do the handshake on a connected socket, within `timeout` seconds.
+        """Do the handshake on a connected socket, within `timeout` seconds; TimeoutError.
 
+        With `notifications` subscribe; at most `backlog` of them wait to be taken.
         `trace(direction, line)` sees every line, direction `>` for ours and `<` for the runtime's.
         """
         self._socket = sock
-        self._protocol = ClientProtocol()
-        self._trace = trace
+        self._protocol = ClientProtocol(notifications, backlog=backlog, trace=trace)
         sock.settimeout(timeout)
-        self._send(self._protocol.connect(notifications))
+        self._send(self._protocol.connect())
         while not self._protocol.established:
             self._receive()
         sock.settimeout(None)
 
     @classmethod
-    def connect(cls, url: str = DEFAULT_URL, **options: Any) -> Client:
+    def connect(cls, url: str = address.DEFAULT_URL, **options: Any) -> Client:
         """Connect to `tcp://host[:port]` or `unix:///path`. Options are those of the constructor."""
-        sock = _connected(ConsoleUrl.parse(url))
+        return cls._over(address.connected(url), options)
+
+    @classmethod
+    def from_env(cls, **options: Any) -> Client:
+        """Connect through the console that a container inherits (environment variable NORTHSTAR_CONSOLE)."""
+        return cls._over(address.inherited(), options)
+
+    @classmethod
+    def _over(cls, sock: socket.socket, options: dict[str, Any]) -> Client:
         try:
             return cls(sock, **options)
         except BaseException:
             sock.close()
             raise
-
-    @classmethod
-    def from_env(cls, **options: Any) -> Client:
-        """Connect through the console that a container inherits (environment variable NORTHSTAR_CONSOLE)."""
-        number = os.environ.get("NORTHSTAR_CONSOLE", "")
-        if not number.isdigit():
-            raise ClientError("NORTHSTAR_CONSOLE is not set", "the container's manifest needs a console")
-        return cls(socket.socket(fileno=int(number)), **options)
 
     def close(self) -> None:
         """Close the connection."""
@@ -98,23 +95,19 @@ class Client:
 
     def ident(self) -> str:
         """Who we are: `extern:0.0.0`, or the container whose console this is."""
-        name: str = result(self.request(messages.Ident()), "ident")
-        return name
+        return self.call(calls.ident())
 
     def list(self) -> _Names:
         """All containers."""
-        names: _Names = result(self.request(messages.List()), "list")
-        return names
+        return self.call(calls.containers())
 
     def repositories(self) -> _Names:
         """Names of all repositories."""
-        names: _Names = result(self.request(messages.Repositories()), "repositories")
-        return names
+        return self.call(calls.repositories())
 
     def inspect(self, container: str) -> ContainerData:
         """Everything about a container."""
-        response = self.request(messages.Inspect(Container.parse(container)))
-        return ContainerData.from_wire(container, outcome(result(response, "inspect"))["data"])
+        return self.call(calls.inspect(container))
 
     def start(
         self,
@@ -124,88 +117,59 @@ class Client:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """Start a container; its application is executing when this returns."""
-        request = messages.Start(Container.parse(container), init, tuple(arguments), dict(environment or {}))
-        outcome(result(self.request(request), "start"))
+        self.call(calls.start(container, init, arguments, environment))
 
     def kill(self, container: str, signal: int = _SIGTERM) -> None:
         """Send a signal to a container."""
-        outcome(result(self.request(messages.Kill(Container.parse(container), signal)), "kill"))
+        self.call(calls.kill(container, signal))
 
     def mount(self, containers: Sequence[str]) -> _Errors:
         """Mount containers; for each None or the error object."""
-        request = messages.Mount(tuple(Container.parse(container) for container in containers))
-        return [_error(item) for item in result(self.request(request), "mount")]
+        return self.call(calls.mount(containers))
 
     def umount(self, containers: Sequence[str]) -> _Errors:
         """Umount containers; for each None or the error object."""
-        request = messages.Umount(tuple(Container.parse(container) for container in containers))
-        return [_error(item) for item in result(self.request(request), "umount")]
+        return self.call(calls.umount(containers))
 
     def install(
         self,
-        package: str | BinaryIO,
+        package: str | os.PathLike[str] | Readable,
         repository: str,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
+        size: int | None = None,
     ) -> str:
-        """Install a package from a path or a seekable file; the container.
+        """Install a package from a path or a file; the container.
 
-        `progress(sent, size)` is called as the bytes go out.
+        `progress(sent, size)` is called as the bytes go out. A file that cannot seek needs `size`, the
+        number of bytes. If reading the package fails, the connection is closed.
         """
-        if isinstance(package, str):
-            with open(package, "rb") as file:
-                response = self.stream(file, repository, progress)
-        else:
-            response = self.stream(package, repository, progress)
-        container: str = outcome(result(response, "install"))["container"]
-        return container
+        with Upload(package, size, progress) as upload:
+            call = calls.install(repository, upload.size)
+            self._send(self._protocol.request(call.request))
+            self._upload(upload)
+            return call.decode(self._response())
 
     def uninstall(self, container: str, wipe: bool = False) -> None:
         """Remove a package, with the container's persistent data if `wipe`."""
-        request = messages.Uninstall(Container.parse(container), wipe)
-        outcome(result(self.request(request), "uninstall"))
+        self.call(calls.uninstall(container, wipe))
 
     def create_token(self, target: str, shared: bytes) -> bytes:
         """A token by which `target` can verify who we are."""
-        token: str = result(self.request(messages.TokenCreate(target, shared)), "token")
-        return messages.from_base64(token)
+        return self.call(calls.create_token(target, shared))
 
     def verify_token(self, token: bytes, user: str, shared: bytes) -> str:
         """`Ok`, `Invalid`, `Expired` or `Future`."""
-        request = messages.TokenVerify(token, user, shared)
-        verdict: str = result(self.request(request), "token_verification")
-        return verdict
+        return self.call(calls.verify_token(token, user, shared))
 
     def shutdown(self) -> None:
         """End the runtime."""
-        with contextlib.suppress(ConnectionClosed, ConnectionError):
-            result(self.request(messages.Shutdown()), "shutdown")
+        with contextlib.suppress(ConnectionClosed):
+            self.call(calls.shutdown())
 
-    def request(self, request: messages.Request) -> Any:
-        """Send a request; the value of the response."""
-        self._send(messages.encode(request))
-        return self._response()
-
-    def stream(
-        self, file: BinaryIO, repository: str, progress: Callable[[int, int], None] | None = None
-    ) -> Any:
-        """Send an install request and the bytes of a file; the value of the response."""
-        begin = file.tell()
-        size = file.seek(0, os.SEEK_END) - begin
-        file.seek(begin)
-        self._send(messages.encode(messages.Install(repository, size)))
-        sent = 0
-        try:
-            while sent < size:
-                chunk = file.read(min(_CHUNK, size - sent))
-                if not chunk:
-                    raise ClientError("the package became shorter while it was sent")
-                self._socket.sendall(chunk)
-                sent += len(chunk)
-                if progress is not None:
-                    progress(sent, size)
-        except (BrokenPipeError, ConnectionResetError):
-            raise ConnectionClosed from None
-        return self._response()
+    def call(self, call: calls.Call[T]) -> T:
+        """Send a request; what its response means."""
+        self._send(self._protocol.request(call.request))
+        return call.decode(self._response())
 
     # --- notifications
 
@@ -218,23 +182,33 @@ class Client:
         while True:
             while pending:
                 yield pending.popleft()
-            readable, _, _ = select.select([self._socket], [], [], timeout)
-            if not readable:
-                return
+            self._socket.settimeout(timeout)
             try:
                 self._receive()
-            except (ConnectionClosed, ConnectionResetError):
+            except (ConnectionClosed, TimeoutError, BlockingIOError):
                 return
+            finally:
+                if self._socket.fileno() >= 0:
+                    self._socket.settimeout(None)
 
     # --- input and output
 
-    def _send(self, line: bytes) -> None:
-        if self._trace is not None:
-            self._trace(">", line.rstrip(b"\n"))
+    def _send(self, data: bytes) -> None:
         try:
-            self._socket.sendall(line)
+            self._socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             raise ConnectionClosed from None
+
+    def _upload(self, upload: Upload) -> None:
+        try:
+            for chunk in upload.chunks():
+                self._socket.sendall(chunk)
+        except (BrokenPipeError, ConnectionResetError):
+            # The runtime does not read on. Its response may have been sent nevertheless.
+            return
+        except (ClientError, OSError):
+            self.close()
+            raise
 
     def _response(self) -> Any:
         responses = self._protocol.responses
@@ -244,35 +218,7 @@ class Client:
 
     def _receive(self) -> None:
         try:
-            data = self._socket.recv(1 << 16)
+            data = self._socket.recv(_READ_SIZE)
         except ConnectionResetError:
             raise ConnectionClosed from None
-        if not data:
-            raise ConnectionClosed
-        for line in self._protocol.feed(data):
-            if self._trace is not None:
-                self._trace("<", line)
-
-
-def _error(item: Any) -> Any:
-    return item["error"]["error"] if "error" in item else None
-
-
-def _connected(url: ConsoleUrl) -> socket.socket:
-    if url.scheme == "unix":
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        return _connect(sock, url.path)
-    # Name resolution has no time limit of its own.
-    family, kind, protocol, _, address = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)[0]
-    return _connect(socket.socket(family, kind, protocol), address)
-
-
-def _connect(sock: socket.socket, address: Any) -> socket.socket:
-    deadline = time.monotonic() + CONNECT_TIMEOUT
-    sock.settimeout(max(0.0, deadline - time.monotonic()))
-    try:
-        sock.connect(address)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+        self._protocol.receive(data)

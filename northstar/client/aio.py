@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The client for asyncio.
+
+async with await Client.connect("unix:///run/northstar/console", notifications=True) as client:
+    await client.start("hello-world:0.0.1")
+    async for notification in client.notifications():
+        print(notification)
+
+Several tasks may use one connection: requests are sent without waiting for the responses of others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from northstar.client import address, calls
+from northstar.client.errors import ConnectionClosed
+from northstar.client.protocol import BACKLOG, ClientProtocol
+from northstar.client.upload import Upload
+from northstar.config.model import ConsoleUrl
+from northstar.errors import NorthstarError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from types import TracebackType
+
+    from northstar.client.model import ContainerData, Notification
+    from northstar.client.protocol import Trace
+    from northstar.client.upload import Progress, Readable
+
+T = TypeVar("T")
+
+# `list` is a method below
+_Names = list[str]
+_Errors = list[Any]
+
+_SIGTERM = 15
+
+
+class _Wire(asyncio.Protocol):
+    """The connection: what arrives is handed to those who wait for it."""
+
+    def __init__(self, protocol: ClientProtocol) -> None:
+        self.protocol = protocol
+        self.error: Exception | None = None
+        self.established: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.arrived = asyncio.Event()
+        self.waiting: deque[asyncio.Future[Any]] = deque()
+        self._transport: asyncio.Transport
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self.protocol.receive(data)
+        except NorthstarError as error:
+            self._deliver()
+            self.fail(error)
+        else:
+            self._deliver()
+
+    def eof_received(self) -> None:
+        self.fail(ConnectionClosed())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.fail(ConnectionClosed())
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    async def write(self, data: bytes) -> None:
+        """Send, waiting as long as the runtime does not read."""
+        if self.error is not None:
+            raise self.error
+        self._transport.write(data)
+        await self._writable.wait()
+
+    def response(self) -> asyncio.Future[Any]:
+        """The response of the request that is sent next."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.waiting.append(future)
+        return future
+
+    def fail(self, error: Exception) -> None:
+        """The connection has ended; the first reason is told to all who wait."""
+        if self.error is not None:
+            return
+        self.error = error
+        for future in (self.established, *self.waiting):
+            if not future.done():
+                future.set_exception(error)
+                # Whoever waited may be gone; that is no reason to complain in the log.
+                future.exception()
+        self.waiting.clear()
+        self.arrived.set()
+        self._writable.set()
+        self._transport.abort()
+
+    def _deliver(self) -> None:
+        if self.protocol.established and not self.established.done():
+            self.established.set_result(None)
+        while self.protocol.responses:
+            response, future = self.protocol.responses.popleft(), self.waiting.popleft()
+            if not future.done():
+                future.set_result(response)
+        if self.protocol.notifications:
+            self.arrived.set()
+
+
+class Client:
+    """A connection to a runtime, made by `connect` or `from_env`. Containers are given as `name:version`.
+
+    Methods raise Refused if the runtime refuses, PermissionDenied, ConnectionClosed, LaggedNotifications,
+    and ValueError for a malformed container. A method may be cancelled; its request is carried out
+    nevertheless. Only `install` closes the connection when it is cancelled half way.
+    """
+
+    def __init__(self, wire: _Wire) -> None:
+        self._wire = wire
+        self._sending = asyncio.Lock()
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str = address.DEFAULT_URL,
+        *,
+        notifications: bool = False,
+        timeout: float | None = address.HANDSHAKE_TIMEOUT,
+        backlog: int = BACKLOG,
+        trace: Trace | None = None,
+    ) -> Client:
+        """Connect to `tcp://host[:port]` or `unix:///path`, with `timeout` seconds for the handshake.
+
+        With `notifications` subscribe; at most `backlog` of them wait to be taken.
+        `trace(direction, line)` sees every line, direction `>` for ours and `<` for the runtime's.
+        Raises ValueError for a malformed URL, OSError, TimeoutError and what the methods raise.
+        """
+        where = ConsoleUrl.parse(url)
+        loop = asyncio.get_running_loop()
+
+        def wire() -> _Wire:
+            return _Wire(ClientProtocol(notifications, backlog=backlog, trace=trace))
+
+        async with asyncio.timeout(address.CONNECT_TIMEOUT):
+            if where.scheme == "unix":
+                _, made = await loop.create_unix_connection(wire, where.path)
+            else:
+                _, made = await loop.create_connection(wire, where.host, where.port)
+        return await cls._established(made, timeout)
+
+    @classmethod
+    async def from_env(
+        cls,
+        *,
+        notifications: bool = False,
+        timeout: float | None = address.HANDSHAKE_TIMEOUT,
+        backlog: int = BACKLOG,
+        trace: Trace | None = None,
+    ) -> Client:
+        """Connect through the console that a container inherits (environment variable NORTHSTAR_CONSOLE)."""
+        protocol = ClientProtocol(notifications, backlog=backlog, trace=trace)
+        loop = asyncio.get_running_loop()
+        _, made = await loop.create_unix_connection(lambda: _Wire(protocol), sock=address.inherited())
+        return await cls._established(made, timeout)
+
+    @classmethod
+    async def _established(cls, wire: _Wire, timeout: float | None) -> Client:
+        try:
+            async with asyncio.timeout(timeout):
+                await wire.write(wire.protocol.connect())
+                await wire.established
+        except BaseException:
+            wire.fail(ConnectionClosed())
+            raise
+        return cls(wire)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self._wire.fail(ConnectionClosed())
+        await asyncio.sleep(0)  # the loop closes the socket
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # --- requests
+
+    async def ident(self) -> str:
+        """Who we are: `extern:0.0.0`, or the container whose console this is."""
+        return await self.call(calls.ident())
+
+    async def list(self) -> _Names:
+        """All containers."""
+        return await self.call(calls.containers())
+
+    async def repositories(self) -> _Names:
+        """Names of all repositories."""
+        return await self.call(calls.repositories())
+
+    async def inspect(self, container: str) -> ContainerData:
+        """Everything about a container."""
+        return await self.call(calls.inspect(container))
+
+    async def start(
+        self,
+        container: str,
+        init: str | None = None,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start a container; its application is executing when this returns."""
+        await self.call(calls.start(container, init, arguments, environment))
+
+    async def kill(self, container: str, signal: int = _SIGTERM) -> None:
+        """Send a signal to a container."""
+        await self.call(calls.kill(container, signal))
+
+    async def mount(self, containers: Sequence[str]) -> _Errors:
+        """Mount containers; for each None or the error object."""
+        return await self.call(calls.mount(containers))
+
+    async def umount(self, containers: Sequence[str]) -> _Errors:
+        """Umount containers; for each None or the error object."""
+        return await self.call(calls.umount(containers))
+
+    async def install(
+        self,
+        package: str | os.PathLike[str] | Readable,
+        repository: str,
+        progress: Progress | None = None,
+        size: int | None = None,
+    ) -> str:
+        """Install a package from a path or a file; the container.
+
+        `progress(sent, size)` is called as the bytes go out. A file that cannot seek needs `size`, the
+        number of bytes. It is read without waiting, so it should be a file rather than a pipe. If reading
+        the package fails, the connection is closed.
+        """
+        with Upload(package, size, progress) as upload:
+            call = calls.install(repository, upload.size)
+            async with self._sending:
+                response = await self._send(call)
+                await self._upload(upload, response)
+            return call.decode(await response)
+
+    async def uninstall(self, container: str, wipe: bool = False) -> None:
+        """Remove a package, with the container's persistent data if `wipe`."""
+        await self.call(calls.uninstall(container, wipe))
+
+    async def create_token(self, target: str, shared: bytes) -> bytes:
+        """A token by which `target` can verify who we are."""
+        return await self.call(calls.create_token(target, shared))
+
+    async def verify_token(self, token: bytes, user: str, shared: bytes) -> str:
+        """`Ok`, `Invalid`, `Expired` or `Future`."""
+        return await self.call(calls.verify_token(token, user, shared))
+
+    async def shutdown(self) -> None:
+        """End the runtime."""
+        with contextlib.suppress(ConnectionClosed):
+            await self.call(calls.shutdown())
+
+    async def call(self, call: calls.Call[T]) -> T:
+        """Send a request; what its response means."""
+        async with self._sending:
+            response = await self._send(call)
+        return call.decode(await response)
+
+    # --- notifications
+
+    async def notifications(self, timeout: float | None = None) -> AsyncIterator[Notification]:
+        """Notifications as they come, until the runtime closes the connection.
+
+        With a timeout in seconds: until nothing has come for that long.
+        """
+        wire = self._wire
+        pending = wire.protocol.notifications
+        while True:
+            while pending:
+                yield pending.popleft()
+            if isinstance(wire.error, ConnectionClosed):
+                return
+            if wire.error is not None:
+                raise wire.error
+            wire.arrived.clear()
+            try:
+                async with asyncio.timeout(timeout):
+                    await wire.arrived.wait()
+            except TimeoutError:
+                return
+
+    # --- output
+
+    async def _send(self, call: calls.Call[T]) -> asyncio.Future[Any]:
+        if self._wire.error is not None:
+            raise self._wire.error
+        line = self._wire.protocol.request(call.request)
+        response = self._wire.response()
+        await self._wire.write(line)
+        return response
+
+    async def _upload(self, upload: Upload, response: asyncio.Future[Any]) -> None:
+        try:
+            for chunk in upload.chunks():
+                await self._wire.write(chunk)
+                if response.done():
+                    # Denied, or the connection has ended: the runtime does not take the rest.
+                    self._wire.fail(ConnectionClosed())
+                    return
+        except BaseException:
+            self._wire.fail(ConnectionClosed())
+            raise

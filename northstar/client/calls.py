@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a client can ask for: each request with the meaning of its response.
+
+The faces of the client send `Call.request` and give the value of the response to `Call.decode`.
+Functions raise ValueError for a malformed container; `decode` raises PermissionDenied, Refused, ClientError.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from northstar.client.errors import ClientError, PermissionDenied, Refused
+from northstar.client.model import ContainerData
+from northstar.names import Container
+from northstar.protocol import messages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+T = TypeVar("T")
+
+
+class Call(NamedTuple, Generic[T]):
+    """A request and how to read its response."""
+
+    request: messages.Request
+    decode: Callable[[Any], T]
+
+
+def ident() -> Call[str]:
+    """As whom the runtime knows us."""
+    return Call(messages.Ident(), lambda response: str(value(response, "ident")))
+
+
+def containers() -> Call[list[str]]:
+    """All containers."""
+    return Call(messages.List(), lambda response: list(value(response, "list")))
+
+
+def repositories() -> Call[list[str]]:
+    """Names of all repositories."""
+    return Call(messages.Repositories(), lambda response: list(value(response, "repositories")))
+
+
+def inspect(container: str) -> Call[ContainerData]:
+    """Everything about a container."""
+
+    def decode(response: Any) -> ContainerData:
+        return ContainerData.from_wire(container, _outcome(response, "inspect")["data"])
+
+    return Call(messages.Inspect(Container.parse(container)), decode)
+
+
+def start(
+    container: str, init: str | None, arguments: Sequence[str], environment: Mapping[str, str] | None
+) -> Call[None]:
+    """Start a container."""
+    request = messages.Start(Container.parse(container), init, tuple(arguments), dict(environment or {}))
+    return Call(request, _done("start"))
+
+
+def kill(container: str, signal: int) -> Call[None]:
+    """Send a signal to a container."""
+    return Call(messages.Kill(Container.parse(container), signal), _done("kill"))
+
+
+def mount(containers: Sequence[str]) -> Call[list[Any]]:
+    """Mount containers; for each None or the error object."""
+    return Call(messages.Mount(_parsed(containers)), _errors("mount"))
+
+
+def umount(containers: Sequence[str]) -> Call[list[Any]]:
+    """Umount containers; for each None or the error object."""
+    return Call(messages.Umount(_parsed(containers)), _errors("umount"))
+
+
+def install(repository: str, size: int) -> Call[str]:
+    """Install a package of `size` bytes, which follow the request; the container."""
+
+    def decode(response: Any) -> str:
+        return str(_outcome(response, "install")["container"])
+
+    return Call(messages.Install(repository, size), decode)
+
+
+def uninstall(container: str, wipe: bool) -> Call[None]:
+    """Remove a package, with the container's persistent data if `wipe`."""
+    return Call(messages.Uninstall(Container.parse(container), wipe), _done("uninstall"))
+
+
+def create_token(target: str, shared: bytes) -> Call[bytes]:
+    """A token by which `target` can verify who we are."""
+    request = messages.TokenCreate(target, shared)
+    return Call(request, lambda response: messages.from_base64(value(response, "token")))
+
+
+def verify_token(token: bytes, user: str, shared: bytes) -> Call[str]:
+    """`Ok`, `Invalid`, `Expired` or `Future`."""
+    request = messages.TokenVerify(token, user, shared)
+    return Call(request, lambda response: str(value(response, "token_verification")))
+
+
+def shutdown() -> Call[None]:
+    """End the runtime."""
+
+    def decode(response: Any) -> None:
+        value(response, "shutdown")
+
+    return Call(messages.Shutdown(), decode)
+
+
+# --- responses
+
+
+def value(response: Any, kind: str) -> Any:
+    """The value of a response of a kind. Raises PermissionDenied, ClientError."""
+    if response == kind:
+        return None
+    if isinstance(response, dict) and len(response) == 1:
+        ((name, found),) = response.items()
+        if name == "permission_denied":
+            raise PermissionDenied(found if isinstance(found, str) else next(iter(found), kind))
+        if name == kind:
+            return found
+    raise ClientError(f"unexpected response: {response}")
+
+
+def _outcome(response: Any, kind: str) -> Any:
+    result = value(response, kind)
+    if "error" in result:
+        raise Refused(result["error"]["error"])
+    return result["ok"]
+
+
+def _done(kind: str) -> Callable[[Any], None]:
+    def decode(response: Any) -> None:
+        _outcome(response, kind)
+
+    return decode
+
+
+def _errors(kind: str) -> Callable[[Any], list[Any]]:
+    def decode(response: Any) -> list[Any]:
+        return [item["error"]["error"] if "error" in item else None for item in value(response, kind)]
+
+    return decode
+
+
+def _parsed(names: Sequence[str]) -> tuple[Container, ...]:
+    return tuple(Container.parse(name) for name in names)

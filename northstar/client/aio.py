@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from northstar.client.model import ContainerData, Notification
     from northstar.client.protocol import Trace
     from northstar.client.upload import Progress, Readable
+    from northstar.protocol import messages
 
 T = TypeVar("T")
 
@@ -254,7 +255,7 @@ class Client:
         with Upload(package, size, progress) as upload:
             call = calls.install(repository, upload.size)
             async with self._sending:
-                response = await self._send(call)
+                response = await self._send(call.request)
                 await self._upload(upload, response)
             return call.decode(await response)
 
@@ -277,9 +278,13 @@ class Client:
 
     async def call(self, call: calls.Call[T]) -> T:
         """Send a request; what its response means."""
+        return call.decode(await self.request(call.request))
+
+    async def request(self, request: messages.Request) -> Any:
+        """Send a request; the value of its response."""
         async with self._sending:
-            response = await self._send(call)
-        return call.decode(await response)
+            response = await self._send(request)
+        return await response
 
     # --- notifications
 
@@ -306,10 +311,10 @@ class Client:
 
     # --- output
 
-    async def _send(self, call: calls.Call[T]) -> asyncio.Future[Any]:
+    async def _send(self, request: messages.Request) -> asyncio.Future[Any]:
         if self._wire.error is not None:
             raise self._wire.error
-        line = self._wire.protocol.request(call.request)
+        line = self._wire.protocol.request(request)
         response = self._wire.response()
         await self._wire.write(line)
         return response

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from northstar.client.errors import ClientError, PermissionDenied, Refused
 from northstar.client.model import ContainerData
+from northstar.client.protocol import outcome, result
 from northstar.names import Container
 from northstar.protocol import messages
 
@@ -29,24 +29,24 @@ class Call(NamedTuple, Generic[T]):
 
 def ident() -> Call[str]:
     """As whom the runtime knows us."""
-    return Call(messages.Ident(), lambda response: str(value(response, "ident")))
+    return Call(messages.Ident(), lambda response: str(result(response, "ident")))
 
 
 def containers() -> Call[list[str]]:
     """All containers."""
-    return Call(messages.List(), lambda response: list(value(response, "list")))
+    return Call(messages.List(), lambda response: list(result(response, "list")))
 
 
 def repositories() -> Call[list[str]]:
     """Names of all repositories."""
-    return Call(messages.Repositories(), lambda response: list(value(response, "repositories")))
+    return Call(messages.Repositories(), lambda response: list(result(response, "repositories")))
 
 
 def inspect(container: str) -> Call[ContainerData]:
     """Everything about a container."""
 
     def decode(response: Any) -> ContainerData:
-        return ContainerData.from_wire(container, _outcome(response, "inspect")["data"])
+        return ContainerData.from_wire(container, outcome(result(response, "inspect"))["data"])
 
     return Call(messages.Inspect(Container.parse(container)), decode)
 
@@ -78,7 +78,7 @@ def install(repository: str, size: int) -> Call[str]:
     """Install a package of `size` bytes, which follow the request; the container."""
 
     def decode(response: Any) -> str:
-        return str(_outcome(response, "install")["container"])
+        return str(outcome(result(response, "install"))["container"])
 
     return Call(messages.Install(repository, size), decode)
 
@@ -91,20 +91,20 @@ def uninstall(container: str, wipe: bool) -> Call[None]:
 def create_token(target: str, shared: bytes) -> Call[bytes]:
     """A token by which `target` can verify who we are."""
     request = messages.TokenCreate(target, shared)
-    return Call(request, lambda response: messages.from_base64(value(response, "token")))
+    return Call(request, lambda response: messages.from_base64(result(response, "token")))
 
 
 def verify_token(token: bytes, user: str, shared: bytes) -> Call[str]:
     """`Ok`, `Invalid`, `Expired` or `Future`."""
     request = messages.TokenVerify(token, user, shared)
-    return Call(request, lambda response: str(value(response, "token_verification")))
+    return Call(request, lambda response: str(result(response, "token_verification")))
 
 
 def shutdown() -> Call[None]:
     """End the runtime."""
 
     def decode(response: Any) -> None:
-        value(response, "shutdown")
+        result(response, "shutdown")
 
     return Call(messages.Shutdown(), decode)
 
@@ -112,36 +112,16 @@ def shutdown() -> Call[None]:
 # --- responses
 
 
-def value(response: Any, kind: str) -> Any:
-    """The value of a response of a kind. Raises PermissionDenied, ClientError."""
-    if response == kind:
-        return None
-    if isinstance(response, dict) and len(response) == 1:
-        ((name, found),) = response.items()
-        if name == "permission_denied":
-            raise PermissionDenied(found if isinstance(found, str) else next(iter(found), kind))
-        if name == kind:
-            return found
-    raise ClientError(f"unexpected response: {response}")
-
-
-def _outcome(response: Any, kind: str) -> Any:
-    result = value(response, kind)
-    if "error" in result:
-        raise Refused(result["error"]["error"])
-    return result["ok"]
-
-
 def _done(kind: str) -> Callable[[Any], None]:
     def decode(response: Any) -> None:
-        _outcome(response, kind)
+        outcome(result(response, kind))
 
     return decode
 
 
 def _errors(kind: str) -> Callable[[Any], list[Any]]:
     def decode(response: Any) -> list[Any]:
-        return [item["error"]["error"] if "error" in item else None for item in value(response, kind)]
+        return [item["error"]["error"] if "error" in item else None for item in result(response, kind)]
 
     return decode
 

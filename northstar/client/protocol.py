@@ -18,6 +18,7 @@ from northstar.client.errors import (
     LaggedNotifications,
     PermissionDenied,
     ProtocolVersion,
+    Refused,
 )
 from northstar.client.model import Notification
 from northstar.names import Version
@@ -110,3 +111,23 @@ class ClientProtocol:
             raise PermissionDenied("notifications")
         else:
             raise ProtocolVersion(message.value["invalid_protocol_version"]["version"])
+
+
+def result(response: Any, kind: str) -> Any:
+    """The value of a response of a kind. Raises PermissionDenied, ClientError."""
+    if response == kind:
+        return None
+    if isinstance(response, dict) and len(response) == 1:
+        ((name, value),) = response.items()
+        if name == "permission_denied":
+            raise PermissionDenied(value if isinstance(value, str) else next(iter(value), kind))
+        if name == kind:
+            return value
+    raise ClientError(f"unexpected response: {response}")
+
+
+def outcome(value: Any) -> Any:
+    """What is in `ok`. Raises Refused."""
+    if "error" in value:
+        raise Refused(value["error"]["error"])
+    return value["ok"]

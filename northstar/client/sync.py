@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from northstar.client.model import ContainerData, Notification
     from northstar.client.protocol import Trace
     from northstar.client.upload import Progress, Readable
+    from northstar.protocol import messages
 
 T = TypeVar("T")
 
@@ -168,8 +169,12 @@ class Client:
 
     def call(self, call: calls.Call[T]) -> T:
         """Send a request; what its response means."""
-        self._send(self._protocol.request(call.request))
-        return call.decode(self._response())
+        return call.decode(self.request(call.request))
+
+    def request(self, request: messages.Request) -> Any:
+        """Send a request; the value of its response."""
+        self._send(self._protocol.request(request))
+        return self._response()
 
     # --- notifications
 

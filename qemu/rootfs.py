@@ -35,7 +35,7 @@ BASE_REVISION = "1"  # to be changed with the way in which a base is made
 SITE_PACKAGES = "usr/lib/python3/dist-packages"
 PROGRAMS = {
     "northstar": "northstar.launcher",
-    "nstar": "northstar.nstar.cli",
+    "nstar": "northstar.nstar.main",
     "sextant": "northstar.sextant.cli",
 }
 MERGED = ("bin", "lib", "sbin")

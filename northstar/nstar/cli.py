@@ -11,7 +11,13 @@ from northstar import API_VERSION, __version__, sizes
 from northstar.client.errors import PermissionDenied, Refused
 from northstar.errors import NorthstarError
 from northstar.nstar import commands
+from northstar.nstar.check import check
+from northstar.nstar.completion import FILES, completion
+from northstar.nstar.seccomp import seccomp
 from northstar.nstar.session import DEVICE_SOCKET, URL_VARIABLE, Session, default_url
+from northstar.nstar.stop import stop
+from northstar.nstar.top import SORT_KEYS
+from northstar.nstar.top import top as top_command
 from northstar.protocol import messages
 
 if TYPE_CHECKING:
@@ -48,16 +54,31 @@ def parser() -> argparse.ArgumentParser:
         default=10.0,
         help="limit of the connect handshake, such as 500ms (10s)",
     )
+    _commands(top)
+    return top
+
+
+def _commands(top: argparse.ArgumentParser) -> None:
+    """All commands. `local` ones make their connection themselves or need none, and give the exit code."""
     subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(
-        name: str, run: Callable[[Session, argparse.Namespace], None], *aliases: str
+        name: str,
+        run: Callable[..., int | None],
+        *aliases: str,
+        local: bool = False,
+        notifications: bool = False,
     ) -> argparse.ArgumentParser:
-        text = (run.__doc__ or "").partition(".")[0]
+        text = "\n".join(line.strip() for line in (run.__doc__ or "").splitlines()).rstrip()
+        summary = text.partition("\n\n")[0].partition(". ")[0].rstrip(".").replace("\n", " ")
         command = subparsers.add_parser(
-            name, aliases=list(aliases), help=text[:1].lower() + text[1:], description=run.__doc__
+            name,
+            aliases=list(aliases),
+            help=summary[:1].lower() + summary[1:],
+            description=text,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, local=local, notifications=notifications)
         return command
 
     add("list", commands.list_containers, "ls")
@@ -75,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     uninstall.add_argument("-w", "--wipe", action="store_true", help="delete the persistent data as well")
     _container(uninstall)
     add("shutdown", commands.shutdown)
-    add("notifications", commands.notifications).add_argument(
+    add("notifications", commands.notifications, notifications=True).add_argument(
         "-n", "--number", metavar="N", type=int, help="end after N notifications"
     )
     _container(add("inspect", commands.inspect))
@@ -87,7 +108,38 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("user", metavar="USER", help="name of the creator")
     verify.add_argument("shared", metavar="SHARED", help="text that both sides know")
     add("ident", commands.ident)
-    return top
+    _container(halt := add("stop", stop, notifications=True))
+    halt.add_argument(
+        "-t",
+        "--timeout",
+        metavar="DURATION",
+        dest="grace",
+        type=_duration,
+        default=10.0,
+        help="time before SIGKILL, such as 500ms (10s)",
+    )
+    usage = add("top", top_command)
+    usage.add_argument("--sort", choices=SORT_KEYS, default="cpu", help="column to sort by (%(default)s)")
+    usage.add_argument("-n", "--iterations", metavar="N", type=_count, help="end after N tables")
+    usage.add_argument(
+        "-d", "--delay", metavar="DURATION", type=_duration, default=2.0, help="time between tables (2s)"
+    )
+    add("check", check, local=True).add_argument(
+        "-q", "--quiet", action="store_true", help="show problems and what is optional only"
+    )
+    profile = add("seccomp", seccomp, local=True)
+    profile.add_argument("log", metavar="FILE", help="log of strace")
+    profile.add_argument("--no-default-profile", action="store_true", help="list all system calls")
+    script = add("completion", completion, local=True)
+    script.add_argument("-s", "--shell", choices=sorted(FILES), required=True, help="which shell")
+    script.add_argument("-o", "--output", metavar="FILE", help="write to a file")
+    add("help", _help, local=True).add_argument("topic", metavar="COMMAND", nargs="?", help="a command")
+
+
+def _help(options: argparse.Namespace) -> int:
+    """Show the help of a command."""
+    parser().parse_args([*([options.topic] if options.topic else []), "--help"])
+    return 0
 
 
 def _container(command: argparse.ArgumentParser) -> None:
@@ -99,6 +151,13 @@ def _duration(text: str) -> float:
         return sizes.parse_duration(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError
+    return count
 
 
 def _token(text: str) -> bytes:
@@ -118,7 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.url = default_url()
     session: Session | None = None
     try:
-        session = Session(options, notifications=options.run is commands.notifications)
+        if options.local:
+            code: int = options.run(options)
+            return code
+        session = Session(options, notifications=options.notifications)
         options.run(session, options)
     except (Refused, PermissionDenied) as error:
         if session is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from northstar.client import ContainerData
     from northstar.nstar.session import Session
 
-_BOLD, _GREEN, _YELLOW, _BLUE, _CYAN = 1, 32, 33, 34, 36
+_GREEN, _YELLOW, _BLUE, _CYAN = 32, 33, 34, 36
 
 
 def list_containers(session: Session, _: argparse.Namespace) -> None:
@@ -50,11 +50,11 @@ def _list_style(session: Session) -> Any:
     values = {"app": _BLUE, "resource": _GREEN, "yes": _YELLOW, "no": _CYAN}
 
     def style(row: int, column: int, cell: str) -> str:
-        if row < 0 or column == 0:
-            return session.colour(_BOLD, cell)
-        if column in (3, 4):
+        if row >= 0 and column in (3, 4):
             return session.colour(values[cell.strip()], cell)
-        return session.colour(_GREEN, cell) if column == 5 else cell
+        if row >= 0 and column == 5:
+            return session.colour(_GREEN, cell)
+        return session.bold(row, column, cell)
 
     return style
 
@@ -62,7 +62,7 @@ def _list_style(session: Session) -> Any:
 def repositories(session: Session, _: argparse.Namespace) -> None:
     """Show the names of all repositories."""
     names = sorted(session.client.repositories())
-    session.say(table.render(("Name",), [(name,) for name in names]))
+    session.say(table.render(("Name",), [(name,) for name in names], session.bold))
 
 
 def mount(session: Session, options: argparse.Namespace) -> None:
@@ -81,7 +81,7 @@ def _show_results(session: Session, names: Sequence[str], errors: Sequence[Any])
     rows = [
         (name, "ok" if error is None else describe(error)) for name, error in zip(names, errors, strict=True)
     ]
-    session.say(table.render(("Name", "Result"), rows))
+    session.say(table.render(("Name", "Result"), rows, session.bold))
     for error in errors:
         if error is not None:
             raise Refused(error)
@@ -122,7 +122,7 @@ def uninstall(session: Session, options: argparse.Namespace) -> None:
 
 
 def shutdown(session: Session, _: argparse.Namespace) -> None:
-    """Shut the runtime down: all containers are killed and umounted."""
+    """Shut the runtime down. All containers are killed and umounted."""
     session.client.shutdown()
     if not session.json or b'"shutdown"' in session.last_response:
         session.say("shutdown")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DEVICE_SOCKET = "/run/northstar/console"
 URL_VARIABLE = "NSTAR_URL"
+BOLD = 1
 
 
 def default_url() -> str:
@@ -78,3 +79,7 @@ class Session:
     def colour(self, code: int, text: str) -> str:
         """`text` in an ANSI colour, on a terminal."""
         return f"\x1b[{code}m{text}\x1b[0m" if self.colours else text
+
+    def bold(self, row: int, column: int, cell: str) -> str:
+        """Style of tables: header and first column are bold, on a terminal."""
+        return self.colour(BOLD, cell) if row < 0 or column == 0 else cell

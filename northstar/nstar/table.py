@@ -52,3 +52,15 @@ def uptime(seconds: float) -> str:
             plural = "s" if count > 1 and len(unit) > 1 else ""
             parts.append(f"{count}{unit}{plural}")
     return " ".join(parts) or "0s"
+
+
+def size(count: int) -> str:
+    """Bytes in decimal units with one digit: `999 B`, `1.0 KB`, `104.9 MB`."""
+    if count < 1000:
+        return f"{count} B"
+    amount = float(count)
+    for unit in ("KB", "MB"):
+        amount /= 1000
+        if amount < 999.95:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1000:.1f} GB"

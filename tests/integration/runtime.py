@@ -324,7 +324,7 @@ def environment() -> dict[str, str]:
 
 def nstar(runtime: Runtime, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line client."""
-    command = [sys.executable, "-m", "northstar.nstar.cli", "-u", runtime.url, *arguments]
+    command = [sys.executable, "-m", "northstar.nstar.main", "-u", runtime.url, *arguments]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=TIMEOUT, env=environment()
     )

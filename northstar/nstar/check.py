@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `check`: is this device able to run containers, and does the runtime do it?"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING, NamedTuple
+
+from northstar import API_VERSION
+from northstar.client.errors import PermissionDenied
+from northstar.config.model import ConsoleUrl
+from northstar.errors import NorthstarError
+from northstar.nstar.session import Session
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+SCRIPT = "check_conf.sh"
+
+_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+_SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+
+
+class Finding(NamedTuple):
+    """One line: `state` is `ok`, `info`, `optional`, `MISSING` (in the kernel) or `FAILED`."""
+
+    state: str
+    text: str
+
+    @property
+    def good(self) -> bool:
+        """Whether containers can run nevertheless."""
+        return self.state not in ("MISSING", "FAILED")
+
+
+def check(options: argparse.Namespace) -> int:
+    """Check this device: kernel and runtime.
+
+    The kernel is checked by check_conf.sh, if the runtime is on this machine; of the runtime its connection,
+    repositories and containers. Exit code 0: all is well, 1: something is missing or fails.
+    """
+    findings = [*_kernel(options.url), *_runtime(options)]
+    if options.json:
+        print(json.dumps([finding._asdict() for finding in findings]))
+    else:
+        for finding in findings:
+            if not (options.quiet and finding.state in ("ok", "info")):
+                print(f"{finding.state:9} {finding.text}")
+    problems = sum(not finding.good for finding in findings)
+    if not options.json:
+        print(f"{problems} problems" if problems else "no problems")
+    return 1 if problems else 0
+
+
+# --- kernel
+
+
+def _kernel(url: str) -> Iterator[Finding]:
+    if not _local(url):
+        yield Finding("info", f"kernel: not checked, the runtime is on another machine: {url}")
+        return
+    script = find_script()
+    if script is None:
+        yield Finding("optional", f"kernel: not checked, {SCRIPT} is not installed")
+        return
+    import subprocess
+
+    done = subprocess.run(["sh", script], capture_output=True, text=True, errors="replace", check=False)
+    found = list(findings_of(done.stdout))
+    yield from found
+    if done.returncode and all(finding.good for finding in found):
+        reason = done.stderr.strip() or f"exit code {done.returncode}"
+        yield Finding("FAILED", f"kernel: {script}: {reason}")
+
+
+def _local(url: str) -> bool:
+    where = ConsoleUrl.parse(url)
+    return where.scheme == "unix" or where.host in _LOCAL_HOSTS
+
+
+def find_script() -> str | None:
+    """The check of the kernel, as installed or next to the sources."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_DIRECTORIES, _SOURCES))
+    return shutil.which(SCRIPT, path=path)
+
+
+def findings_of(output: str) -> Iterator[Finding]:
+    """What check_conf.sh found; its other lines are left out."""
+    for line in output.splitlines():
+        state, text = line[:9].strip(), line[10:]
+        if state in ("ok", "info", "optional", "MISSING") and text:
+            yield Finding(state, text)
+
+
+# --- runtime
+
+
+def _runtime(options: argparse.Namespace) -> Iterator[Finding]:
+    try:
+        session = Session(options)
+    except (NorthstarError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        yield Finding("FAILED", f"runtime: {options.url}: {reason}")
+        return
+    with session.client:
+        yield Finding("ok", f"runtime: {options.url} answers, protocol {API_VERSION}")
+        for look in (_repositories, _containers):
+            yield from _looked(look, session)
+
+
+def _looked(look: Callable[[Session], Iterator[Finding]], session: Session) -> Iterator[Finding]:
+    try:
+        yield from look(session)
+    except PermissionDenied as error:
+        yield Finding("optional", f"runtime: {error}")
+    except (NorthstarError, OSError) as error:
+        yield Finding("FAILED", f"runtime: {error}")
+
+
+def _repositories(session: Session) -> Iterator[Finding]:
+    names = sorted(session.client.repositories())
+    yield Finding("ok" if names else "FAILED", f"repositories: {', '.join(names) or 'none'}")
+
+
+def _containers(session: Session) -> Iterator[Finding]:
+    found = [session.client.inspect(name) for name in sorted(session.client.list())]
+    running = sum(data.process is not None for data in found)
+    yield Finding("ok", f"containers: {len(found)} installed, {running} running")
+    for data in found:
+        autostart = data.manifest.get("autostart")
+        if autostart and data.process is None:
+            yield Finding("info", f"container {data.container}: autostart {autostart}, not running now")

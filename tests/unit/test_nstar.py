@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of nstar that need no runtime."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from northstar import manifest
+from northstar.client import ProcessData
+from northstar.nstar import cli, main, table
+from northstar.nstar.check import Finding, find_script, findings_of
+from northstar.nstar.completion import short_names
+from northstar.nstar.seccomp import section, system_calls
+from northstar.nstar.session import Session
+from northstar.nstar.top import sample
+
+
+def options(*arguments: str) -> argparse.Namespace:
+    return cli.parser().parse_args(arguments)
+
+
+# --- command line
+
+
+def test_aliases() -> None:
+    assert options("ls").run is options("list").run
+    assert options("repos").run is options("repositories").run
+
+
+def test_timeouts_of_the_connection_and_of_a_command_are_different() -> None:
+    parsed = options("-t", "3s", "stop", "-t", "500ms", "a")
+    assert (parsed.timeout, parsed.grace) == (3.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["top", "-n", "0"],
+        ["top", "-n", "x"],
+        ["top", "-d", "2"],
+        ["top", "--sort", "colour"],
+        ["completion", "-s", "elvish"],
+        ["verify-token", "AAAA", "a", "b"],
+        [],
+    ],
+)
+def test_wrong_usage(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        options(*arguments)
+    assert caught.value.code == 2
+
+
+def test_help_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["help", "stop"], ["stop", "--help"]):
+        with pytest.raises(SystemExit) as caught:
+            main.main(arguments)
+        assert caught.value.code == 0
+        assert capsys.readouterr().out.startswith("usage: nstar stop ")
+
+
+def test_every_command_is_described_in_a_line() -> None:
+    (commands,) = (action for action in cli.parser()._actions if action.dest == "command")
+    assert commands.choices is not None
+    for action in commands._get_subactions():
+        assert action.help and len(action.help) <= 50 and "\n" not in action.help
+
+
+def test_names_for_shells_are_looked_up_without_argparse() -> None:
+    script = (
+        "import sys; from northstar.nstar.main import main\n"
+        "assert main(['--complete', 'containers', '-u', 'unix:///nonexistent']) == 1\n"
+        "sys.exit('argparse' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_short_names() -> None:
+    assert short_names(["b:0.0.1", "a:0.0.2", "a:0.0.1", "c:1.0.0"]) == ["a:0.0.1", "a:0.0.2", "b", "c"]
+
+
+# --- tables
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 KB"),
+        (999_949, "999.9 KB"),
+        (999_950, "1.0 MB"),
+        (104_857_600, "104.9 MB"),
+        (5_000_000_000_000, "5000.0 GB"),
+    ],
+)
+def test_size(count: int, text: str) -> None:
+    assert table.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("terminal", "no_colour", "coloured"),
+    [(True, None, True), (True, "", False), (True, "1", False), (False, None, False)],
+)
+def test_colours(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, no_colour: str | None, coloured: bool
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_colour is not None:
+        monkeypatch.setenv("NO_COLOR", no_colour)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setattr("northstar.nstar.session.Client.connect", lambda *_, **__: None)
+    session = Session(options("-u", "unix:///x", "list"))
+    assert session.bold(0, 0, "x") == ("\x1b[1mx\x1b[0m" if coloured else "x")
+
+
+# --- top
+
+
+def process(cpu: float, uptime: float, pid: int = 1, groups: dict[str, Any] | None = None) -> ProcessData:
+    each = {"cpu_time": int(cpu * 1e9 / 2), "resident": 1000}
+    return ProcessData(pid, uptime, {"processes": [each, each], **(groups or {})})
+
+
+def test_first_sample_is_about_the_life_of_the_container() -> None:
+    taken = sample("a:0.0.1", process(cpu=2.0, uptime=8.0), None)
+    assert (taken.share, taken.cpu, taken.memory, taken.processes) == (0.25, 2.0, 2000, 2)
+
+
+def test_next_sample_is_about_the_time_since() -> None:
+    first = sample("a:0.0.1", process(cpu=2.0, uptime=8.0), None)
+    assert sample("a:0.0.1", process(cpu=5.0, uptime=10.0), first).share == 1.5
+
+
+def test_sample_of_a_container_that_was_restarted() -> None:
+    first = sample("a:0.0.1", process(cpu=2.0, uptime=8.0), None)
+    assert sample("a:0.0.1", process(cpu=1.0, uptime=10.0, pid=2), first).share == 0.1
+
+
+def test_share_is_not_negative() -> None:
+    """Processes that ended take their time with them if there is no control group to keep it."""
+    first = sample("a:0.0.1", process(cpu=2.0, uptime=8.0), None)
+    assert sample("a:0.0.1", process(cpu=1.0, uptime=10.0), first).share == 0.0
+
+
+def test_control_groups_know_more_than_processes() -> None:
+    groups = {
+        "cpu": {"stat": "usage_usec 4000000\nuser_usec 1\n"},
+        "memory": {"memory": {"usage_in_bytes": 7}},
+    }
+    taken = sample("a:0.0.1", process(cpu=1.0, uptime=8.0, groups=groups), None)
+    assert (taken.cpu, taken.memory) == (4.0, 7)
+
+
+def test_sample_without_statistics() -> None:
+    assert sample("a:0.0.1", ProcessData(1, 0.0, {}), None).share == 0.0
+
+
+# --- check
+
+
+def test_findings_of_the_script() -> None:
+    output = (
+        "reading /proc/config.gz\n"
+        "ok        loop: CONFIG_BLOCK\n"
+        "MISSING   device-mapper: CONFIG_MD: repositories with a key are refused\n"
+        "optional  cgroups: file system cgroup2: limits and statistics are not available\n"
+        "1 needed and 1 optional things are missing\n"
+    )
+    assert [(finding.state, finding.good) for finding in findings_of(output)] == [
+        ("ok", True),
+        ("MISSING", False),
+        ("optional", True),
+    ]
+    assert Finding("MISSING", "device-mapper: CONFIG_MD: repositories with a key are refused") in list(
+        findings_of(output)
+    )
+
+
+def test_script_is_found_next_to_the_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("northstar.nstar.check._DIRECTORIES", ())
+    found = find_script()
+    assert found is not None and Path(found).samefile(Path(__file__).parents[2] / "check_conf.sh")
+
+
+# --- seccomp
+
+LOG = """\
+12 execve("/hello", ["/hello"], 0x7ffc /* 3 vars */) = 0
+[pid    13] keyctl(KEYCTL_READ, 1, NULL, 0 <unfinished ...>
+[pid    13] <... keyctl resumed>) = 0
+   bpf(BPF_PROG_LOAD, NULL, 0) = -1 EPERM
+strace: Process 13 attached
+--- SIGCHLD {si_signo=SIGCHLD} ---
++++ exited with 0 +++
+read(0, "perf_event_open(", 16) = 16
+"""
+
+
+def test_system_calls_of_a_log() -> None:
+    assert system_calls(LOG.splitlines()) == {"execve", "keyctl", "bpf", "read"}
+
+
+def test_section_of_a_manifest() -> None:
+    names = system_calls(LOG.splitlines())
+    assert section(names, default_profile=True) == "profile: default\nallow:\n  bpf: any\n  keyctl: any\n"
+    assert section({"read"}, default_profile=True) == "profile: default\n"
+    assert section({"read"}, default_profile=False) == "allow:\n  read: any\n"
+    assert section(set(), default_profile=False) == "{}\n"
+
+
+def test_section_is_valid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log"
+    log.write_text(LOG)
+    assert main.main(["seccomp", str(log)]) == 0
+    indented = "".join(f"  {line}\n" for line in capsys.readouterr().out.splitlines() if line)
+    text = f"name: a\nversion: 0.0.1\ninit: /a\nuid: 1\ngid: 1\nseccomp:\n{indented}"
+    parsed = manifest.parse(text.encode())
+    assert parsed.seccomp is not None
+
+
+def test_log_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["seccomp", "/nonexistent"]) == 1
+    assert "failed to open strace log: /nonexistent" in capsys.readouterr().err

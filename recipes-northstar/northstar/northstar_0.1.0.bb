@@ -33,6 +33,7 @@ do_install:append:class-target() {
     install -d ${D}${sysconfdir}/northstar/keys ${D}${datadir}/northstar/packages ${D}${sbindir}
     install -m 0644 ${S}/rootfs-overlay/etc/northstar/northstar.toml ${D}${sysconfdir}/northstar/
     install -m 0755 ${S}/check_conf.sh ${D}${sbindir}/
+    install -D -m 0644 ${S}/northstar/completions/nstar.bash ${D}${datadir}/bash-completion/completions/nstar
     install -m 0644 ${S}/recipes-northstar/linux/files/northstar.cfg ${D}${datadir}/northstar/
     if ${@bb.utils.contains('DISTRO_FEATURES', 'sysvinit', 'true', 'false', d)}; then
         install -d ${D}${sysconfdir}/init.d
@@ -53,7 +54,8 @@ do_install_ptest() {
 
 PACKAGES =+ "${PN}-nstar ${PN}-sextant"
 
-FILES:${PN}-nstar = "${bindir}/nstar ${PYTHON_SITEPACKAGES_DIR}/northstar/nstar"
+FILES:${PN}-nstar = "${bindir}/nstar ${PYTHON_SITEPACKAGES_DIR}/northstar/nstar \
+                       ${datadir}/bash-completion"
 FILES:${PN}-sextant = "${bindir}/sextant ${PYTHON_SITEPACKAGES_DIR}/northstar/sextant"
 FILES:${PN} += "${datadir}/northstar ${nonarch_libdir}/tmpfiles.d"
 CONFFILES:${PN} = "${sysconfdir}/northstar/northstar.toml"
@@ -82,7 +84,7 @@ RDEPENDS:${PN}:class-target = "python3-compression \
 RDEPENDS:${PN}:class-native = "python3-pynacl-native python3-pyyaml-native python3-ujson-native"
 RDEPENDS:${PN}-nstar = "${PN} python3-terminal"
 RDEPENDS:${PN}-sextant = "${PN} squashfs-tools"
-RDEPENDS:${PN}-ptest = "${PN}-nstar ${PN}-sextant busybox python3-pytest python3-unittest-automake-output"
+RDEPENDS:${PN}-ptest = "${PN}-nstar ${PN}-sextant busybox python3-asyncio python3-pytest python3-unittest-automake-output"
 
 RRECOMMENDS:${PN}:class-target = "kernel-module-dm-mod kernel-module-dm-verity kernel-module-loop kernel-module-squashfs"
 RRECOMMENDS:${PN}:class-native = ""

@@ -69,6 +69,7 @@ def test_ruff() -> None:
 def test_mypy() -> None:
     run(sys.executable, "-m", "mypy", "--strict", "northstar")
     run(sys.executable, "-m", "mypy", "--strict", "qemu")
+    run(sys.executable, "-m", "mypy", "--strict", "tools")
 
 
 def test_shellcheck() -> None:

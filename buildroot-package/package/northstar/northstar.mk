@@ -24,6 +24,8 @@ define NORTHSTAR_INSTALL_FILES
 	$(INSTALL) -D -m 0644 $(@D)/rootfs-overlay/etc/northstar/northstar.toml \
 		$(TARGET_DIR)/etc/northstar/northstar.toml
 	$(INSTALL) -D -m 0755 $(@D)/check_conf.sh $(TARGET_DIR)/usr/sbin/check_conf.sh
+	$(INSTALL) -D -m 0644 $(@D)/northstar/completions/nstar.bash \
+		$(TARGET_DIR)/usr/share/bash-completion/completions/nstar
 	$(INSTALL) -D -m 0644 $(@D)/recipes-northstar/linux/files/northstar.cfg \
 		$(TARGET_DIR)/usr/share/northstar/northstar.cfg
 endef

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+# Made by tools/generate from the command line of sextant.
+# shellcheck shell=bash
+
+# Names of containers or repositories, one per line.
+_sextant_names() {
+    local name
+    while IFS= read -r name; do
+        [[ $name == "$current"* ]] && COMPREPLY+=("$(printf %q "$name")")
+    done < <("${words[0]}" --complete "$1" "${words[@]:1}" 2>/dev/null)
+}
+
+_sextant() {
+    local line=${COMP_LINE:0:COMP_POINT} words=() word current command='' position=0 kind='' prefix
+    read -ra words <<< "$line"
+    [[ $line == *[[:space:]] ]] && words+=('')
+    current=${words[${#words[@]} - 1]}
+    for word in "${words[@]:1:${#words[@]} - 2}"; do
+        if [[ -n $kind ]]; then
+            kind=''
+            continue
+        fi
+        case "$command $word" in
+            "pack -m" | "pack --manifest-path") kind=files ;;
+            "pack -r" | "pack --root") kind=directories ;;
+            "pack -i" | "pack --image") kind=files ;;
+            "pack -k" | "pack --key") kind=files ;;
+            "pack -o" | "pack --out") kind=files ;;
+            "pack -c" | "pack --compression") kind='words none gzip lzo xz zstd' ;;
+            "pack -b" | "pack --block-size") kind=nothing ;;
+            "pack --mksquashfs") kind=files ;;
+            "pack --clones") kind=nothing ;;
+            "unpack -n" | "unpack --npk") kind=files ;;
+            "unpack -o" | "unpack --out") kind=directories ;;
+            "unpack --unsquashfs") kind=files ;;
+            "inspect -k" | "inspect --key") kind=files ;;
+            "inspect --unsquashfs") kind=files ;;
+            "gen-key -n" | "gen-key --name") kind=nothing ;;
+            "gen-key -o" | "gen-key --out") kind=directories ;;
+            *" -"*) ;;
+            *) if [[ -z $command ]]; then command=$word; else position=$((position + 1)); fi ;;
+        esac
+    done
+    if [[ -z $kind && $current == -* ]]; then
+        case $command in
+            '') kind='words -h --help -V --version' ;;
+            pack) kind='words -h --help -m --manifest-path -r --root -i --image -k --key -o --out -c --compression -b --block-size --mksquashfs --clones' ;;
+            unpack) kind='words -h --help -n --npk -o --out --unsquashfs' ;;
+            inspect) kind='words -h --help -s --short -k --key --unsquashfs' ;;
+            gen-key) kind='words -h --help -n --name -o --out' ;;
+            schema) kind='words -h --help' ;;
+        esac
+    elif [[ -z $kind ]]; then
+        case "$command $position" in
+            " 0") kind='words pack unpack inspect gen-key schema' ;;
+            "inspect "0) kind=files ;;
+            *) ;;
+        esac
+    fi
+    COMPREPLY=()
+    case $kind in
+        containers | repositories) _sextant_names "$kind" ;;
+        files)
+            compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -f -- "$current")
+            ;;
+        directories)
+            compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -d -- "$current")
+            ;;
+        words*) mapfile -t COMPREPLY < <(compgen -W "${kind#words}" -- "$current") ;;
+    esac
+    # Bash replaces only what is behind the last colon.
+    if [[ $current == *:* && $COMP_WORDBREAKS == *:* ]]; then
+        prefix=${current%"${current##*:}"}
+        COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
+    fi
+}
+
+complete -F _sextant sextant

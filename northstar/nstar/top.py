@@ -53,7 +53,15 @@ def top(session: Session, options: argparse.Namespace) -> None:
 
     CPU is the share since the previous table, at first since the start of the container; 100 % is one
     processor. If standard output is no terminal there is one table, unless --iterations says otherwise.
+    Ctrl-C ends it.
     """
+    try:
+        _repeat(session, options)
+    except KeyboardInterrupt:
+        return
+
+
+def _repeat(session: Session, options: argparse.Namespace) -> None:
     terminal = sys.stdout.isatty() and not session.json
     number = options.iterations or (0 if terminal else 1)
     previous: dict[str, Sample] = {}
@@ -64,10 +72,7 @@ def top(session: Session, options: argparse.Namespace) -> None:
         if iteration == number:
             return
         previous = {sample.container: sample for sample in samples}
-        try:
-            time.sleep(options.delay)
-        except KeyboardInterrupt:
-            return
+        time.sleep(options.delay)
 
 
 def _samples(session: Session, previous: dict[str, Sample]) -> tuple[int, list[Sample]]:

@@ -18,7 +18,7 @@ from northstar.nstar.check import Finding, find_script, findings_of
 from northstar.nstar.completion import short_names
 from northstar.nstar.seccomp import section, system_calls
 from northstar.nstar.session import Session
-from northstar.nstar.top import sample
+from northstar.nstar.top import HEADER, sample
 
 
 def options(*arguments: str) -> argparse.Namespace:
@@ -160,6 +160,16 @@ def test_control_groups_know_more_than_processes() -> None:
 
 def test_sample_without_statistics() -> None:
     assert sample("a:0.0.1", ProcessData(1, 0.0, {}), None).share == 0.0
+
+
+def test_captured_tables_have_the_columns_of_today() -> None:
+    text = (Path(__file__).parents[2] / "docs/captures.md").read_text()
+    assert ["Name", "Version", "Repository", "Type", "Mounted", "PID", "Uptime"] in _headers(text)
+    assert list(HEADER) in _headers(text)
+
+
+def _headers(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if "Version" in line]
 
 
 # --- check

@@ -7,7 +7,7 @@ import os
 import socket
 
 from northstar.client.errors import ClientError
-from northstar.config.model import ConsoleUrl
+from northstar.protocol.url import ConsoleUrl
 
 DEFAULT_URL = "tcp://localhost:4200"
 CONNECT_TIMEOUT = 5.0

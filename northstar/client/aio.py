@@ -20,8 +20,8 @@ from northstar.client import address, calls
 from northstar.client.errors import ConnectionClosed
 from northstar.client.protocol import BACKLOG, ClientProtocol
 from northstar.client.upload import Upload
-from northstar.config.model import ConsoleUrl
 from northstar.errors import NorthstarError
+from northstar.protocol.url import ConsoleUrl
 
 if TYPE_CHECKING:
     import os

@@ -12,7 +12,6 @@ from northstar.config.model import (
     Config,
     ConsoleConfig,
     ConsoleOptions,
-    ConsoleUrl,
     Debug,
     Perf,
     RepositoryConfig,
@@ -21,6 +20,7 @@ from northstar.config.model import (
 from northstar.config.table import Table
 from northstar.errors import ConfigError, NorthstarError
 from northstar.protocol.permissions import FULL
+from northstar.protocol.url import ConsoleUrl
 
 if TYPE_CHECKING:
     from collections.abc import Callable

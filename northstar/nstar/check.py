@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from northstar import API_VERSION
 from northstar.client.errors import PermissionDenied
-from northstar.config.model import ConsoleUrl
 from northstar.errors import NorthstarError
 from northstar.nstar.session import Session
+from northstar.protocol.url import ConsoleUrl
 
 if TYPE_CHECKING:
     import argparse

@@ -207,8 +207,10 @@ def test_both_faces_have_the_same_methods() -> None:
     assert public(Client) == public(asynchronous.Client)
 
 
-def test_only_the_asynchronous_face_imports_asyncio() -> None:
-    script = "import sys, northstar.client; sys.exit('asyncio' in sys.modules)"
+@pytest.mark.parametrize("module", ["asyncio", "tomllib", "northstar.config", "northstar.manifest"])
+def test_blocking_face_does_not_import(module: str) -> None:
+    """A command line client is started often, also on slow devices."""
+    script = f"import sys, northstar.client; sys.exit({module!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 

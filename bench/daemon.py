@@ -37,6 +37,9 @@ options = {{ max_requests_per_sec = 0 }}
 
 [repositories.bench]
 type = {{ fs = {{ dir = "{base}/repository" }} }}
+
+[repositories.memory]
+type = "mem"
 """
 
 
@@ -72,10 +75,13 @@ class Bench:
         self.repository.mkdir()
         (base / "northstar.toml").write_text(CONFIGURATION.format(base=base))
 
-    def pack(self, description: dict[str, object], compression: str = "gzip") -> None:
-        """Pack the root with a manifest into the repository."""
+    def pack(
+        self, description: dict[str, object], compression: str = "gzip", directory: Path | None = None
+    ) -> Path:
+        """Pack the root with a manifest, by default into the repository."""
         parsed = manifest.parse(json.dumps(description).encode())
-        pack.pack_root(parsed, str(self.root), str(self.repository), key=None, compression=compression)
+        out = str(directory or self.repository)
+        return Path(pack.pack_root(parsed, str(self.root), out, key=None, compression=compression))
 
     @contextmanager
     def daemon(self) -> Iterator[subprocess.Popen[bytes]]:

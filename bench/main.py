@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 
-from bench import autostart, device, memory, start
+from bench import autostart, console, device, memory, start
 from bench.daemon import bench
 from northstar import __version__
 
@@ -16,6 +16,7 @@ SECTIONS = {
     "start": start.measure,
     "autostart": autostart.measure,
     "memory": memory.measure,
+    "console": console.measure,
     "device": device.measure,
 }
 

@@ -26,15 +26,15 @@ def measure(bench: Bench) -> None:
     with bench.daemon() as process, Client.connect(bench.console) as client:
         helpers = _children(process.pid)
         spares = [child for helper in helpers for child in _children(helper)]
-        idle = _kilobytes(process.pid, "Pss")
-        forker = sum(_kilobytes(pid, "Pss") for pid in helpers)
-        spare = sum(_kilobytes(pid, "Pss") for pid in spares)
+        idle = kilobytes(process.pid, "Pss")
+        forker = sum(kilobytes(pid, "Pss") for pid in helpers)
+        spare = sum(kilobytes(pid, "Pss") for pid in spares)
         names = [f"sleeper-{number}:0.0.1" for number in range(CONTAINERS)]
         for name in names:
             client.start(name)
         inits = [client.inspect(name).process.pid for name in names]
         private = [_private(pid) for pid in inits]
-        proportional = [_kilobytes(pid, "Pss") for pid in inits]
+        proportional = [kilobytes(pid, "Pss") for pid in inits]
         for name in names:
             client.kill(name, 9)
     show(
@@ -59,7 +59,8 @@ def _children(pid: int) -> list[int]:
     return [child.pid for child in psutil.Process(pid).children()]
 
 
-def _kilobytes(pid: int, field: str) -> int:
+def kilobytes(pid: int, field: str) -> int:
+    """A field of a process's smaps_rollup."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1])
@@ -67,7 +68,7 @@ def _kilobytes(pid: int, field: str) -> int:
 
 
 def _private(pid: int) -> int:
-    return _kilobytes(pid, "Private_Dirty") + _kilobytes(pid, "Private_Clean")
+    return kilobytes(pid, "Private_Dirty") + kilobytes(pid, "Private_Clean")
 
 
 def _megabytes(kilobytes: float) -> str:

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The console: requests per second, notifications, idle clients, and what one client does to another.
+
+Load comes from this process and from children of it; with two processors one is left for the daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from bench import install
+from bench.daemon import bare_manifest
+from bench.memory import kilobytes
+from bench.table import Row, Samples, show
+from northstar.client import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import NoReturn
+
+    from bench.daemon import Bench
+
+CONTAINERS = 10
+SECONDS = 2.0
+REPEATS = 3
+CONNECTIONS = 100
+PIPELINED = 50
+SUBSCRIBERS = 100
+EVENTS = 50
+IDLE = 1000
+LATENCIES = 3000
+
+_HELLO = b'{"connect":{"version":"0.9.2","subscribe_notifications":%s}}\n'
+_ACK = b'{"connect_ack":null}\n'
+_LIST = b'{"request":"list"}\n'
+
+
+def measure(bench: Bench) -> None:
+    """Print the table of the console."""
+    _raise_descriptor_limit()
+    for number in range(CONTAINERS):
+        bench.pack(bare_manifest(f"container-{number}"))
+    small = bench.pack(bare_manifest("small"), directory=bench.base)
+    with bench.daemon() as daemon:
+        rows = _throughput(bench)
+        rows += _fan_out(bench, str(small))
+        rows.append(_idle_memory(bench, daemon.pid))
+        show(f"Console ({CONTAINERS} containers, unix socket)", rows)
+        show("Latency of `list` on a connection while another client ...", _neighbours(bench))
+        install.measure(bench)
+
+
+def _raise_descriptor_limit() -> None:
+    """The daemon inherits the limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _connect(bench: Bench, *, notifications: bool = False) -> socket.socket:
+    """A raw connection; the client library would be measured, too."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(bench.console.removeprefix("unix://"))
+    sock.sendall(_HELLO % (b"true" if notifications else b"false"))
+    if sock.recv(100) != _ACK:
+        raise SystemExit("bench: the daemon does not accept the connection")
+    return sock
+
+
+# --- requests per second
+
+
+def _throughput(bench: Bench) -> list[Row]:
+    rows = []
+    for name, target, run in (
+        ("list, one connection, one at a time", "target >= 8000/s", lambda: _one_by_one(bench, 1)),
+        (f"list, one connection, {PIPELINED} in flight", "", lambda: _pipelined(bench)),
+        (f"list, {CONNECTIONS} connections, one at a time each", "", lambda: _one_by_one(bench, CONNECTIONS)),
+    ):
+        rates = [run() for _ in range(REPEATS)]
+        best = max(rates)
+        others = ", ".join(f"{rate:.0f}" for rate in rates)
+        rows.append(Row(name, f"{best:8.0f} /s", f"{target + '; ' if target else ''}runs: {others}"))
+    return rows
+
+
+def _one_by_one(bench: Bench, connections: int) -> float:
+    """Requests per second when every connection has exactly one request in flight."""
+    with ExitStack() as stack:
+        sockets = {}
+        poll = select.epoll()
+        for _ in range(connections):
+            sock = stack.enter_context(_connect(bench))
+            sockets[sock.fileno()] = sock
+            poll.register(sock.fileno(), select.EPOLLIN)
+        for sock in sockets.values():
+            sock.send(_LIST)
+        done = 0
+        began = time.perf_counter()
+        while time.perf_counter() - began < SECONDS:
+            for fd, _ in poll.poll():
+                sock = sockets[fd]
+                if sock.recv(65536).endswith(b"\n"):
+                    done += 1
+                    sock.send(_LIST)
+        return done / (time.perf_counter() - began)
+
+
+def _pipelined(bench: Bench) -> float:
+    """Requests per second when the next requests are sent before the last are answered."""
+    done = 0
+    with _connect(bench) as sock:
+        sock.sendall(_LIST * PIPELINED)
+        began = time.perf_counter()
+        while time.perf_counter() - began < SECONDS:
+            answered = sock.recv(65536).count(b"\n")
+            done += answered
+            sock.sendall(_LIST * answered)
+        return done / (time.perf_counter() - began)
+
+
+# --- notifications
+
+
+def _fan_out(bench: Bench, package: str) -> list[Row]:
+    rows = []
+    for subscribers in (1, SUBSCRIBERS):
+        spent = Samples(tuple(seconds * 1e3 for seconds in _events(bench, package, subscribers)))
+        name = f"uninstall request -> last of {subscribers} subscribers notified"
+        rows.append(Row(name, str(spent), spent.spread()))
+    return rows
+
+
+def _events(bench: Bench, package: str, subscribers: int) -> list[float]:
+    spent = []
+    with ExitStack() as stack:
+        client = stack.enter_context(Client.connect(bench.console))
+        sockets = [stack.enter_context(_connect(bench, notifications=True)) for _ in range(subscribers)]
+        for _ in range(EVENTS):
+            client.install(package, "memory")
+            _read_notifications(sockets)
+            began = time.perf_counter()
+            client.uninstall("small:0.0.1")
+            _read_notifications(sockets)
+            spent.append(time.perf_counter() - began)
+    return spent
+
+
+def _read_notifications(sockets: list[socket.socket]) -> None:
+    for sock in sockets:
+        if not sock.recv(65536).endswith(b"\n"):
+            raise SystemExit("bench: no notification")
+
+
+# --- idle clients
+
+
+def _idle_memory(bench: Bench, daemon: int) -> Row:
+    before = kilobytes(daemon, "Pss")
+    with ExitStack() as stack:
+        for _ in range(IDLE):
+            stack.enter_context(_connect(bench))
+        grown = kilobytes(daemon, "Pss") - before
+    return Row(f"memory of {IDLE} idle clients, PSS", f"{grown / 1024:.2f} MB", "target <= 10 MB")
+
+
+# --- clients beside each other
+
+
+def _neighbours(bench: Bench) -> list[Row]:
+    alone = _latency(bench)
+    rows = [Row("does nothing", str(alone), _tail(alone))]
+    for name, behave in (
+        ("sends requests and reads no answers", _never_reads),
+        ("sends a request byte by byte", _byte_by_byte),
+        ("is half-open: half a request, then nothing", _half_open),
+        (f"sends as many requests as it can, {PIPELINED} in flight", _flood),
+        ("connects and leaves, again and again", _reconnect),
+    ):
+        with _child(lambda behave=behave: behave(bench)):
+            latency = _latency(bench)
+        added = latency.quantile(0.99) - alone.quantile(0.99)
+        rows.append(Row(name, str(latency), f"{_tail(latency)}; p99 {added:+.2f} (target <= +10)"))
+    return rows
+
+
+def _latency(bench: Bench) -> Samples:
+    spent = []
+    with _connect(bench) as sock:
+        for _ in range(LATENCIES):
+            began = time.perf_counter()
+            sock.send(_LIST)
+            sock.recv(65536)
+            spent.append((time.perf_counter() - began) * 1e3)
+    return Samples(tuple(spent))
+
+
+def _tail(latency: Samples) -> str:
+    return f"p99 {latency.quantile(0.99):.2f}, max {max(latency.values):.2f}, n={len(latency.values)}"
+
+
+@contextmanager
+def _child(behave: Callable[[], None]) -> Iterator[None]:
+    """A process that behaves that way; it is given time to begin."""
+    pid = os.fork()
+    if pid == 0:
+        _behave(behave)
+    try:
+        time.sleep(0.2)
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _behave(behave: Callable[[], None]) -> NoReturn:
+    try:
+        behave()
+    finally:
+        os._exit(1)
+
+
+def _never_reads(bench: Bench) -> None:
+    with _connect(bench) as sock:
+        while True:
+            sock.sendall(_LIST)
+
+
+def _byte_by_byte(bench: Bench) -> None:
+    with _connect(bench) as sock:
+        while True:
+            for byte in _LIST:
+                sock.send(bytes((byte,)))
+            sock.recv(65536)
+
+
+def _half_open(bench: Bench) -> None:
+    with _connect(bench) as sock:
+        sock.sendall(_LIST[:5])
+        signal.pause()
+
+
+def _flood(bench: Bench) -> None:
+    with _connect(bench) as sock:
+        sock.sendall(_LIST * PIPELINED)
+        while True:
+            sock.sendall(_LIST * sock.recv(65536).count(b"\n"))
+
+
+def _reconnect(bench: Bench) -> None:
+    while True:
+        _connect(bench).close()

@@ -13,13 +13,13 @@ class LineBuffer:
 
     def __init__(self, limit: int) -> None:
         """`limit` is the longest line accepted, in bytes, without its newline; 0 for no limit."""
-        self._data = b""
+        self._data = bytearray()
         self._limit = limit
         self._scanned = 0
 
     def feed(self, data: bytes) -> None:
         """Append received bytes."""
-        self._data = self._data + data if self._data else data
+        self._data += data
 
     @property
     def pending(self) -> int:
@@ -37,14 +37,13 @@ class LineBuffer:
         if end < 0:
             self._scanned = len(self._data)
             return None
-        line = self._data[:end]
-        self._data = self._data[end + 1 :]
-        self._scanned = 0
+        line = self.take(end)
+        del self._data[:1]
         return line[:-1] if line.endswith(b"\r") else line
 
     def take(self, count: int) -> bytes:
         """Up to `count` buffered bytes as they are."""
-        taken = self._data[:count]
-        self._data = self._data[count:]
+        taken = bytes(self._data[:count])
+        del self._data[:count]
         self._scanned = 0
         return taken

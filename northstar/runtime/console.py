@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
 from collections import deque
@@ -30,6 +31,8 @@ SERVER_VERSION = Version.parse(API_VERSION)
 EXTERN = Container("extern", Version(0, 0, 0))
 
 _READ_SIZE = 64 * 1024
+_IN_A_ROW = 16
+"""Requests of one client before others have a turn, also if it sends faster than we answer."""
 
 
 class Peer(NamedTuple):
@@ -216,10 +219,12 @@ class Connection:
         return True
 
     async def _serve(self) -> None:
-        while True:
+        for number in itertools.count(1):
             self._busy = False
             self._flush_notifications()
             await self._throttle()
+            if number % _IN_A_ROW == 0:
+                await self._server.loop.turn()
             line = await self._next_line()
             if line is None:
                 return
@@ -262,21 +267,22 @@ class Connection:
             self._buffer.feed(data)
             return bool(data)
 
-    async def read_chunk(self, limit: int) -> bytes:
-        """Raw bytes behind the last line, at most `limit`; none at the end of the stream.
+    async def read_into(self, chunk: memoryview) -> int:
+        """Fill `chunk` with raw bytes behind the last line; their number, 0 at the end of the stream.
 
         For package data. Raises loop.Timeout if nothing arrives for `npk_stream_timeout`.
         """
-        data = self._buffer.take(limit)
         loop = self._server.loop
-        while not data:
+        await loop.turn()
+        data = self._buffer.take(len(chunk))
+        if data:
+            chunk[: len(data)] = data
+            return len(data)
+        while True:
             try:
-                data = self._socket.recv(min(limit, 16 * _READ_SIZE))
+                return self._socket.recv_into(chunk)
             except BlockingIOError:
                 await loop.wait_for(self._channel.readable(), self.peer.options.npk_stream_timeout)
-                continue
-            break
-        return data
 
     # --- limits
 

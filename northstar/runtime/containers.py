@@ -48,6 +48,7 @@ class Containers:
 
     def __init__(self) -> None:
         self._records: dict[Container, Record] = {}
+        self._names: list[str] | None = None
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self._records.values())
@@ -57,7 +58,9 @@ class Containers:
 
     def names(self) -> list[str]:
         """All containers as `name:version`, sorted."""
-        return [str(container) for container in sorted(self._records)]
+        if self._names is None:
+            self._names = [str(container) for container in sorted(self._records)]
+        return self._names
 
     def known(self) -> list[Container]:
         """All containers."""
@@ -73,10 +76,12 @@ class Containers:
     def add(self, record: Record) -> None:
         """A package was loaded or installed."""
         self._records[record.container] = record
+        self._names = None
 
     def remove(self, record: Record) -> None:
         """A package was uninstalled."""
         del self._records[record.container]
+        self._names = None
 
     def runs(self) -> list[Run]:
         """All runs under way."""

@@ -220,6 +220,22 @@ class Mutex:
             self._held = False
 
 
+class _Turn:
+    """Awaiting it takes a turn of the loop, as a task goes on in the turn after its future is done."""
+
+    __slots__ = ("_done",)
+
+    def __init__(self) -> None:
+        self._done = Future()
+        self._done.set_result()
+
+    def __await__(self) -> Generator[Future, None, None]:
+        yield self._done
+
+
+_TURN = _Turn()
+
+
 class Loop:
     """Runs tasks, timers and descriptor events in one thread."""
 
@@ -268,9 +284,7 @@ class Loop:
 
     async def turn(self) -> None:
         """Let everybody else have a turn."""
-        future = Future()
-        self.call_soon(future.set_result)
-        await future
+        await _TURN
 
     async def wait_for(self, future: Future, limit: float) -> Any:
         """Await `future`, at most `limit` seconds; then raise `Timeout`."""

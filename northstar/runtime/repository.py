@@ -107,16 +107,16 @@ class Insert:
         self.received = 0
         self._repository = repository
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: memoryview) -> None:
         """Append to the package. Raises Unexpected if it does not fit."""
-        self._repository._check_room(self.received + len(data))
-        view = memoryview(data)
+        size = len(data)
+        self._repository._check_room(self.received + size)
         try:
-            while view:
-                view = view[os.write(self.fd, view) :]
+            while data:
+                data = data[os.write(self.fd, data) :]
         except OSError as error:
             raise Unexpected(_write_error(error, self.path)) from None
-        self.received += len(data)
+        self.received += size
 
     def commit(self, check: Check) -> Package:
         """Verify the package and make it part of the repository; `check` may refuse it.

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _log = log.Logger("runtime::console")
 
-_CHUNK = 1024 * 1024
+_CHUNK = 256 * 1024
+"""More than a unix socket holds."""
 _EARLY = (messages.Ident, messages.TokenCreate, messages.TokenVerify)
 """Answered also while the runtime starts up."""
 
@@ -140,14 +141,15 @@ class Requests:
                 insert = self._runtime.begin_install(request.repository, request.size)
             except ApiError as error:
                 failure = error
+            buffer = memoryview(bytearray(min(remaining, _CHUNK)))
             while remaining:
-                chunk = await _chunk(connection, min(remaining, _CHUNK))
-                if not chunk:
+                received = await _receive(connection, buffer[:remaining])
+                if not received:
                     break
-                remaining -= len(chunk)
+                remaining -= received
                 if insert is not None and failure is None:
                     try:
-                        insert.write(chunk)
+                        insert.write(buffer[:received])
                     except ApiError as error:
                         failure = error
             if failure is not None:
@@ -161,9 +163,9 @@ class Requests:
                 insert.abort()
 
 
-async def _chunk(connection: Connection, limit: int) -> bytes:
+async def _receive(connection: Connection, chunk: memoryview) -> int:
     try:
-        return await connection.read_chunk(limit)
+        return await connection.read_into(chunk)
     except Timeout:
         raise _failed("npk stream timeout") from None
     except OSError:

@@ -139,10 +139,14 @@ class Connection:
         self.task: Task = server.loop.spawn(self._run())
 
     def stop(self) -> None:
-        """Close the connection."""
-        if not self.task.done:
+        """Close the connection. A request under way is carried out, but not answered."""
+        if self.task.done:
+            return
+        if self._busy and self._established:
+            _log.warn("Failed to process request: shutdown")
+        else:
             _log.info(f"{self.peer.name}: Closing connection")
-            self.task.cancel()
+        self.task.cancel()
 
     # --- life of a connection
 
@@ -231,7 +235,7 @@ class Connection:
             self._busy = True
             request = messages.decode_client(line)
             self._count_arrival()
-            if isinstance(request, messages.Connect):
+            if isinstance(request, (messages.Connect, messages.ServerMessage)):
                 _log.warn(f"{self.peer.name}: Unexpected message: {request!r}. Disconnecting...")
                 return
             await self._send(await self._answer(request))

@@ -91,7 +91,8 @@ class Daemon:
             self._notifications,
             config.mount_parallel,
         )
-        self._requests = Requests(self._runtime, tokens.TokenAuthority(os.urandom(32), _boot_time))
+        authority = tokens.TokenAuthority(os.urandom(32), _boot_time)
+        self._requests = Requests(self._loop, self._runtime, authority)
         self._console = ConsoleServer(
             self._loop,
             self._notifications,

@@ -25,7 +25,7 @@ _log = log.Logger("runtime::console")
 UNIX_MODE = 0o600
 _HARMLESS = frozenset(("ident", "list", "inspect", "repositories", "notifications"))
 _RETRY_DELAY = 0.1
-_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC)
 
 
 class Listener:
@@ -56,25 +56,30 @@ class Listener:
         _log.debug("Closed listener")
 
     async def _accept(self) -> None:
+        failure = 0
         while True:
             try:
-                sock, address = self._socket.accept()
+                self._serve(*self._socket.accept())
             except BlockingIOError:
                 await self._channel.readable()
-                continue
             except OSError as error:
-                _log.warn(f"Error listening: {error.strerror}")
-                if error.errno in _NO_DESCRIPTORS:
+                if error.errno != failure:
+                    _log.warn(f"Error listening: {error.strerror}")
+                failure = error.errno or 0
+                if failure in _NO_RESOURCES:
                     await self._loop.sleep(_RETRY_DELAY)
-                continue
-            peer = Peer(
-                f"Remote({_peer_name(address)})",
-                EXTERN,
-                self._config.permissions,
-                self._config.options,
-                CONNECT_TIMEOUT,
-            )
+            else:
+                failure = 0
+                await self._loop.turn()
+
+    def _serve(self, sock: socket.socket, address: object) -> None:
+        name = f"Remote({_peer_name(address)})"
+        peer = Peer(name, EXTERN, self._config.permissions, self._config.options, CONNECT_TIMEOUT)
+        try:
             self._server.serve(sock, peer)
+        except OSError:
+            sock.close()
+            raise
 
 
 def _bind(config: ConsoleConfig) -> tuple[socket.socket, str]:

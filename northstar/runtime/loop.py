@@ -343,8 +343,8 @@ class Loop:
     def register(self, fd: int) -> Channel:
         """Watch a non-blocking descriptor. Close the channel before the descriptor."""
         channel = Channel(self, fd)
-        self._channels[fd] = channel
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
+        self._channels[fd] = channel
         return channel
 
     def unregister(self, channel: Channel) -> None:

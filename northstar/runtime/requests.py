@@ -12,11 +12,12 @@ from northstar.runtime import log
 from northstar.runtime.loop import Timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
     from typing import Any
 
     from northstar.names import Container
     from northstar.runtime.console import Connection, Peer
+    from northstar.runtime.loop import Loop
     from northstar.runtime.repository import Insert
     from northstar.runtime.runtime import Runtime
 
@@ -26,15 +27,18 @@ _CHUNK = 256 * 1024
 """More than a unix socket holds."""
 _EARLY = (messages.Ident, messages.TokenCreate, messages.TokenVerify)
 """Answered also while the runtime starts up."""
+_OPERATIONS = (messages.Mount, messages.Start, messages.Umount, messages.Uninstall)
+"""Carried out to the end, also if the client is gone meanwhile."""
 
 
 class Requests:
     """Carries out the requests of all connections."""
 
-    def __init__(self, runtime: Runtime, authority: tokens.TokenAuthority) -> None:
+    def __init__(self, loop: Loop, runtime: Runtime, authority: tokens.TokenAuthority) -> None:
+        self._loop = loop
         self._runtime = runtime
         self._authority = authority
-        self._handlers: dict[type, Callable[[Peer, Any], Awaitable[Any]]] = {
+        self._handlers: dict[type, Callable[[Peer, Any], Coroutine[Any, Any, Any]]] = {
             messages.Ident: self._ident,
             messages.Inspect: self._inspect,
             messages.Kill: self._kill,
@@ -53,7 +57,10 @@ class Requests:
         """The response line of any request but install."""
         if not self._runtime.up and not isinstance(request, _EARLY):
             await self._runtime.wait_until_up()
-        return messages.response(await self._handlers[type(request)](peer, request))
+        answer = self._handlers[type(request)](peer, request)
+        if isinstance(request, _OPERATIONS):
+            return messages.response(await self._loop.spawn(answer))
+        return messages.response(await answer)
 
     async def _ident(self, peer: Peer, _: messages.Ident) -> object:
         return {"ident": str(peer.identity)}
@@ -157,7 +164,9 @@ class Requests:
             if insert is None:
                 raise InvalidRepository(request.repository)
             committed, insert = insert, None
-            return await self._runtime.finish_install(request.repository, committed)
+            added = self._runtime.finish_install(request.repository, committed)
+            container: Container = await self._loop.spawn(added)
+            return container
         finally:
             if insert is not None:
                 insert.abort()

@@ -25,7 +25,7 @@ from northstar.errors import (
 from northstar.manifest import dump
 from northstar.runtime import filters, log, persist, plan, users
 from northstar.runtime.containers import Containers, Record
-from northstar.runtime.loop import Future, Mutex
+from northstar.runtime.loop import Future, Mutex, Timeout
 from northstar.runtime.run import Host, Run
 from northstar.runtime.text import duration
 
@@ -145,13 +145,23 @@ class Runtime:
         _log.info(f"Successfully started {started} container(s) in {duration(time.monotonic() - began)}")
 
     async def end_all_runs(self, limit: float) -> list[Container]:
-        """Kill everything that runs; those that have not ended after `limit` seconds."""
+        """Let no operation begin any more and kill everything that runs.
+
+        Those that have not ended after `limit` seconds.
+        """
+        deadline = time.monotonic() + limit
+        try:
+            # Never released.
+            await self._host.loop.wait_for(self._host.loop.spawn(self._mutex.__aenter__()), limit)
+        except Timeout:
+            _log.error(f"an operation has not ended within {limit:.0f} s")
         runs = self.containers.runs()
         for run in runs:
             _log.info(f"Killing {run.record.container} with SIGKILL")
-            run.process.kill()
-        deadline = time.monotonic() + limit
         while runs and time.monotonic() < deadline:
+            for run in runs:
+                # More than once, as its start may be under way.
+                run.process.kill()
             await self._host.loop.sleep(0.002)
             runs = [run for run in runs if not run.ended.done]
         return [run.record.container for run in runs]

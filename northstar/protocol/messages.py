@@ -250,6 +250,10 @@ def _name(value: Any) -> str:
     return check_name(_string(value))
 
 
+def _version(value: Any) -> Version:
+    return Version.parse(_string(value))
+
+
 def _container(value: Any) -> Container:
     return Container.parse(_string(value))
 
@@ -316,7 +320,7 @@ _STRUCTS: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]]] 
 }
 _CONNECT: tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]] = (
     Connect,
-    {"version": lambda value: Version.parse(_string(value)), "subscribe_notifications": _boolean},
+    {"version": _version, "subscribe_notifications": _boolean},
 )
 _OPTIONAL = ("init",)
 _ENVELOPES = ("connect", "connect_ack", "connect_nack", "request", "response", "notification")
@@ -326,11 +330,21 @@ _FREQUENT: dict[bytes, Any] = {
 
 
 class _Members(dict[str, Any]):
-    """An object whose text has duplicate keys."""
+    """An object whose text has keys more than once."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        seen: set[str] = set()
+        self.repeated: set[str] = set()
+        for name, _ in pairs:
+            (self.repeated if name in seen else seen).add(name)
 
 
-def decode_client(line: bytes) -> Connect | Request:
-    """The message in a line of a client; raises ProtocolError."""
+def decode_client(line: bytes) -> Connect | Request | ServerMessage:
+    """The message in a line of a client; raises ProtocolError.
+
+    A client may also send what only a server should; the first envelope of `_ENVELOPES` that fits counts.
+    """
     known = _FREQUENT.get(line)
     if known is not None:
         request: Request = known
@@ -339,17 +353,38 @@ def decode_client(line: bytes) -> Connect | Request:
     if not isinstance(value, dict):
         raise ProtocolError(NOT_A_MESSAGE)
     for envelope in _ENVELOPES:
-        if envelope not in value:
+        if envelope not in value or _repeated(value, envelope):
             continue
         try:
-            if envelope == "connect":
-                connect: Connect = _struct(_CONNECT, value[envelope])
-                return connect
-            if envelope == "request":
-                return _request(value[envelope])
+            return _message(envelope, value[envelope])
         except (_Invalid, ValueError):
             continue
     raise ProtocolError(NOT_A_MESSAGE)
+
+
+def _message(envelope: str, body: Any) -> Connect | Request | ServerMessage:
+    if envelope == "connect":
+        connect: Connect = _struct(_CONNECT, body)
+        return connect
+    if envelope == "request":
+        return _request(body)
+    if envelope == "connect_ack" and body is not None:
+        raise _Invalid
+    if envelope == "connect_nack":
+        _check_nack(body)
+    return ServerMessage(envelope, body)
+
+
+def _check_nack(body: Any) -> None:
+    if body in ("permission_denied", {"permission_denied": None}):
+        return
+    if not isinstance(body, dict) or list(body) != ["invalid_protocol_version"]:
+        raise _Invalid
+    _struct((lambda version: version, {"version": _version}), body["invalid_protocol_version"])
+
+
+def _repeated(value: Any, name: str) -> bool:
+    return isinstance(value, _Members) and name in value.repeated
 
 
 def _parse(line: bytes) -> Any:
@@ -409,11 +444,11 @@ def _struct(shape: tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]], b
         if len(body) != len(fields):
             raise _Invalid
         return build(*(read(value) for read, value in zip(fields.values(), body, strict=True)))
-    if not isinstance(body, dict) or isinstance(body, _Members):
+    if not isinstance(body, dict):
         raise _Invalid
     values = []
     for name, read in fields.items():
-        if name not in body and name not in _OPTIONAL:
+        if (name not in body and name not in _OPTIONAL) or _repeated(body, name):
             raise _Invalid
         values.append(read(body.get(name)))
     return build(*values)
@@ -423,7 +458,10 @@ def _struct(shape: tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]], b
 
 
 def _line(value: Any) -> bytes:
-    return ujson.dumps(value, ensure_ascii=False, escape_forward_slashes=False).encode() + b"\n"
+    # File names need not be UTF-8; a message about one must be.
+    return (
+        ujson.dumps(value, ensure_ascii=False, escape_forward_slashes=False).encode(errors="replace") + b"\n"
+    )
 
 
 def encode(message: Connect | Request) -> bytes:

@@ -16,6 +16,7 @@ from northstar.protocol import messages, permissions
 from northstar.protocol.framing import LineBuffer
 from northstar.runtime import log
 from northstar.runtime.loop import Cancelled, Timeout
+from northstar.runtime.requests import RequestFailed
 
 if TYPE_CHECKING:
     from northstar.config import ConsoleOptions
@@ -156,6 +157,8 @@ class Connection:
             if await self._handshake():
                 self._established = True
                 await self._serve()
+        except RequestFailed as error:
+            _log.warn(f"Failed to process request: {error}")
         except ProtocolError as error:
             _log.warn(f"{name}: Connection error: {error}. Disconnecting...")
         except OSError as error:

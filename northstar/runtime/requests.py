@@ -6,7 +6,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from northstar.errors import ApiError, InvalidRepository, ProtocolError, Unexpected
+from northstar.errors import ApiError, InvalidRepository, Unexpected
 from northstar.protocol import messages, tokens
 from northstar.runtime import log
 from northstar.runtime.loop import Timeout
@@ -29,6 +29,10 @@ _EARLY = (messages.Ident, messages.TokenCreate, messages.TokenVerify)
 """Answered also while the runtime starts up."""
 _OPERATIONS = (messages.Mount, messages.Start, messages.Umount, messages.Uninstall)
 """Carried out to the end, also if the client is gone meanwhile."""
+
+
+class RequestFailed(Exception):
+    """The request is not answered, its connection is closed."""
 
 
 class Requests:
@@ -123,11 +127,11 @@ class Requests:
     # --- install
 
     async def install(self, connection: Connection, request: messages.Install) -> bytes:
-        """Receive a package and add it. Raises ProtocolError to close the connection unanswered."""
+        """Receive a package and add it. Raises RequestFailed."""
         name = connection.peer.name
         _log.debug(f"{name}: Received installation request with size {_human(request.size)}")
         if request.size > connection.peer.options.max_npk_install_size:
-            raise _failed("npk size too large")
+            raise RequestFailed("npk size too large")
         _log.info(f'{name}: Using repository "{request.repository}"')
         try:
             container = await self._install(connection, request)
@@ -176,14 +180,9 @@ async def _receive(connection: Connection, chunk: memoryview) -> int:
     try:
         return await connection.read_into(chunk)
     except Timeout:
-        raise _failed("npk stream timeout") from None
+        raise RequestFailed("npk stream timeout") from None
     except OSError:
-        raise _failed("npk steam") from None
-
-
-def _failed(reason: str) -> ProtocolError:
-    _log.warn(f"Failed to process request: {reason}")
-    return ProtocolError(reason)
+        raise RequestFailed("npk steam") from None
 
 
 async def _outcome(container: Container, work: Awaitable[Any], *, with_data: bool = False) -> object:

@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The console without a runtime: exact bytes, log lines, and whatever a client may send."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from consoleserver import PEER, TIMEOUT, Server
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from northstar.config import ConsoleOptions
+from northstar.names import Container
+from northstar.protocol.permissions import FULL, PERMISSIONS
+from northstar.runtime.loop import Future
+from northstar.runtime.process import ExitStatus
+
+GOLDEN = Path(__file__).with_name("data") / "console.txt"
+CONNECT = b'{"connect":{"version":"0.9.2","subscribe_notifications":false}}\n'
+SUBSCRIBE = CONNECT.replace(b"false", b"true")
+ACK = b'{"connect_ack":null}\n'
+IDENT, EXTERN = b'{"request":"ident"}\n', b'{"response":{"ident":"extern:0.0.0"}}\n'
+A = Container.parse("a:0.0.1")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        made = Server(monkeypatch)
+        yield made
+        made.stop()
+        assert made.failures == []
+
+
+def everything(sock: socket.socket) -> bytes:
+    """What comes until the connection is closed."""
+    received = b""
+    while True:
+        try:
+            data = sock.recv(65536)
+        except ConnectionResetError:
+            return received
+        if not data:
+            return received
+        received += data
+
+
+def exactly(sock: socket.socket, expected: bytes) -> None:
+    received = b""
+    while len(received) < len(expected):
+        data = sock.recv(len(expected) - len(received))
+        assert data, f"closed after {received!r}, {expected!r} expected"
+        received += data
+    assert received == expected
+
+
+def connect(sock: socket.socket, hello: bytes = CONNECT) -> None:
+    sock.sendall(hello)
+    exactly(sock, ACK)
+
+
+def conversations() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in GOLDEN.read_text().splitlines():
+        name = re.fullmatch(r"\[(.*)\]", line)
+        if name:
+            found[name[1]] = []
+        elif line and not line.startswith("#"):
+            found[list(found)[-1]].append(line)
+    return found
+
+
+@pytest.mark.parametrize("name", conversations())
+def test_golden(server: Server, name: str) -> None:
+    with server.connection() as sock:
+        for line in conversations()[name]:
+            kind, text = line[0], line[2:].encode()
+            if kind == ">":
+                sock.sendall(text + b"\n")
+            elif kind == "+":
+                sock.sendall(text)
+            elif kind == "<":
+                exactly(sock, text + b"\n")
+            else:
+                assert line == "."
+                assert everything(sock) == b""
+        sock.shutdown(socket.SHUT_WR)
+        assert everything(sock) == b""
+
+
+REQUESTS = [
+    line[2:]
+    for lines in conversations().values()
+    for line in lines
+    if line.startswith('> {"request":') and '"list":null' not in line and '"start":[' not in line
+]
+
+
+def needed(line: str) -> str:
+    """The permission for a request of the golden file."""
+    name = re.findall(r"[a-z_]+", line)[1]
+    if name == "start" and "<INIT>" in line:
+        return "start_command"
+    return "token_verification" if name == "token_verify" else name
+
+
+@pytest.mark.parametrize("line", REQUESTS)
+def test_permission_denied_echoes_the_request(server: Server, line: str) -> None:
+    with server.connection(granted=frozenset()) as sock:
+        connect(sock)
+        sock.sendall(line.encode() + b"\n")
+        exactly(sock, line.replace('{"request":', '{"response":{"permission_denied":').encode() + b"}\n")
+
+
+@pytest.mark.parametrize("permission", sorted(FULL - {"notifications"}))
+def test_each_permission_is_needed(server: Server, permission: str) -> None:
+    """Everything is denied that needs `permission`, and nothing else."""
+    with server.connection(granted=FULL - {permission}) as sock:
+        connect(sock)
+        # The bytes of a package would have to follow.
+        for line in (line for line in REQUESTS if needed(line) != "install" or permission == "install"):
+            sock.sendall(line.encode() + b"\n")
+            assert (b'"permission_denied"' in sock.recv(65536)) == (needed(line) == permission), line
+
+
+def test_notifications_are_denied(server: Server) -> None:
+    with server.connection(granted=FULL - {"notifications"}) as sock:
+        sock.sendall(SUBSCRIBE)
+        assert everything(sock) == b'{"connect_nack":"permission_denied"}\n'
+
+
+NOTIFICATIONS = [
+    ("started", (A,), '{"notification":{"started":"a:0.0.1"}}'),
+    ("exited", (A, ExitStatus(code=0)), '{"notification":{"exit":["a:0.0.1",{"exit":{"code":0}}]}}'),
+    ("exited", (A, ExitStatus(code=-1)), '{"notification":{"exit":["a:0.0.1",{"exit":{"code":-1}}]}}'),
+    (
+        "exited",
+        (A, ExitStatus(signal=15)),
+        '{"notification":{"exit":["a:0.0.1",{"signalled":{"signal":15}}]}}',
+    ),
+    ("installed", (A,), '{"notification":{"install":"a:0.0.1"}}'),
+    ("uninstalled", (A,), '{"notification":{"uninstall":"a:0.0.1"}}'),
+    (
+        "memory_event",
+        (A, {"low": None, "high": None, "max": 34, "oom": 1, "oom_kill": None}),
+        '{"notification":{"c_group":["a:0.0.1",{"memory":{"low":null,"high":null,"max":34,"oom":1,'
+        '"oom_kill":null}}]}}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "arguments", "line"), NOTIFICATIONS)
+def test_golden_notification(server: Server, event: str, arguments: tuple[object, ...], line: str) -> None:
+    with server.connection() as subscriber, server.connection() as other:
+        connect(subscriber, SUBSCRIBE)
+        connect(other)
+        server.call(getattr(server.notifications, event), *arguments)
+        exactly(subscriber, line.encode() + b"\n")
+        other.sendall(IDENT)
+        exactly(other, EXTERN)
+
+
+def test_a_subscriber_gets_what_happened_before_its_connect(server: Server) -> None:
+    with server.connection() as sock:
+        server.call(server.notifications.started, A)
+        connect(sock, SUBSCRIBE)
+        exactly(sock, b'{"notification":{"started":"a:0.0.1"}}\n')
+
+
+def test_a_subscriber_that_lags_is_closed(server: Server) -> None:
+    with server.connection() as lazy, server.connection() as reader:
+        connect(lazy, SUBSCRIBE)
+        connect(reader, SUBSCRIBE)
+        notification = b'{"notification":{"started":"a:0.0.1"}}\n'
+        while "warn: Client connection lagged notifications. Closing" not in server.logged():
+            server.call(server.notifications.started, A)
+            exactly(reader, notification)
+        assert everything(lazy).startswith(notification)
+
+
+# --- log lines
+
+
+def test_log_lines_of_a_connection(server: Server) -> None:
+    server.logged()
+    with server.connection(granted=frozenset(("list", "ident"))) as sock:
+        connect(sock)
+        sock.shutdown(socket.SHUT_WR)
+        assert everything(sock) == b""
+    assert server.logged() == [
+        f"debug: Client {PEER} connected with permissions ident, list",
+        f"info: {PEER}: Connection closed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sent", "logged"),
+    [
+        (b"", [f"info: {PEER}: Connection closed before connect"]),
+        (b"{", [f"warn: {PEER}: Connection error: bytes remaining on stream"]),
+        (
+            CONNECT.replace(b"0.9.2", b"0.8.0"),
+            [
+                f"warn: {PEER}: Client connected with insufficent protocol version 0.8.0. "
+                "Expected 0.9.2. Disconnecting..."
+            ],
+        ),
+        (
+            b'{"request":"list","extra":1}\n',
+            [f"warn: {PEER}: Received List() instead of Connect"],
+        ),
+        (
+            CONNECT + CONNECT,
+            [
+                f"warn: {PEER}: Unexpected message: Connect(version=Version(major=0, minor=9, patch=2), "
+                "subscribe_notifications=False). Disconnecting...",
+                f"info: {PEER}: Connection closed",
+            ],
+        ),
+        (
+            SUBSCRIBE,
+            [f"debug: Client {PEER} subscribed to notifications", f"info: {PEER}: Connection closed"],
+        ),
+        (
+            CONNECT + b'{"request":{"install":{"repository":"mem","size":268435457}}}\n',
+            [
+                f"debug: {PEER}: Received installation request with size 268.4 MB",
+                "warn: Failed to process request: npk size too large",
+                f"info: {PEER}: Connection closed",
+            ],
+        ),
+        (
+            CONNECT + b'{"request":{"token_create":{"target":"t","shared":"aGVsbG8h"}}}\n',
+            [
+                'info: Creating token for user "extern" and target "t" with shared "68656c6c6f21"',
+                f"info: {PEER}: Connection closed",
+            ],
+        ),
+    ],
+)
+def test_log_lines(server: Server, sent: bytes, logged: list[str]) -> None:
+    server.logged()
+    with server.connection() as sock:
+        sock.sendall(sent)
+        sock.shutdown(socket.SHUT_WR)
+        everything(sock)
+    found = server.logged()
+    assert found[0] == f"debug: Client {PEER} connected with permissions {', '.join(PERMISSIONS)}"
+    assert found[1:] == logged
+
+
+# --- limits
+
+
+def test_longest_line_and_one_byte_more(server: Server) -> None:
+    options = ConsoleOptions(max_requests_per_sec=0, max_request_size=100)
+    with server.connection(options) as sock:
+        connect(sock)
+        sock.sendall(IDENT[:-1].ljust(99) + b"\r\n")
+        exactly(sock, EXTERN)
+        sock.sendall(IDENT[:-1].ljust(100) + b"\r\n")
+        assert everything(sock) == b""
+
+
+def test_end_of_stream_within_a_package(server: Server) -> None:
+    with server.connection() as sock:
+        connect(sock)
+        sock.sendall(b'{"request":{"install":{"repository":"mem","size":1000}}}\n' + b"x" * 999)
+        sock.shutdown(socket.SHUT_WR)
+        error = (
+            b'{"response":{"install":{"error":{"error":{"unexpected":{"error":"failed to read npk"}}}}}}\n'
+        )
+        assert everything(sock) == error
+
+
+def test_package_that_stalls(server: Server) -> None:
+    options = ConsoleOptions(max_requests_per_sec=0, npk_stream_timeout=0.05)
+    with server.connection(options) as sock:
+        connect(sock)
+        sock.sendall(b'{"request":{"install":{"repository":"mem","size":1000}}}\n' + b"x" * 999)
+        assert everything(sock) == b""
+    assert "warn: Failed to process request: npk stream timeout" in server.logged()
+
+
+def test_an_operation_goes_on_when_its_client_is_closed(server: Server) -> None:
+    """What is half done could not be undone by anybody."""
+    runtime = server.runtime
+    runtime.finished.clear()
+    runtime.gate = Future()
+    with server.connection() as sock:
+        connect(sock)
+        sock.sendall(b'{"request":{"mount":{"containers":["a:0.0.1"]}}}\n')
+        assert runtime.under_way.wait(TIMEOUT)
+        server.logged()
+        server.call(server.loop.spawn, server.console.close_clients(TIMEOUT))
+        assert everything(sock) == b""
+    assert server.logged() == [
+        "warn: Failed to process request: shutdown",
+        f"info: {PEER}: Connection closed",
+    ]
+    assert runtime.finished == []
+    server.call(runtime.gate.set_result)
+    runtime.gate = None
+    deadline = time.monotonic() + TIMEOUT
+    while not server.call(list, runtime.finished):
+        assert time.monotonic() < deadline
+    assert runtime.finished == [A]
+
+
+# --- anything
+
+
+PIECES = st.sampled_from(
+    [line.encode() + b"\n" for line in REQUESTS]
+    + [CONNECT, SUBSCRIBE, b"\n", b"{", b"}", b'"', b"\xff", b"\0"]
+)
+STREAMS = st.one_of(
+    st.binary(max_size=200),
+    st.lists(st.one_of(PIECES, st.binary(max_size=20)), max_size=8).map(b"".join),
+    st.lists(st.one_of(PIECES, st.binary(max_size=20)), max_size=8).map(lambda p: CONNECT + b"".join(p)),
+)
+
+
+@settings(max_examples=300)
+@given(STREAMS)
+def test_any_bytes_end_in_answers_and_a_closed_connection(server: Server, stream: bytes) -> None:
+    with server.connection() as sock, server.connection() as bystander:
+        connect(bystander)
+        sock.sendall(stream)
+        sock.shutdown(socket.SHUT_WR)
+        answers = everything(sock)
+        assert answers == b"" or answers.endswith(b"\n")
+        bystander.sendall(IDENT)
+        exactly(bystander, EXTERN)
+    assert server.failures == []

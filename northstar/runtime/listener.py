@@ -61,6 +61,7 @@ class Listener:
             try:
                 self._serve(*self._socket.accept())
             except BlockingIOError:
+                failure = 0
                 await self._channel.readable()
             except OSError as error:
                 if error.errno != failure:
@@ -69,7 +70,6 @@ class Listener:
                 if failure in _NO_RESOURCES:
                     await self._loop.sleep(_RETRY_DELAY)
             else:
-                failure = 0
                 await self._loop.turn()
 
     def _serve(self, sock: socket.socket, address: object) -> None:

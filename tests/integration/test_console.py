@@ -6,55 +6,12 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
 
 import pytest
-from runtime import TIMEOUT, Runtime, SharedRuntime, nstar, shell, wait_for
+from runtime import Runtime, SharedRuntime, nstar, shell, wait_for
+from wire import CONNECT, wire
 
 from northstar.client import Client, ConnectionClosed, PermissionDenied, Refused
-
-CONNECT = {"connect": {"version": "0.9.2", "subscribe_notifications": False}}
-
-
-class Wire:
-    """A raw connection."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(TIMEOUT)
-        self.sock.connect(str(runtime.base / "console"))
-        self.stream = self.sock.makefile("rb")
-
-    def send(self, message: Any) -> None:
-        data = message if isinstance(message, bytes) else json.dumps(message).encode() + b"\n"
-        with suppress(BrokenPipeError, ConnectionResetError):
-            self.sock.sendall(data)
-
-    def line(self) -> bytes:
-        """The next line, empty if the connection is closed."""
-        try:
-            return self.stream.readline()
-        except ConnectionResetError:
-            return b""
-
-    def ask(self, request: Any) -> Any:
-        self.send({"request": request})
-        return json.loads(self.line())["response"]
-
-
-@contextmanager
-def wire(runtime: Runtime, connect: bool = True) -> Iterator[Wire]:
-    connection = Wire(runtime)
-    try:
-        if connect:
-            connection.send(CONNECT)
-            assert connection.line() == b'{"connect_ack":null}\n'
-        yield connection
-    finally:
-        connection.stream.close()
-        connection.sock.close()
 
 
 @pytest.fixture
@@ -85,6 +42,12 @@ BAD_LINES = {
     "unknown request": b'{"request":"dance"}\n',
     "unknown envelope": b'{"question":"list"}\n',
     "wrong type": b'{"request":{"kill":{"container":"a:0.0.1","signal":"15"}}}\n',
+    "envelope twice": b'{"request":"ident","request":"ident"}\n',
+    "message of a server": b'{"connect_ack":null,"request":"ident"}\n',
+    "byte order mark": b'\xef\xbb\xbf{"request":"ident"}\n',
+    "lone surrogate": b'{"request":{"start":["a:0.0.1","\\ud800",[],{}]}}\n',
+    "many keys": b'{"request":"ident",' + b",".join(b'"%d":1' % n for n in range(5000)) + b',"1":1,"x"}\n',
+    "many digits": b'{"request":{"kill":["a:0.0.1",' + b"1" * 5000 + b"]}}\n",
     "missing field": b'{"request":{"uninstall":{"container":"a:0.0.1"}}}\n',
     "bad container": b'{"request":{"inspect":{"container":"a"}}}\n',
     "two requests in one": b'{"request":{"list":null,"ident":null}}\n',
@@ -232,19 +195,6 @@ def test_a_client_that_does_not_read_delays_nobody(runtime: SharedRuntime) -> No
         began = time.monotonic()
         assert busy.ask("ident") == {"ident": "extern:0.0.0"}
         assert time.monotonic() - began < 10
-
-
-def test_many_connections(runtime: SharedRuntime) -> None:
-    connections = [Wire(runtime) for _ in range(200)]
-    try:
-        for connection in connections:
-            connection.send(CONNECT)
-        for connection in connections:
-            assert connection.line() == b'{"connect_ack":null}\n'
-    finally:
-        for connection in connections:
-            connection.stream.close()
-            connection.sock.close()
 
 
 # --- tests with a configuration of their own_runtime

@@ -25,7 +25,6 @@ _log = log.Logger("runtime::console")
 UNIX_MODE = 0o600
 _HARMLESS = frozenset(("ident", "list", "inspect", "repositories", "notifications"))
 _RETRY_DELAY = 0.1
-_NO_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC)
 
 
 class Listener:
@@ -64,11 +63,13 @@ class Listener:
                 failure = 0
                 await self._channel.readable()
             except OSError as error:
+                if self._socket.fileno() < 0:
+                    # Closed while this task waited for its turn.
+                    return
                 if error.errno != failure:
                     _log.warn(f"Error listening: {error.strerror}")
                 failure = error.errno or 0
-                if failure in _NO_RESOURCES:
-                    await self._loop.sleep(_RETRY_DELAY)
+                await self._loop.sleep(_RETRY_DELAY)
             else:
                 await self._loop.turn()
 

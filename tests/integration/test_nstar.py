@@ -12,7 +12,7 @@ import sys
 import pytest
 from runtime import TIMEOUT, Runtime, SharedRuntime, environment, nstar, resource, shell
 
-SPIN = "while :; do :; done"
+SPIN = "i=0; while [ $i -lt 30000 ]; do i=$((i + 1)); done; echo spun; sleep 1000"
 IGNORE = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
 
 
@@ -86,14 +86,16 @@ def test_top_without_a_terminal(runtime: SharedRuntime) -> None:
     with runtime.started() as client:
         client.start("idle:0.0.1")
         client.start("busy:0.0.1")
+        runtime.wait_for_log("spun")
         lines = nstar(runtime, "top", "--sort", "name").stdout.splitlines()
-        pid = client.inspect("busy:0.0.1").process
-        assert pid is not None
+        process = client.inspect("busy:0.0.1").process
+        assert process is not None
+        count = len(process.statistics["processes"])
         assert lines[0] == "2 of 4 containers are running"
         rows = [[cell.strip() for cell in line.split("|")] for line in lines[1:]]
         assert rows[0] == ["Name", "Version", "PID", "Processes", "CPU %", "Memory", "Uptime"]
         assert [row[0] for row in rows[2:]] == ["busy", "idle"]
-        assert rows[2][1:4] == ["0.0.1", str(pid.pid), "1"]
+        assert rows[2][1:4] == ["0.0.1", str(process.pid), str(count)]
         assert float(rows[2][4]) > float(rows[3][4])
         assert rows[2][5].endswith("B")
         by_processor = nstar(runtime, "top").stdout.splitlines()

@@ -19,6 +19,7 @@ from northstar.client.errors import (
     ProtocolVersion,
     Refused,
 )
+from northstar.client.logs import Line, Output
 from northstar.client.model import ContainerData, ExitStatus, Notification, ProcessData
 from northstar.client.sync import Client
 
@@ -30,7 +31,9 @@ __all__ = [
     "ContainerData",
     "ExitStatus",
     "LaggedNotifications",
+    "Line",
     "Notification",
+    "Output",
     "PermissionDenied",
     "ProcessData",
     "ProtocolVersion",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from northstar.client import address, calls
+from northstar.client import address, calls, logs
 from northstar.client.errors import ClientError, ConnectionClosed
 from northstar.client.protocol import BACKLOG, ClientProtocol
 from northstar.client.upload import Upload
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
+    from northstar.client.logs import Output
     from northstar.client.model import ContainerData, Notification
     from northstar.client.protocol import Trace
     from northstar.client.upload import Progress, Readable
@@ -109,6 +110,14 @@ class Client:
     def inspect(self, container: str) -> ContainerData:
         """Everything about a container."""
         return self.call(calls.inspect(container))
+
+    def logs(self, container: str) -> Output:
+        """The last output of a container."""
+        return logs.fetch(self, container, follow=False)
+
+    def follow_logs(self, container: str) -> Iterator[Output]:
+        """The last output of a container, then what it writes, until it is uninstalled."""
+        return logs.follow(self, container)
 
     def start(
         self,

@@ -68,13 +68,15 @@ class Debug(NamedTuple):
 
 
 DEFAULT_PIDS_MAX = 1024
+DEFAULT_OUTPUT_BUFFER_SIZE = 64 << 10
 
 
 class Config(NamedTuple):
     """The whole configuration.
 
     `loop_device_timeout` in seconds. `pids_max` is the limit of processes and threads of containers whose
-    manifest sets none, 0 for no limit.
+    manifest sets none, 0 for no limit. `output_buffer_size` is the memory for the last output of each
+    container, in bytes.
     """
 
     run_dir: str
@@ -92,4 +94,5 @@ class Config(NamedTuple):
     debug: Debug = Debug()
     skip_missing_binds: bool = False
     pids_max: int = DEFAULT_PIDS_MAX
+    output_buffer_size: int = DEFAULT_OUTPUT_BUFFER_SIZE
     dialect: str = "new"

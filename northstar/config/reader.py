@@ -8,6 +8,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 from northstar.config.model import (
+    DEFAULT_OUTPUT_BUFFER_SIZE,
     DEFAULT_PIDS_MAX,
     Config,
     ConsoleConfig,
@@ -129,6 +130,7 @@ def _new(table: Table) -> Config:
         loop_device_timeout=table.duration("loop_device_timeout", 10.0),
         skip_missing_binds=table.boolean("skip_missing_binds", False),
         pids_max=table.integer("pids_max", DEFAULT_PIDS_MAX),
+        output_buffer_size=table.size("output_buffer_size", DEFAULT_OUTPUT_BUFFER_SIZE),
         debug=debug,
     )
 

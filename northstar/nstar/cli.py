@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from northstar import API_VERSION, __version__, sizes
 from northstar.client.errors import PermissionDenied, Refused
 from northstar.errors import NorthstarError
-from northstar.nstar import commands
+from northstar.nstar import commands, logs
 from northstar.nstar.check import check
 from northstar.nstar.completion import FILES, completion
 from northstar.nstar.seccomp import seccomp
@@ -100,6 +100,8 @@ def _commands(top: argparse.ArgumentParser) -> None:
         "-n", "--number", metavar="N", type=int, help="end after N notifications"
     )
     _container(add("inspect", commands.inspect))
+    _container(log := add("logs", logs.show))
+    logs.register(log)
     token = add("token", commands.token)
     token.add_argument("target", metavar="TARGET", help="name of the container that shall verify it")
     token.add_argument("shared", metavar="SHARED", help="text that both sides know")

@@ -88,6 +88,20 @@ class List(NamedTuple):
         return "list"
 
 
+class Logs(NamedTuple):
+    """The last output of a container, and notifications about what comes after it if `follow`.
+
+    An extension of upstream's protocol.
+    """
+
+    container: Container
+    follow: bool = False
+
+    def wire(self) -> Any:
+        """JSON value."""
+        return {"logs": {"container": str(self.container), "follow": self.follow}}
+
+
 class Mount(NamedTuple):
     """Mount containers."""
 
@@ -185,6 +199,7 @@ Request = (
     | Install
     | Kill
     | List
+    | Logs
     | Mount
     | Repositories
     | Shutdown
@@ -246,6 +261,11 @@ def _boolean(value: Any) -> bool:
     return value
 
 
+def _flag(value: Any) -> bool:
+    """A boolean that may be missing."""
+    return value is not None and _boolean(value)
+
+
 def _name(value: Any) -> str:
     return check_name(_string(value))
 
@@ -303,6 +323,7 @@ _STRUCTS: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]]] 
     "inspect": (Inspect, {"container": _container}),
     "install": (Install, {"repository": _string, "size": _integer(0, MAX_U64)}),
     "kill": (Kill, {"container": _container, "signal": _integer(MIN_I32, MAX_I32)}),
+    "logs": (Logs, {"container": _container, "follow": _flag}),
     "mount": (Mount, {"containers": _containers}),
     "start": (
         Start,
@@ -322,7 +343,7 @@ _CONNECT: tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]] = (
     Connect,
     {"version": _version, "subscribe_notifications": _boolean},
 )
-_OPTIONAL = ("init",)
+_OPTIONAL = ("init", "follow")
 _ENVELOPES = ("connect", "connect_ack", "connect_nack", "request", "response", "notification")
 _FREQUENT: dict[bytes, Any] = {
     json.dumps({"request": name}, separators=(",", ":")).encode(): unit for name, unit in _UNITS.items()

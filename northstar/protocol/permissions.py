@@ -16,6 +16,9 @@ _REQUIRED: dict[type, str] = {
     messages.Install: "install",
     messages.Kill: "kill",
     messages.List: "list",
+    # Of the same kind as what inspect tells, the command line and the environment; and with a permission of
+    # its own there would be manifests and configurations that upstream refuses.
+    messages.Logs: "inspect",
     messages.Mount: "mount",
     messages.Repositories: "repositories",
     messages.Shutdown: "shutdown",

@@ -15,12 +15,14 @@ from northstar.names import Container, Version
 from northstar.protocol import messages, permissions
 from northstar.protocol.framing import LineBuffer
 from northstar.runtime import log
+from northstar.runtime.lastoutput import Follower
 from northstar.runtime.loop import Cancelled, Timeout
 from northstar.runtime.requests import RequestFailed
 
 if TYPE_CHECKING:
     from northstar.config import ConsoleOptions
     from northstar.manifest.model import Manifest
+    from northstar.runtime.lastoutput import LastOutput
     from northstar.runtime.loop import Loop, Task
     from northstar.runtime.notifications import Notifications
     from northstar.runtime.requests import Requests
@@ -107,6 +109,7 @@ class Connection:
         "_busy",
         "_channel",
         "_established",
+        "_followers",
         "_lagged",
         "_out",
         "_queue",
@@ -132,6 +135,7 @@ class Connection:
         self._established = False
         self._subscribed = False
         self._lagged = False
+        self._followers: dict[Container, Follower] = {}
         self._writer: Task | None = None
         subject = f"Client {peer.name}" if peer.identity == EXTERN else f"Container {peer.identity}"
         granted = ", ".join(p for p in permissions.PERMISSIONS if p in peer.permissions)
@@ -170,6 +174,8 @@ class Connection:
 
     def _close(self) -> None:
         self._server.notifications.unsubscribe(self)
+        for container in list(self._followers):
+            self.unfollow(container)
         self._server.forget(self)
         if self._writer is not None:
             self._writer.cancel()
@@ -248,6 +254,8 @@ class Connection:
             return messages.response({"permission_denied": request.wire()})
         if isinstance(request, messages.Install):
             return await self._server.requests.install(self, request)
+        if isinstance(request, messages.Logs):
+            return await self._server.requests.logs(self, request)
         return await self._server.requests.handle(self.peer, request)
 
     # --- reading
@@ -343,11 +351,36 @@ class Connection:
             _log.warn("Client connection lagged notifications. Closing")
             self.task.cancel()
 
+    def follow(self, container: Container, output: LastOutput) -> None:
+        """Send what the container writes from now on."""
+        self._followers[container] = Follower(container, output, self._on_output)
+
+    def unfollow(self, container: Container) -> None:
+        """No more of that; no-op if it is not followed."""
+        follower = self._followers.pop(container, None)
+        if follower is not None:
+            follower.stop()
+
+    def _on_output(self) -> None:
+        if not self._busy:
+            self._flush_notifications()
+
+    def _next_notification(self) -> bytes:
+        """Nothing if there is none."""
+        if self._queue and self._subscribed:
+            return self._queue.popleft()
+        for follower in self._followers.values():
+            if line := follower.next_notification():
+                return line
+        return b""
+
     def _flush_notifications(self) -> None:
-        if not self._queue or not self._subscribed or self._out:
+        if self._out:
             return
-        while self._queue and not self._out:
-            self._out = self._queue.popleft()
+        while not self._out:
+            self._out = self._next_notification()
+            if not self._out:
+                return
             try:
                 self._write_some()
             except OSError:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from northstar.errors import InvalidContainer, StartContainerStarted, StopContainerNotStarted, UmountBusy
 from northstar.runtime import plan
+from northstar.runtime.lastoutput import LastOutput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 class Record:
     """An installed container."""
 
-    __slots__ = ("container", "filter", "mounted", "package", "problem", "repository", "run")
+    __slots__ = ("container", "filter", "mounted", "output", "package", "problem", "repository", "run")
 
     def __init__(
         self, container: Container, repository: Repository, package: Package, application_filter: bytes = b""
@@ -34,6 +35,8 @@ class Record:
         self.repository = repository
         self.package = package
         self.mounted = False
+        self.output = LastOutput()
+        """What it has written since its last start."""
         self.run: Run | None = None
         """Set from the moment a start is under way until the exit is dealt with."""
 
@@ -82,6 +85,7 @@ class Containers:
         """A package was uninstalled."""
         del self._records[record.container]
         self._names = None
+        record.output.remove()
 
     def runs(self) -> list[Run]:
         """All runs under way."""

@@ -112,6 +112,7 @@ class Daemon:
             host_root=host_root,
             selinux=selinux,
             oom_score_adj=self._oom_score_adj,
+            output_buffer_size=config.output_buffer_size,
         )
         self._runtime.attach(host)
         self._listeners: list[Listener] = []

@@ -71,7 +71,8 @@ class Debugger:
         argv = text.split()
         if not argv:
             raise Unexpected("invalid debug command")
-        lines = Lines(lambda line: log.record("info", str(container), line))
+        target, fields = str(container), log.container_fields(container, "debug")
+        lines = Lines(lambda line: log.record("info", target, line, fields))
         try:
             child = Child(self.loop, argv, {1: lines.feed, 2: lines.feed})
         except OSError as error:

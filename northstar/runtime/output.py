@@ -2,7 +2,8 @@
 """What containers write to stdout and stderr.
 
 `discard`: /dev/null. `pipe`: line by line into the log, level debug, target `name:version`. `inherit`:
-copied to the daemon's own stream. Containers never get a descriptor of the daemon's.
+copied to the daemon's own stream. Of both the last lines are kept in memory as well (`lastoutput`).
+Containers never get a descriptor of the daemon's.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from northstar.manifest.model import Io, Manifest
+    from northstar.runtime.lastoutput import LastOutput
     from northstar.runtime.loop import Loop, Task
 
 MAX_LINE = 64 * 1024
@@ -41,11 +43,19 @@ _CHUNK = 64 * 1024
 class Lines:
     """Splits a byte stream into lines of bounded length and, if `limited`, rate; fails on nothing."""
 
-    __slots__ = ("_allowance", "_dropped", "_emit", "_limited", "_refilled", "_rest")
+    __slots__ = ("_allowance", "_dropped", "_emit", "_limited", "_on_lost", "_refilled", "_rest")
 
-    def __init__(self, emit: Callable[[str], None], *, limited: bool = True) -> None:
+    def __init__(
+        self,
+        emit: Callable[[str], None],
+        *,
+        limited: bool = True,
+        on_lost: Callable[[int, int], None] = lambda lines, size: None,
+    ) -> None:
+        """`on_lost` gets the number of lines that were too many, and of their bytes."""
         self._emit = emit
         self._limited = limited
+        self._on_lost = on_lost
         self._rest = b""
         self._allowance = float(BURST)
         self._refilled = time.monotonic()
@@ -66,7 +76,9 @@ class Lines:
             self._tell_dropped()
         for line in lines[:allowed]:
             self._line(line.removesuffix(b"\r"))
-        self._dropped += len(lines) - allowed
+        if allowed < len(lines):
+            self._dropped += len(lines) - allowed
+            self._on_lost(len(lines) - allowed, sum(map(len, lines[allowed:])))
         return FLOOD_PAUSE if self._dropped else 0.0
 
     def _close(self) -> None:
@@ -102,10 +114,11 @@ class Streams:
     here. The daemon's ends are read until all copies of the container's ends are closed.
     """
 
-    __slots__ = ("_loop", "_readers", "descriptors")
+    __slots__ = ("_kept", "_loop", "_readers", "descriptors")
 
-    def __init__(self, loop: Loop, manifest: Manifest) -> None:
+    def __init__(self, loop: Loop, manifest: Manifest, kept: LastOutput) -> None:
         self._loop = loop
+        self._kept = kept
         self._readers: list[Task] = []
         self.descriptors: dict[str, int] = {}
         io: Io | None = manifest.io
@@ -114,7 +127,7 @@ class Streams:
         try:
             for role, number, kind in (("stdout", 1, io.stdout), ("stderr", 2, io.stderr)):
                 if kind != "discard":
-                    self.descriptors[role] = self._open(manifest, number, kind)
+                    self.descriptors[role] = self._open(manifest, role, number, kind)
         except BaseException:
             self.close_ends()
             raise
@@ -134,19 +147,35 @@ class Streams:
             with contextlib.suppress(Timeout):
                 await self._loop.wait_for(reader, DRAIN_TIMEOUT)
 
-    def _open(self, manifest: Manifest, number: int, kind: str) -> int:
+    def _open(self, manifest: Manifest, role: str, number: int, kind: str) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         # The container may open it again by name, /dev/stdout.
         os.fchown(writer, manifest.uid, manifest.gid)
         os.set_blocking(reader, False)
-        if kind == "pipe":
-            target = str(manifest.container)
-            lines = Lines(lambda line: log.record("debug", target, line))
-            passed_on = forward(self._loop, reader, lines.feed)
-        else:
-            passed_on = forward(self._loop, reader, lambda data: _copy(number, data))
-        self._readers.append(self._loop.spawn(passed_on))
+        feed = self._to_log(manifest, role) if kind == "pipe" else self._to_own_stream(number, role)
+        self._readers.append(self._loop.spawn(forward(self._loop, reader, feed)))
         return writer
+
+    def _to_log(self, manifest: Manifest, role: str) -> Callable[[bytes], float]:
+        target, fields = str(manifest.container), log.container_fields(manifest.container, role)
+        kept = self._kept
+
+        def emit(line: str) -> None:
+            log.record("debug", target, line, fields)
+            kept.add(role, line)
+
+        return Lines(emit, on_lost=kept.lose).feed
+
+    def _to_own_stream(self, number: int, role: str) -> Callable[[bytes], float]:
+        kept = self._kept
+        lines = Lines(lambda line: kept.add(role, line), on_lost=kept.lose)
+
+        def feed(data: bytes) -> float:
+            # What is too much for the lines that are kept is copied nevertheless.
+            lines.feed(data)
+            return _copy(number, data)
+
+        return feed
 
 
 async def forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> None:

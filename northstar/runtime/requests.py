@@ -124,6 +124,20 @@ class Requests:
         result = self._authority.verify(request.token, request.user, target, request.shared, validity)
         return {"token_verification": result}
 
+    async def logs(self, connection: Connection, request: messages.Logs) -> bytes:
+        """The last output of a container; what comes after it goes to the connection if it wants that."""
+        if not self._runtime.up:
+            await self._runtime.wait_until_up()
+
+        async def work() -> object:
+            output = self._runtime.containers.get(request.container).output
+            connection.unfollow(request.container)
+            if request.follow:
+                connection.follow(request.container, output)
+            return output.to_json()
+
+        return messages.response({"logs": await _outcome(request.container, work(), with_data=True)})
+
     # --- install
 
     async def install(self, connection: Connection, request: messages.Install) -> bytes:

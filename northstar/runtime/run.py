@@ -47,6 +47,7 @@ class Host:
         "loop",
         "notifications",
         "oom_score_adj",
+        "output_buffer_size",
         "places",
         "selinux",
     )
@@ -64,6 +65,7 @@ class Host:
         host_root: int,
         selinux: bool,
         oom_score_adj: int | None,
+        output_buffer_size: int,
     ) -> None:
         self.loop = loop
         self.forker = forker
@@ -76,6 +78,7 @@ class Host:
         self.selinux = selinux
         self.capabilities = capabilities.get()[1]
         self.oom_score_adj = oom_score_adj
+        self.output_buffer_size = output_buffer_size
 
 
 class Run:
@@ -151,7 +154,8 @@ class Run:
             self._connection, theirs = host.console.connect_container(manifest)
             stack.callback(theirs.close)
             hand_over(next(numbers), theirs.fileno())
-        self._streams = Streams(host.loop, manifest)
+        self.record.output.begin(host.output_buffer_size)
+        self._streams = Streams(host.loop, manifest, self.record.output)
         stack.callback(self._streams.close_ends)
         for role, descriptor in self._streams.descriptors.items():
             hand_over(role, descriptor)

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from northstar.names import Container
 from northstar.runtime import log
 
 
@@ -19,9 +22,8 @@ def log_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sock
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(path)
         listener.setblocking(False)
-        monkeypatch.setattr(log, "_SYSLOG_SOCKET", path)
         monkeypatch.delenv("JOURNAL_STREAM", raising=False)
-        log.setup()
+        log.setup(journal=f"{path}-of-nobody", syslog=path)
         yield listener
         log._sinks.clear()
 
@@ -63,3 +65,74 @@ def test_control_characters_do_not_reach_the_log(log_daemon: socket.socket) -> N
     log.record("info", "test", "a\nb\x1b[2J")
     (line,) = received(log_daemon)
     assert line.endswith("a\\nb\\x1b[2J")
+
+
+@pytest.fixture
+def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """A socket in place of journald's, next to a syslog socket that is to stay silent."""
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog,
+    ):
+        for sock, name in ((listener, "journal"), (syslog, "syslog")):
+            sock.bind(str(tmp_path / name))
+            sock.setblocking(False)
+        log.setup(journal=str(tmp_path / "journal"), syslog=str(tmp_path / "syslog"))
+        yield listener
+        log._sinks.clear()
+        assert not received(syslog)
+
+
+def entry(datagram: bytes) -> dict[str, str]:
+    """The fields of a journal entry: `NAME=value`, or `NAME`, the length in 8 bytes and the value."""
+    fields = {}
+    while datagram:
+        line, _, rest = datagram.partition(b"\n")
+        name, equals, value = line.partition(b"=")
+        if not equals:
+            (size,) = struct.unpack("<Q", rest[:8])
+            value, rest = rest[8 : 8 + size], rest[8 + size :].removeprefix(b"\n")
+        fields[name.decode()] = value.decode()
+        datagram = rest
+    return fields
+
+
+def test_journal_entry_of_the_daemon(journal: socket.socket, capfd: pytest.CaptureFixture[str]) -> None:
+    log.record("warn", "runtime::console", "a = b\nc")
+    assert entry(journal.recv(4096)) == {
+        "MESSAGE": "a = b\\nc",
+        "PRIORITY": "4",
+        "SYSLOG_IDENTIFIER": "northstar",
+        "TARGET": "runtime::console",
+    }
+    assert "a = b" in capfd.readouterr().err
+
+
+def test_journal_entry_of_container_output(journal: socket.socket) -> None:
+    container = Container.parse("hello:1.2.3")
+    log.record("debug", str(container), "Grüße", log.container_fields(container, "stderr"))
+    found = entry(journal.recv(4096))
+    assert found == {
+        "MESSAGE": "Grüße",
+        "PRIORITY": "7",
+        "SYSLOG_IDENTIFIER": "northstar",
+        "TARGET": "hello:1.2.3",
+        "NORTHSTAR_CONTAINER": "hello",
+        "NORTHSTAR_VERSION": "1.2.3",
+        "NORTHSTAR_STREAM": "stderr",
+    }
+
+
+def test_stderr_is_not_used_if_it_is_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "journal"))
+        log.setup(journal=str(tmp_path / "journal"))
+        log.record("info", "test", "once")
+        assert entry(listener.recv(4096))["MESSAGE"] == "once"
+        assert capfd.readouterr().err == ""
+        log._sinks.clear()

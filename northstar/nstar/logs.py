@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `logs`."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from typing import TYPE_CHECKING
+
+from northstar.client.protocol import outcome, result
+from northstar.names import Container
+from northstar.protocol import messages
+from northstar.text import escape
+
+if TYPE_CHECKING:
+    import argparse
+
+    from northstar.client.logs import Line, Output
+    from northstar.nstar.session import Session
+
+
+def register(command: argparse.ArgumentParser) -> None:
+    """Declare the options besides the container."""
+    command.add_argument(
+        "-f", "--follow", action="store_true", help="go on until the container is uninstalled"
+    )
+    command.add_argument("--time", action="store_true", help="show when each line was written (UTC)")
+
+
+def show(session: Session, options: argparse.Namespace) -> None:
+    """Show the last output of a container. What it wrote to stderr goes to stderr."""
+    name = session.container(options.container)
+    if not options.follow:
+        output = session.client.logs(name)
+        session.say("") if session.json else _print(options, output)
+    elif session.json:
+        _follow_json(session, name)
+    else:
+        for output in session.client.follow_logs(name):
+            _print(options, output)
+
+
+def _follow_json(session: Session, name: str) -> None:
+    """One line for the response, then one for each notification."""
+    response = session.client.request(messages.Logs(Container.parse(name), follow=True))
+    _write(messages.response(response))
+    outcome(result(response, "logs"))
+    for notification in session.client.notifications():
+        if notification.kind == "output":
+            _write(messages.notification({"output": [notification.container, notification.details]}))
+        elif notification.kind == "output_end":
+            return
+
+
+def _write(line: bytes) -> None:
+    sys.stdout.write(line.decode())
+    sys.stdout.flush()
+
+
+def _print(options: argparse.Namespace, output: Output) -> None:
+    if output.lost_lines or output.lost_bytes:
+        size = f", {output.lost_bytes} bytes" if output.lost_bytes else ""
+        print(f"[{output.lost_lines} lines{size} are lost]", file=sys.stderr, flush=True)
+    for line in output.lines:
+        file = sys.stderr if line.stream == "stderr" else sys.stdout
+        # A container must not drive the terminal.
+        text = escape(line.text) if file.isatty() else line.text
+        print(f"{_stamp(line)} {text}" if options.time else text, file=file)
+    sys.stdout.flush()
+
+
+def _stamp(line: Line) -> str:
+    moment = datetime.datetime.fromtimestamp(line.time, datetime.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -44,6 +44,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert (found.consoles, found.repositories, found.log_dir) == ((), {}, None)
     assert (found.event_buffer_size, found.notification_buffer_size) == (256, 128)
     assert found.loop_device_timeout == 10.0
+    assert found.output_buffer_size == 65536
     assert found.dialect == "new"
 
 
@@ -53,6 +54,7 @@ def test_everything(tmp_path: Path) -> None:
         NEW
         + """
 event_buffer_size = 10
+output_buffer_size = "1MiB"
 loop_device_timeout = "1m 30s"
 [console.global]
 bind = "tcp://localhost:4300"
@@ -90,6 +92,7 @@ commands = ["strace -p <PID>"]
     )
     assert (scratch.dir, scratch.capacity_num, scratch.capacity_size) == (None, 10, 100_000_000)
     assert other.dir is None
+    assert found.output_buffer_size == 1 << 20
     assert found.debug.commands == ("strace -p <PID>",)
 
 
@@ -171,6 +174,8 @@ def test_which_dialect(text: str, old: bool) -> None:
         (NEW + "[repositories.x]\nkey = 'k'", "repositories.x.type: is missing"),
         (NEW + "[repositories.x]\ntype = 'mem'\ncapacity_num = -1", "repositories.x.capacity_num"),
         (NEW + "[repositories.x]\ntype = 'mem'\ncapacity_size = '1E'", "repositories.x.capacity_size"),
+        (NEW + "output_buffer_size = 65536", "output_buffer_size: a size such as"),
+        (OLD + "output_buffer_size = '1'", "output_buffer_size: unknown key"),
         (NEW + 'cgroup2 = "x"', "cgroup2: unknown key"),
         (NEW.replace('"northstar"', '"../x"'), "cgroup"),
         (OLD + "socket_dir = 'x'", "socket_dir: unknown key"),

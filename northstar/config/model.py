@@ -67,6 +67,15 @@ class Debug(NamedTuple):
     perf: Perf | None = None
 
 
+class MetricsConfig(NamedTuple):
+    """Where metrics go: a file, written every `interval` seconds, and a unix socket with its mode."""
+
+    file: str | None
+    interval: float
+    socket: str | None
+    mode: int
+
+
 DEFAULT_PIDS_MAX = 1024
 DEFAULT_OUTPUT_BUFFER_SIZE = 64 << 10
 
@@ -92,6 +101,7 @@ class Config(NamedTuple):
     loop_device_timeout: float = 10.0
     mount_parallel: int | None = None
     debug: Debug = Debug()
+    metrics: MetricsConfig | None = None
     skip_missing_binds: bool = False
     pids_max: int = DEFAULT_PIDS_MAX
     output_buffer_size: int = DEFAULT_OUTPUT_BUFFER_SIZE

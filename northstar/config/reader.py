@@ -14,6 +14,7 @@ from northstar.config.model import (
     ConsoleConfig,
     ConsoleOptions,
     Debug,
+    MetricsConfig,
     Perf,
     RepositoryConfig,
     Strace,
@@ -26,6 +27,7 @@ from northstar.protocol.url import ConsoleUrl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MIN_METRICS_INTERVAL = 1.0
 _OLD_SOCKET_DIR = "sockets"
 _NEW_KEYS = ("socket_dir", "event_buffer_size", "notification_buffer_size", "loop_device_timeout")
 
@@ -55,6 +57,11 @@ def check(path: str) -> list[str]:
         directory = os.path.dirname(console.url.path)
         if console.url.scheme == "unix" and not os.path.isdir(directory):
             problems.append(f"console {console.url}: directory {directory} does not exist")
+    if configuration.metrics is not None:
+        for name in ("file", "socket"):
+            path = getattr(configuration.metrics, name)
+            if path and not os.path.isdir(os.path.dirname(path)):
+                problems.append(f"metrics.{name}: directory {os.path.dirname(path)} does not exist")
     return problems
 
 
@@ -132,6 +139,7 @@ def _new(table: Table) -> Config:
         pids_max=table.integer("pids_max", DEFAULT_PIDS_MAX),
         output_buffer_size=table.size("output_buffer_size", DEFAULT_OUTPUT_BUFFER_SIZE),
         debug=debug,
+        metrics=_metrics(table),
     )
 
 
@@ -145,6 +153,27 @@ def _cgroup(table: Table) -> str:
     if any(part in (".", "..") for part in name.split("/")):
         table.problem("cgroup", f"{name!r} contains . or ..")
     return name
+
+
+def _metrics(table: Table) -> MetricsConfig | None:
+    metrics = table.table("metrics")
+    if metrics is None:
+        return None
+    url = metrics.take("socket", "a URL", _url, None, needed=False)
+    if url is not None and url.scheme != "unix":
+        metrics.problem("socket", "only unix:///path is possible")
+    found = MetricsConfig(
+        _directory(metrics, "file") if metrics.has("file") else None,
+        metrics.duration("interval", 15.0),
+        url.path if url is not None else None,
+        metrics.take("mode", 'a mode such as "0660"', _mode, 0o600, needed=False) or 0,
+    )
+    if found.interval < MIN_METRICS_INTERVAL:
+        metrics.problem("interval", f"must be at least {MIN_METRICS_INTERVAL:.0f}s")
+    if not found.file and not found.socket:
+        metrics.problem("file", "is missing, and so is socket")
+    metrics.finish()
+    return found
 
 
 def _consoles(table: Table) -> tuple[tuple[ConsoleConfig, ...], ConsoleOptions]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from northstar.manifest.model import Manifest
     from northstar.runtime.lastoutput import LastOutput
     from northstar.runtime.loop import Loop, Task
+    from northstar.runtime.metrics import Metrics
     from northstar.runtime.notifications import Notifications
     from northstar.runtime.requests import Requests
 
@@ -65,6 +66,8 @@ class ConsoleServer:
         self.loop = loop
         self.notifications = notifications
         self.requests = requests
+        self.metrics: Metrics | None = None
+        """Hears of requests, if there is monitoring."""
         self.backlog = 1 << max(0, backlog - 1).bit_length()
         self._container_options = container_options
         self._connections: dict[Connection, None] = {}
@@ -82,6 +85,11 @@ class ConsoleServer:
         allowed = manifest.console.permissions if manifest.console is not None else frozenset()
         peer = Peer(f"Container({container})", container, allowed, self._container_options, None)
         return self.serve(ours, peer), theirs
+
+    def count_connections(self) -> dict[str, int]:
+        """How many connections clients have, and how many containers."""
+        clients = sum(connection.peer.identity == EXTERN for connection in self._connections)
+        return {"client": clients, "container": len(self._connections) - clients}
 
     def forget(self, connection: Connection) -> None:
         """A connection has ended."""
@@ -250,6 +258,8 @@ class Connection:
             await self._send(await self._answer(request))
 
     async def _answer(self, request: messages.Request) -> bytes:
+        if self._server.metrics is not None:
+            self._server.metrics.requested(request)
         if permissions.required(request) not in self.peer.permissions:
             return messages.response({"permission_denied": request.wire()})
         if isinstance(request, messages.Install):

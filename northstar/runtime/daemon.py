@@ -27,8 +27,10 @@ from northstar.runtime.sdnotify import ServiceManager
 
 if TYPE_CHECKING:
     from northstar.config import Config
+    from northstar.config.model import MetricsConfig
     from northstar.forker.messages import Socket
     from northstar.runtime.debug import Debugger
+    from northstar.runtime.exporter import Exporter
     from northstar.runtime.repository import Repository
 
 _log = log.Logger("runtime")
@@ -116,6 +118,7 @@ class Daemon:
         )
         self._runtime.attach(host)
         self._listeners: list[Listener] = []
+        self._exporter: Exporter | None = None
 
     def run(self) -> int:
         """Run until shutdown; the exit code."""
@@ -150,6 +153,8 @@ class Daemon:
             _log.warn(f"cgroup {self._config.cgroup} cannot be made: {error.strerror}")
         for console in self._config.consoles:
             self._listeners.append(Listener(self._loop, self._console, console))
+        if self._config.metrics is not None:
+            self._exporter = self._export(self._config.metrics)
         for repository in self._repositories.values():
             await self._loop.in_thread(repository.load)
             self._runtime.add_repository(repository)
@@ -162,6 +167,15 @@ class Daemon:
         self._runtime.set_up()
         self._manager.ready()
         _log.info("Runtime up and running")
+
+    def _export(self, config: MetricsConfig) -> Exporter:
+        # Most devices are not monitored and have no use for this code.
+        from northstar.runtime.exporter import Exporter
+        from northstar.runtime.metrics import Metrics
+
+        metrics = Metrics(self._runtime.containers, self._console)
+        self._runtime.metrics = self._console.metrics = metrics
+        return Exporter(self._loop, config, metrics.text)
 
     def _make_debugger(self) -> Debugger | None:
         debug = self._config.debug
@@ -210,6 +224,8 @@ class Daemon:
         _log.debug(f"Joining forker with pid {self._forker.pid}")
         await self._forker.close()
         self._cgroups.close()
+        if self._exporter is not None:
+            await self._exporter.stop()
         for repository in self._repositories.values():
             repository.close()
         self._mounter.close()

@@ -85,11 +85,12 @@ class Listener:
 
 def _bind(config: ConsoleConfig) -> tuple[socket.socket, str]:
     if config.url.scheme == "unix":
-        return _bind_unix(config.url.path, config.mode if config.mode is not None else UNIX_MODE)
+        return bind_unix(config.url.path, config.mode if config.mode is not None else UNIX_MODE)
     return _bind_tcp(config)
 
 
-def _bind_unix(path: str, mode: int) -> tuple[socket.socket, str]:
+def bind_unix(path: str, mode: int) -> tuple[socket.socket, str]:
+    """A listening socket with a file of this mode, and its name. A stale file is removed. Raises OSError."""
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     previous = os.umask(0o777 & ~mode)

@@ -239,6 +239,10 @@ class Run:
         groups = {} if self._group is None else self._group.statistics()
         return groups | {"processes": [_describe(found) for found in proc.descendants(self.process.pid)]}
 
+    def read_group(self, file: str) -> str | None:
+        """Content of a file of the control group, None if there is none."""
+        return None if self._group is None else self._group.read(file)
+
     async def _clean_up(self) -> None:
         """Remove what belongs to this run."""
         if self._attached is not None:

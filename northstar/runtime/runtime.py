@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from northstar.names import Container
     from northstar.npk.package import Package
+    from northstar.runtime.metrics import Metrics
     from northstar.runtime.mounter import Mounter
     from northstar.runtime.notifications import Notifications
     from northstar.runtime.repository import Insert, Repository
@@ -62,6 +63,8 @@ class Runtime:
         self.up = False
         self.stopping = Future()
         """Done when the runtime shall end; the result is the reason if it is a failure."""
+        self.metrics: Metrics | None = None
+        """Hears of starts and ends, if there is monitoring."""
         self._host: Host
         self._mounter = mounter
         self._notifications = notifications
@@ -336,6 +339,8 @@ class Runtime:
                 await self._wipe(container)
             self.containers.remove(record)
         _log.info(f"Uninstalled {container}")
+        if self.metrics is not None:
+            self.metrics.uninstalled(container)
         self._notifications.uninstalled(container)
 
     async def _wipe(self, container: Container) -> None:
@@ -374,8 +379,13 @@ class Runtime:
                 raise
         except ApiError as error:
             _log.warn(f"failed to start {container}: {error}")
+            if self.metrics is not None:
+                self.metrics.start_failed(container)
             raise
-        _log.info(f"Started {container} ({run.process.pid}) in {time.monotonic() - began:.3f}s")
+        spent = time.monotonic() - began
+        _log.info(f"Started {container} ({run.process.pid}) in {spent:.3f}s")
+        if self.metrics is not None:
+            self.metrics.started(container, spent)
         self._notifications.started(container)
         self._host.loop.spawn(self._watch(run))
 
@@ -422,6 +432,8 @@ class Runtime:
             _log.error(f"Critical process {container} {message}")
         else:
             _log.info(f"Process {container} {message}")
+        if self.metrics is not None:
+            self.metrics.exited(run, status)
         await run.finish()
         record.run = None
         run.ended.set_result()

@@ -45,6 +45,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert (found.event_buffer_size, found.notification_buffer_size) == (256, 128)
     assert found.loop_device_timeout == 10.0
     assert found.output_buffer_size == 65536
+    assert found.metrics is None
     assert found.dialect == "new"
 
 
@@ -75,6 +76,11 @@ capacity_size = "100MB"
 type = { mem = {} }
 [debug]
 commands = ["strace -p <PID>"]
+[metrics]
+file = "/run/northstar/metrics.prom"
+interval = "1m"
+socket = "unix:///run/northstar/metrics"
+mode = "0660"
 """,
     )
     (console,) = found.consoles
@@ -93,6 +99,7 @@ commands = ["strace -p <PID>"]
     assert (scratch.dir, scratch.capacity_num, scratch.capacity_size) == (None, 10, 100_000_000)
     assert other.dir is None
     assert found.output_buffer_size == 1 << 20
+    assert found.metrics == ("/run/northstar/metrics.prom", 60.0, "/run/northstar/metrics", 0o660)
     assert found.debug.commands == ("strace -p <PID>",)
 
 
@@ -176,6 +183,15 @@ def test_which_dialect(text: str, old: bool) -> None:
         (NEW + "[repositories.x]\ntype = 'mem'\ncapacity_size = '1E'", "repositories.x.capacity_size"),
         (NEW + "output_buffer_size = 65536", "output_buffer_size: a size such as"),
         (OLD + "output_buffer_size = '1'", "output_buffer_size: unknown key"),
+        (NEW + "[metrics]", "metrics.file: is missing, and so is socket"),
+        (NEW + "[metrics]\nfile = 1", "metrics.file: a string expected"),
+        (NEW + "[metrics]\nfile = '/x'\ninterval = '10ms'", "metrics.interval: must be at least 1s"),
+        (NEW + "[metrics]\nfile = '/x'\ninterval = 10", "metrics.interval: a duration such as"),
+        (NEW + "[metrics]\nsocket = 'tcp://localhost:9100'", "metrics.socket: only unix:///path is possible"),
+        (NEW + "[metrics]\nsocket = '/run/x'", "metrics.socket: invalid url"),
+        (NEW + "[metrics]\nsocket = 'unix:///x'\nmode = 'rw'", "metrics.mode"),
+        (NEW + "[metrics]\nfile = '/x'\nformat = 'x'", "metrics.format: unknown key"),
+        (OLD + "[metrics]\nfile = '/x'", "metrics: unknown key"),
         (NEW + 'cgroup2 = "x"', "cgroup2: unknown key"),
         (NEW.replace('"northstar"', '"../x"'), "cgroup"),
         (OLD + "socket_dir = 'x'", "socket_dir: unknown key"),
@@ -211,3 +227,9 @@ def test_default_configuration_of_the_image_is_valid() -> None:
     found = config.load(str(path))
     assert list(found.repositories) == ["system", "default", "memory"]
     assert found.consoles[0].url.scheme == "unix"
+
+
+def test_check_of_where_metrics_go(tmp_path: Path) -> None:
+    path = tmp_path / "northstar.toml"
+    path.write_text(f"{NEW}[metrics]\nfile = '{tmp_path}/m.prom'\nsocket = 'unix:///nonexistent/metrics'\n")
+    assert config.check(str(path)) == ["metrics.socket: directory /nonexistent does not exist"]

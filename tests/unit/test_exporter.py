@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file and the socket for metrics."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from northstar.config.model import MetricsConfig
+from northstar.errors import NorthstarError
+from northstar.runtime import exporter, openmetrics
+from northstar.runtime.exporter import Exporter
+from northstar.runtime.loop import Future, Loop
+
+TIMEOUT = 60.0
+
+
+def fail(failure: BaseException) -> None:
+    raise failure
+
+
+@contextmanager
+def exporting(config: MetricsConfig, text: Callable[[], str]) -> Iterator[None]:
+    """An event loop with an exporter runs in a thread."""
+    loop = Loop(fail)
+    made = Exporter(loop, config, text)
+    end = Future()
+
+    async def main() -> None:
+        await end
+        await made.stop()
+
+    thread = threading.Thread(target=loop.run, args=(main(),))
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon(end.set_result)
+        os.eventfd_write(loop.wakeup_fd, 1)
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+
+
+def connect(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(TIMEOUT)
+    sock.connect(str(path))
+    return sock
+
+
+def answer(path: Path, request: bytes | None) -> bytes:
+    """What a client gets that says this and waits; None for one that ends its side at once."""
+    with connect(path) as sock, sock.makefile("rb") as stream:
+        if request is None:
+            sock.shutdown(socket.SHUT_WR)
+        else:
+            sock.sendall(request)
+        return stream.read()
+
+
+# --- file
+
+
+def test_file_is_replaced_and_removed(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.prom"
+    path.write_text("old")
+    third = threading.Event()
+    texts = iter(range(1, 1000))
+    seen: list[str] = []
+
+    def text() -> str:
+        number = next(texts)
+        if number > 1:
+            seen.append(path.read_text())
+        if number == 3:
+            third.set()
+        return f"text {number}\n"
+
+    with exporting(MetricsConfig(str(path), 0.001, None, 0), text):
+        assert third.wait(TIMEOUT)
+    assert seen[:2] == ["text 1\n", "text 2\n"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_file_is_for_everybody_and_replaced_in_one_step(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.prom"
+    path.write_text("old")
+    previous = os.umask(0o077)
+    try:
+        with path.open() as reader:
+            exporter.replace(str(path), "new")
+            assert reader.read() == "old"
+    finally:
+        os.umask(previous)
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert os.listdir(tmp_path) == ["metrics.prom"]
+
+
+def test_no_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "metrics.prom.tmp").symlink_to(tmp_path / "victim")
+    with pytest.raises(OSError, match="symbolic links"):
+        exporter.replace(str(tmp_path / "metrics.prom"), "new")
+    assert not (tmp_path / "victim").exists()
+
+
+def test_a_file_that_cannot_be_written_is_reported_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    third = threading.Event()
+    calls = iter(range(1000))
+
+    def text() -> str:
+        if next(calls) == 2:
+            third.set()
+        return ""
+
+    with exporting(MetricsConfig(str(tmp_path / "missing/metrics"), 0.001, None, 0), text):
+        assert third.wait(TIMEOUT)
+    assert capfd.readouterr().err.count("failed to write") == 1
+
+
+# --- socket
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "metrics"
+    with exporting(MetricsConfig(None, 15.0, str(path), 0o660), lambda: "the text\n" * 100_000):
+        yield path
+    assert not path.exists()
+
+
+TEXT = b"the text\n" * 100_000
+
+
+def test_http(path: Path) -> None:
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = connect(path)
+    connection.request("GET", "/metrics")
+    response = connection.getresponse()
+    assert (response.status, response.getheader("Content-Type")) == (200, openmetrics.CONTENT_TYPE)
+    assert response.read() == TEXT
+    connection.close()
+
+
+def test_other_methods_are_refused(path: Path) -> None:
+    assert answer(path, b"POST / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.0 405 ")
+
+
+@pytest.mark.parametrize("request_", [None, b""], ids=["ends", "is silent"])
+def test_plain(path: Path, request_: bytes | None) -> None:
+    assert answer(path, request_) == TEXT
+
+
+def test_mode(path: Path) -> None:
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+def test_clients_that_do_not_read_leave_room_for_nobody_and_harm_nobody(path: Path) -> None:
+    """More than a few connections are closed at once."""
+    idle = [connect(path) for _ in range(exporter.MAX_CLIENTS)]
+    try:
+        for sock in idle:
+            sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert sock.recv(1)
+        assert answer(path, None) == b""
+    finally:
+        for sock in idle:
+            sock.close()
+    while not (text := answer(path, None)):
+        pass
+    assert text == TEXT
+
+
+def test_socket_that_cannot_be_made() -> None:
+    with pytest.raises(NorthstarError, match=r"metrics\.socket /nonexistent/x: No such file"):
+        Exporter(Loop(fail), MetricsConfig(None, 15.0, "/nonexistent/x", 0o600), str)

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics: what is counted, that a parser of OpenMetrics takes it, and that the documentation lists it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.parser import text_string_to_metric_families as classic_parser
+
+from northstar.names import Container
+from northstar.protocol import messages
+from northstar.runtime import metrics, openmetrics
+from northstar.runtime.metrics import FAMILIES, Metrics
+from northstar.runtime.openmetrics import Family, Histogram
+from northstar.runtime.process import ExitStatus
+
+ROOT = Path(__file__).resolve().parents[2]
+A = Container.parse("a:0.0.1")
+UNIFIED = {
+    "cpu.stat": "usage_usec 1500000\nuser_usec 1000000\n",
+    "memory.current": "4096\n",
+    "memory.events": "low 0\noom 3\noom_kill 2\n",
+}
+V1 = {
+    "cpuacct.usage": "2500000000\n",
+    "memory.usage_in_bytes": "8192\n",
+    "memory.oom_control": "oom_kill 1\n",
+}
+
+
+class Host:
+    """Stands for the daemon: one installed container, which runs with a control group of these files."""
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self.files = files
+        self.record = SimpleNamespace(container=A, mounted=True)
+        process = SimpleNamespace(pid=os.getpid(), pidfd=0, started=1.0)
+        self.run: Any = SimpleNamespace(
+            record=self.record, process=process, read_group=lambda f: self.files.get(f)
+        )
+        self.running = [self.run]
+        self.metrics = Metrics(self, self)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Any:
+        return iter([self.record])
+
+    def __contains__(self, container: Container) -> bool:
+        return container == A
+
+    def runs(self) -> list[Any]:
+        return self.running
+
+    def count_connections(self) -> dict[str, int]:
+        return {"client": 2, "container": 1}
+
+    def end(self, status: ExitStatus) -> None:
+        self.metrics.exited(self.run, status)
+        self.running = []
+
+    def values(self, name: str) -> dict[tuple[str, ...], float]:
+        """Samples by the values of their labels, as a parser sees them."""
+        found = {}
+        for family in text_string_to_metric_families(self.metrics.text()):
+            for sample in family.samples:
+                if sample.name == name:
+                    found[tuple(sample.labels.values())] = sample.value
+        return found
+
+
+@pytest.mark.parametrize(
+    ("files", "cpu", "memory", "kills"), [(UNIFIED, 1.5, 4096, 2), (V1, 2.5, 8192, 1)], ids=["v2", "v1"]
+)
+def test_usage_by_control_group(files: dict[str, str], cpu: float, memory: int, kills: int) -> None:
+    host = Host(files)
+    labels = ("a", "0.0.1")
+    assert host.values("northstar_container_memory_bytes") == {labels: memory}
+    assert host.values("northstar_container_cpu_seconds_total") == {labels: cpu}
+    assert host.values("northstar_container_oom_kills_total") == {labels: kills}
+
+
+def test_usage_by_processes() -> None:
+    """The processes below the one that stands for init."""
+    host = Host({})
+    labels = ("a", "0.0.1")
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        assert host.values("northstar_container_memory_bytes")[labels] > 0
+        assert host.values("northstar_container_cpu_seconds_total")[labels] >= 0
+        child.kill()
+    host.run.process.pidfd = -1
+    assert host.values("northstar_container_memory_bytes") == {labels: 0}
+
+
+def test_counters_do_not_forget_former_runs() -> None:
+    """What is only in the control group of a run goes with it: it is read at the end."""
+    host = Host(UNIFIED)
+    host.metrics.started(A, 0.1)
+    host.end(ExitStatus(signal=9))
+    for _ in range(2):
+        assert host.values("northstar_container_cpu_seconds_total") == {("a", "0.0.1"): 1.5}
+        assert host.values("northstar_container_oom_kills_total") == {("a", "0.0.1"): 2}
+        assert host.values("northstar_container_memory_bytes") == {}
+    host.running = [host.run]
+    assert host.values("northstar_container_cpu_seconds_total") == {("a", "0.0.1"): 3.0}
+
+
+def test_starts_and_exits() -> None:
+    host = Host(UNIFIED)
+    host.metrics.started(A, 0.1)
+    host.metrics.start_failed(A)
+    host.metrics.start_failed(Container.parse("unknown:0.0.1"))
+    for status in (ExitStatus(code=0), ExitStatus(code=1), ExitStatus(code=2), ExitStatus(signal=11)):
+        host.end(status)
+    starts, exits = (
+        host.values("northstar_container_starts_total"),
+        host.values("northstar_container_exits_total"),
+    )
+    assert starts == {("a", "0.0.1", "success"): 1, ("a", "0.0.1", "failure"): 1}
+    assert exits == {
+        ("a", "0.0.1", "success"): 1,
+        ("a", "0.0.1", "failure"): 2,
+        ("a", "0.0.1", "signal"): 1,
+    }
+    host.metrics.uninstalled(A)
+    assert host.values("northstar_container_starts_total") == {}
+
+
+def test_states_connections_and_requests() -> None:
+    host = Host(UNIFIED)
+    for request in (messages.List(), messages.List(), messages.TokenCreate("t", b"")):
+        host.metrics.requested(request)
+    assert host.values("northstar_console_requests_total") == {("list",): 2, ("token_create",): 1}
+    assert host.values("northstar_console_connections") == {("client",): 2, ("container",): 1}
+    assert host.values("northstar_containers") == {("installed",): 1, ("mounted",): 1, ("running",): 1}
+
+
+def test_histogram_of_start_times() -> None:
+    host = Host(UNIFIED)
+    for seconds in (0.001, 0.005, 0.006, 60.0):
+        host.metrics.started(A, seconds)
+    buckets = host.values("northstar_start_duration_seconds_bucket")
+    assert [buckets[(bound,)] for bound in ("0.0025", "0.005", "0.01", "10.0", "+Inf")] == [1, 2, 3, 3, 4]
+    assert host.values("northstar_start_duration_seconds_count") == {(): 4}
+    assert host.values("northstar_start_duration_seconds_sum") == {(): pytest.approx(60.012)}
+
+
+def test_every_family_is_there_with_its_type_unit_and_help() -> None:
+    text = Host(UNIFIED).metrics.text()
+    parsed = {family.name: family for family in text_string_to_metric_families(text)}
+    assert list(parsed) == [family.name for family in FAMILIES]
+    for family in FAMILIES:
+        found = parsed[family.name]
+        assert (found.type, found.unit, found.documentation) == (family.kind, family.unit, family.help)
+    assert text.endswith("\n# EOF\n")
+
+
+def test_the_text_is_also_in_the_older_format() -> None:
+    """That is what the textfile collector of the node exporter reads."""
+    host = Host(UNIFIED)
+    host.metrics.started(A, 0.1)
+    names = {sample.name for family in classic_parser(host.metrics.text()) for sample in family.samples}
+    assert {"northstar_container_cpu_seconds_total", "northstar_start_duration_seconds_bucket"} <= names
+
+
+def test_special_characters() -> None:
+    family = Family("x", "counter", "", ("label",), 'a "b" \\ c\nd')
+    text = openmetrics.render(family, [(('"\\\n',), 1)]) + openmetrics.END
+    (parsed,) = text_string_to_metric_families(text)
+    assert parsed.documentation == 'a "b" \\ c\nd'
+    assert parsed.samples[0].labels == {"label": '"\\\n'}
+
+
+def test_empty_histogram() -> None:
+    text = Histogram((0.1,)).render(metrics.START_TIME) + openmetrics.END
+    (parsed,) = text_string_to_metric_families(text)
+    assert [sample.value for sample in parsed.samples] == [0, 0, 0, 0]
+
+
+def test_documentation_lists_all_metrics() -> None:
+    text = (ROOT / "docs/observability.md").read_text()
+    rows = re.findall(r"^\| `(northstar_\w+)` \| (\w+) \| ([^|]*) \|", text, re.MULTILINE)
+    suffix = {"counter": "_total"}
+    assert rows == [
+        (f.name + suffix.get(f.kind, ""), f.kind, ", ".join(f"`{label}`" for label in f.labels))
+        for f in FAMILIES
+    ]
+
+
+def test_nothing_is_loaded_unless_it_is_wanted() -> None:
+    code = (
+        "import sys, northstar.runtime.daemon\n"
+        "print([name for name in sys.modules if 'metrics' in name or 'exporter' in name])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import datetime
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from northstar.client.protocol import outcome, result
@@ -70,5 +70,5 @@ def _print(options: argparse.Namespace, output: Output) -> None:
 
 
 def _stamp(line: Line) -> str:
-    moment = datetime.datetime.fromtimestamp(line.time, datetime.UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    seconds, milliseconds = divmod(int(line.time * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03}Z"

@@ -379,8 +379,13 @@ class Connection:
         """Nothing if there is none."""
         if self._queue and self._subscribed:
             return self._queue.popleft()
-        for follower in self._followers.values():
+        for container, follower in list(self._followers.items()):
             if line := follower.next_notification():
+                # To the end of the line: what one container floods must not keep others from being heard.
+                del self._followers[container]
+                self._followers[container] = follower
+                if follower.ended:
+                    self.unfollow(container)
                 return line
         return b""
 

@@ -120,14 +120,15 @@ class LastOutput:
 class Follower:
     """The interest of one connection in one container."""
 
-    __slots__ = ("_container", "_output", "_position", "_removed", "wake")
+    __slots__ = ("_container", "_output", "_position", "ended", "wake")
 
     def __init__(self, container: Container, output: LastOutput, wake: Callable[[], None]) -> None:
         """What comes from now on is of interest. `wake` must not block and must not raise."""
         self._container = container
         self._output = output
         self._position = output.end
-        self._removed = False
+        self.ended = False
+        """There will be nothing more."""
         self.wake = wake
         output.follow(self)
 
@@ -140,8 +141,8 @@ class Follower:
         if lines or missed:
             details = {"lines": lines, "lost": missed}
             return messages.notification({"output": [str(self._container), details]})
-        if output.removed and not self._removed:
-            self._removed = True
+        if output.removed and not self.ended:
+            self.ended = True
             return messages.notification({"output_end": str(self._container)})
         return b""
 

@@ -11,6 +11,8 @@ import pytest
 from runtime import TIMEOUT, Runtime, SharedRuntime, environment, nstar, shell, wait_for
 
 from northstar.client import Client, Output, Refused
+from northstar.names import Container
+from northstar.protocol.messages import Logs
 
 
 @pytest.fixture
@@ -135,6 +137,22 @@ def test_a_follower_that_does_not_read_harms_nobody(runtime: SharedRuntime) -> N
         assert got + lost == lines
         assert lost > 0
         assert slow.list() == ["loud:0.0.1"]
+
+
+def test_several_containers_are_followed(runtime: SharedRuntime) -> None:
+    """One that floods does not keep the other from being heard."""
+    runtime.pack(shell("loud", "exec yes"))
+    runtime.pack(shell("quiet", "echo word"))
+    with runtime.started() as client, runtime.connect() as other:
+        for container in ("loud:0.0.1", "quiet:0.0.1"):
+            other.request(Logs(Container.parse(container), follow=True))
+        client.start("loud:0.0.1")
+        client.start("quiet:0.0.1")
+        heard = wait_for(other, "output", "quiet:0.0.1")
+        assert heard.details["lines"][0]["line"] == "word"
+        wait_for(client, "exit", "quiet:0.0.1")
+        client.uninstall("quiet:0.0.1")
+        wait_for(other, "output_end", "quiet:0.0.1")
 
 
 # --- nstar

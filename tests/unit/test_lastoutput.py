@@ -143,7 +143,9 @@ def test_the_end_of_following() -> None:
     made.add("stdout", "x")
     assert len(told(follower)["lines"]) == 1
     made.remove()
+    assert not follower.ended
     assert told(follower) == {"output_end": "a:0.0.1"}
+    assert follower.ended
     assert told(follower) == {}
 
 

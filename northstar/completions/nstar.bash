@@ -48,6 +48,7 @@ _nstar() {
             shutdown) kind='words -h --help' ;;
             notifications) kind='words -h --help -n --number' ;;
             inspect) kind='words -h --help' ;;
+            logs) kind='words -h --help -f --follow --time' ;;
             token) kind='words -h --help' ;;
             verify-token) kind='words -h --help' ;;
             ident) kind='words -h --help' ;;
@@ -60,7 +61,7 @@ _nstar() {
         esac
     elif [[ -z $kind ]]; then
         case "$command $position" in
-            " 0") kind='words list ls repositories repos mount umount start kill install uninstall shutdown notifications inspect token verify-token ident stop top check seccomp completion help' ;;
+            " 0") kind='words list ls repositories repos mount umount start kill install uninstall shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
             "mount "*) kind=containers ;;
             "umount "*) kind=containers ;;
             "start "0) kind=containers ;;
@@ -69,9 +70,10 @@ _nstar() {
             "install "1) kind=repositories ;;
             "uninstall "0) kind=containers ;;
             "inspect "0) kind=containers ;;
+            "logs "0) kind=containers ;;
             "stop "0) kind=containers ;;
             "seccomp "0) kind=files ;;
-            "help "0) kind='words list ls repositories repos mount umount start kill install uninstall shutdown notifications inspect token verify-token ident stop top check seccomp completion help' ;;
+            "help "0) kind='words list ls repositories repos mount umount start kill install uninstall shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
             *) ;;
         esac
     fi

@@ -16,7 +16,7 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from northstar.client import address, calls
+from northstar.client import address, calls, logs
 from northstar.client.errors import ConnectionClosed
 from northstar.client.protocol import BACKLOG, ClientProtocol
 from northstar.client.upload import Upload
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from types import TracebackType
 
+    from northstar.client.logs import Output
     from northstar.client.model import ContainerData, Notification
     from northstar.client.protocol import Trace
     from northstar.client.upload import Progress, Readable
@@ -216,6 +217,20 @@ class Client:
     async def inspect(self, container: str) -> ContainerData:
         """Everything about a container."""
         return await self.call(calls.inspect(container))
+
+    async def logs(self, container: str) -> Output:
+        """The last output of a container."""
+        return await self.call(logs.fetch(container, follow=False))
+
+    async def follow_logs(self, container: str) -> AsyncIterator[Output]:
+        """The last output of a container, then what it writes, until it is uninstalled."""
+        yield await self.call(logs.fetch(container, follow=True))
+        async for notification in self.notifications():
+            if notification.container == container:
+                if notification.kind == logs.END:
+                    return
+                if notification.kind == "output":
+                    yield logs.later(notification)
 
     async def start(
         self,

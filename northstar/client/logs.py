@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from northstar.client.calls import Call
 from northstar.client.protocol import outcome, result
 from northstar.names import Container
 from northstar.protocol import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from northstar.client.sync import Client
+    from northstar.client.model import Notification
 
 
 class Line(NamedTuple):
@@ -35,24 +34,23 @@ class Output(NamedTuple):
     lost_bytes: int
 
 
-def fetch(client: Client, container: str, *, follow: bool) -> Output:
+END = "output_end"
+"""Kind of the notification that ends following."""
+
+
+def fetch(container: str, *, follow: bool) -> Call[Output]:
     """The last output. If `follow`, notifications of the kind `output` tell what comes after it."""
-    response = client.request(messages.Logs(Container.parse(container), follow))
-    data = outcome(result(response, "logs"))["data"]
-    return Output(_lines(data["lines"]), data["lost"]["lines"], data["lost"]["bytes"])
+
+    def decode(response: Any) -> Output:
+        data = outcome(result(response, "logs"))["data"]
+        return Output(_lines(data["lines"]), data["lost"]["lines"], data["lost"]["bytes"])
+
+    return Call(messages.Logs(Container.parse(container), follow), decode)
 
 
-def follow(client: Client, container: str) -> Iterator[Output]:
-    """The last output, then what comes, until the container is uninstalled."""
-    yield fetch(client, container, follow=True)
-    for notification in client.notifications():
-        if notification.container != container:
-            continue
-        if notification.kind == "output_end":
-            return
-        if notification.kind == "output":
-            details = notification.details
-            yield Output(_lines(details["lines"]), details["lost"], 0)
+def later(notification: Notification) -> Output:
+    """What a notification of the kind `output` tells."""
+    return Output(_lines(notification.details["lines"]), notification.details["lost"], 0)
 
 
 def _lines(values: list[dict[str, Any]]) -> list[Line]:

@@ -113,11 +113,17 @@ class Client:
 
     def logs(self, container: str) -> Output:
         """The last output of a container."""
-        return logs.fetch(self, container, follow=False)
+        return self.call(logs.fetch(container, follow=False))
 
     def follow_logs(self, container: str) -> Iterator[Output]:
         """The last output of a container, then what it writes, until it is uninstalled."""
-        return logs.follow(self, container)
+        yield self.call(logs.fetch(container, follow=True))
+        for notification in self.notifications():
+            if notification.container == container:
+                if notification.kind == logs.END:
+                    return
+                if notification.kind == "output":
+                    yield logs.later(notification)
 
     def start(
         self,

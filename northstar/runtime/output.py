@@ -184,14 +184,15 @@ async def forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> No
     `feed` gets the bytes, none at the end, and tells how many seconds to wait before the next ones.
     """
     channel = loop.register(reader)
+    poller = select.poll()
+    poller.register(reader, select.POLLIN)
     try:
         data = b"-"
         while data:
-            try:
-                data = os.read(reader, _CHUNK)
-            except BlockingIOError:
+            if not poller.poll(0):
                 await channel.readable()
                 continue
+            data = await _read(loop, reader)
             pause = feed(data)
             if pause:
                 await loop.sleep(pause)
@@ -201,6 +202,18 @@ async def forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> No
     finally:
         channel.close()
         os.close(reader)
+
+
+async def _read(loop: Loop, reader: int) -> bytes:
+    """Read from a pipe in which there is something, in a thread.
+
+    A process that has called splice(2) from a silent socket into the pipe keeps the pipe's lock until it is
+    killed, and whoever reads meanwhile waits in the kernel, O_NONBLOCK or not.
+    """
+    # Made here: memory that a thread allocates stays with the thread's part of the heap.
+    buffer = bytearray(_CHUNK)
+    count = await loop.in_thread(os.readv, reader, [buffer])
+    return bytes(memoryview(buffer)[:count])
 
 
 def _copy(number: int, data: bytes) -> float:

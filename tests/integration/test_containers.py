@@ -59,10 +59,10 @@ def test_processes_are_described(runtime: SharedRuntime) -> None:
         client.start("a:0.0.1")
         process = client.inspect("a:0.0.1").process
         assert process is not None
-        wait_until(lambda: len(processes_of(client)) == 2, "both processes run")
+        names = ["sh", "sleep"]
+        wait_until(lambda: [found["name"] for found in processes_of(client)] == names, "both run")
         outer, inner = processes_of(client)
         assert (outer["parent"], inner["parent"]) == (process.pid, outer["pid"])
-        assert inner["name"] == "sleep"
         assert (outer["state"], outer["threads"]) == ("S", 1)
         assert inner["resident"] > 0
         assert os.stat(f"/proc/{inner['pid']}").st_uid == 1000
@@ -414,6 +414,23 @@ def test_output(runtime: SharedRuntime, output: str) -> None:
         assert sorted(lines) == (["error", "visible"] if output == "pipe" else [])
         raw = [line for line in runtime.output().splitlines() if line in ("visible", "error")]
         assert sorted(raw) == (["error", "visible"] if output == "inherit" else [])
+
+
+def test_a_locked_pipe_harms_nobody(runtime: SharedRuntime) -> None:
+    """S-51: splice(2) from a socket that is silent keeps the lock of the pipe that the daemon reads from."""
+    # The daemon pauses after so many lines, and finds the second output together with the lock.
+    script = "yes | head -n 6000; echo more; exec cat <&$NORTHSTAR_CONSOLE"
+    runtime.pack(shell("a", script, console={"permissions": ["ident"]}))
+    runtime.pack(shell("b", "echo fine"))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        assert runtime.process is not None
+        threads = Path(f"/proc/{runtime.process.pid}/task")
+        wait_until(lambda: len(list(threads.iterdir())) == 2, "a thread waits for the lock")
+        assert runtime.run(client, "b:0.0.1") == ((0, None), ["fine"])
+        client.kill("a:0.0.1", signal.SIGKILL)
+        assert wait_for(client, "exit", "a:0.0.1").status == (None, 9)
+        wait_until(lambda: len(list(threads.iterdir())) == 1, "the thread has ended")
 
 
 def test_a_flood_of_output_harms_nobody(runtime: SharedRuntime) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from northstar.manifest import Manifest
+    from northstar.npk.signature import Signer
 
 
 def pack_root(
@@ -29,7 +30,7 @@ def pack_root(
     root: str | None,
     out: str,
     *,
-    key: bytes | None = None,
+    key: bytes | Signer | None = None,
     compression: str = "gzip",
     block_size: int | None = None,
     mksquashfs: str = "mksquashfs",
@@ -37,7 +38,7 @@ def pack_root(
     """Pack a root directory, an empty one if None; the path of the package.
 
     `out` is a file, or a directory in which the name is made of the container's name and version. `key` is
-    an Ed25519 seed. Raises NorthstarError.
+    an Ed25519 seed, or a function that signs. Raises NorthstarError.
     """
     labels = squashfs.version(mksquashfs) >= squashfs.LABELS_VERSION
     if root is not None and not os.path.isdir(root):
@@ -61,7 +62,7 @@ def pack_root(
         return pack_image(manifest, image, out, key=key)
 
 
-def pack_image(manifest: Manifest, image: str, out: str, *, key: bytes | None = None) -> str:
+def pack_image(manifest: Manifest, image: str, out: str, *, key: bytes | Signer | None = None) -> str:
     """Pack an image as it is; the path of the package. The image is not changed. Raises NorthstarError."""
     path = output_path(manifest, out)
     try:
@@ -87,7 +88,7 @@ def write(
     manifest: bytes,
     image: BinaryIO,
     *,
-    key: bytes | None = None,
+    key: bytes | Signer | None = None,
     salt: bytes | None = None,
     uuid: bytes | None = None,
 ) -> None:

@@ -9,7 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Callable
 from typing import NamedTuple
+
+SIGNATURE_SIZE = 64
+
+Signer = Callable[[bytes], bytes]
+"""Makes the raw Ed25519 signature of a message."""
 
 _SEPARATOR = b"---"
 _HASH = r"[0-9a-fA-F]{64}"
@@ -43,14 +49,19 @@ class Hashes(NamedTuple):
         ).encode("ascii")
 
 
-def sign(hashes: Hashes, seed: bytes) -> bytes:
-    """The complete entry."""
+def seed_signer(seed: bytes) -> Signer:
+    """Signs with a private key."""
     from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 
-    message = hashes.text()
     _, secret = crypto_sign_seed_keypair(seed)
-    signature = crypto_sign(message, secret)[:64]
-    return message + b"---\nsignature: " + base64.b64encode(signature)
+    return lambda message: crypto_sign(message, secret)[:SIGNATURE_SIZE]
+
+
+def sign(hashes: Hashes, key: bytes | Signer) -> bytes:
+    """The complete entry, signed with a seed or by a signer."""
+    signer = key if callable(key) else seed_signer(key)
+    message = hashes.text()
+    return message + b"---\nsignature: " + base64.b64encode(signer(message))
 
 
 def verify(entry: bytes, public_key: bytes) -> Hashes:
@@ -59,11 +70,12 @@ def verify(entry: bytes, public_key: bytes) -> Hashes:
     if len(parts) != 2:
         raise SignatureError("signature.yaml is malformed: two parts separated by --- expected")
     message, rest = parts
-    _verify_message(message, _signature(rest), public_key)
+    verify_message(message, _signature(rest), public_key)
     return _hashes(message)
 
 
-def _verify_message(message: bytes, signature: bytes, public_key: bytes) -> None:
+def verify_message(message: bytes, signature: bytes, public_key: bytes) -> None:
+    """Raises SignatureError if the raw signature is not that of the message."""
     from nacl.bindings import crypto_sign_open
     from nacl.exceptions import CryptoError
 
@@ -83,8 +95,8 @@ def _signature(text: bytes) -> bytes:
         raise SignatureError("the signature is no canonical base64") from None
     if base64.b64encode(signature) != match[1]:
         raise SignatureError("the signature is no canonical base64")
-    if len(signature) != 64:
-        raise SignatureError(f"the signature has {len(signature)} bytes, not 64")
+    if len(signature) != SIGNATURE_SIZE:
+        raise SignatureError(f"the signature has {len(signature)} bytes, not {SIGNATURE_SIZE}")
     return signature
 
 

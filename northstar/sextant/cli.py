@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from northstar.manifest import Manifest
+    from northstar.npk.signature import Signer
 
 _COPY_CHUNK = 1 << 20
 
@@ -47,7 +48,17 @@ def _pack_options(options: argparse.ArgumentParser) -> None:
     source = options.add_mutually_exclusive_group()
     source.add_argument("-r", "--root", metavar="DIR", help="root of the container (default: an empty one)")
     source.add_argument("-i", "--image", metavar="FILE", help="squashfs image to be used as it is")
-    options.add_argument("-k", "--key", metavar="FILE", help="private key (default: unsigned)")
+    signer = options.add_mutually_exclusive_group()
+    signer.add_argument("-k", "--key", metavar="FILE", help="private key (default: unsigned)")
+    signer.add_argument(
+        "--sign-command",
+        metavar="COMMAND",
+        help="command of the shell that signs in place of a key: it reads the bytes to sign from its "
+        "standard input and writes the Ed25519 signature (64 bytes, or base64) to its standard output",
+    )
+    options.add_argument(
+        "--public-key", metavar="FILE", help="the signature has to fit to it; needed with --sign-command"
+    )
     options.add_argument("-o", "--out", metavar="PATH", required=True, help="directory or file")
     options.add_argument(
         "-c",
@@ -113,7 +124,7 @@ def _count(text: str) -> int:
 
 def _pack(options: argparse.Namespace) -> None:
     """Make a package of a manifest and a root directory or an image, signed if a key is given."""
-    key = keys.load_private(options.key) if options.key else None
+    key = _signing_key(options)
     description = _read_manifest(options.manifest_path)
     for variant in _variants(description, options):
         if options.image is not None:
@@ -128,6 +139,17 @@ def _pack(options: argparse.Namespace) -> None:
                 block_size=options.block_size,
                 mksquashfs=options.mksquashfs,
             )
+
+
+def _signing_key(options: argparse.Namespace) -> bytes | Signer | None:
+    """Seed or command, None for an unsigned package."""
+    if options.sign_command is None and options.public_key is None:
+        return keys.load_private(options.key) if options.key else None
+    if options.sign_command is None or options.public_key is None:
+        raise NorthstarError("--sign-command and --public-key need each other")
+    from northstar.npk.signing import command_signer
+
+    return command_signer(options.sign_command, keys.load_public(options.public_key))
 
 
 def _read_manifest(path: str) -> Manifest:

@@ -16,13 +16,19 @@
 #
 # Variables:
 #
-#   NPK_MANIFEST      manifest of the container; required
-#   NPK_KEY_FILE      private key, made by `sextant gen-key`; required
-#   NPK_UNSIGNED      "1": no key, and no signature
-#   NPK_ROOT          root directory of the container (default: what do_install made; empty: a resource
-#                     or container without files of its own)
-#   NPK_COMPRESSION   gzip, lzo, xz, zstd or none (default: zstd; the kernel has to know it)
-#   NPK_BLOCK_SIZE    block size of the squashfs image in bytes
+#   NPK_MANIFEST         manifest of the container; required
+#   NPK_KEY_FILE         private key, made by `sextant gen-key`; this or NPK_SIGN_COMMAND is required
+#   NPK_SIGN_COMMAND     command that signs in place of a key file: it reads the bytes to sign from its standard
+#                        input, and writes the Ed25519 signature (64 bytes, or base64) to its standard output
+#   NPK_PUBLIC_KEY_FILE  public key; the signature of NPK_SIGN_COMMAND is checked against it
+#   NPK_UNSIGNED         "1": no key, and no signature
+#   NPK_ROOT             root directory of the container (default: what do_install made; empty: a resource
+#                        or container without files of its own)
+#   NPK_COMPRESSION      gzip, lzo, xz, zstd or none (default: zstd; the kernel has to know it)
+#   NPK_BLOCK_SIZE       block size of the squashfs image in bytes
+#
+# A command finds only programs that are in HOSTTOOLS or have an absolute path, and no network, unless the recipe has
+# do_npk[network] = "1". Which key it uses is not seen by BitBake: another public key packs anew, another command does not.
 #
 # Packing is reproducible: equal input gives equal bytes.
 
@@ -30,6 +36,8 @@ inherit deploy
 
 NPK_MANIFEST ??= ""
 NPK_KEY_FILE ??= ""
+NPK_SIGN_COMMAND ??= ""
+NPK_PUBLIC_KEY_FILE ??= ""
 NPK_UNSIGNED ??= "0"
 NPK_ROOT ??= "${WORKDIR}/npk-root"
 NPK_COMPRESSION ??= "zstd"
@@ -39,7 +47,15 @@ NPK_REPOSITORY = "${datadir}/northstar/packages"
 
 NPK_MANIFEST[doc] = "Manifest of the container (YAML, JSON or TOML)."
 NPK_KEY_FILE[doc] = "Private key that signs the package."
+NPK_SIGN_COMMAND[doc] = "Command that signs the package in place of a private key."
+NPK_PUBLIC_KEY_FILE[doc] = "Public key that the signature has to fit to; the image's runtime gets it."
+NPK_UNSIGNED[doc] = "1: the package is not signed."
 NPK_ROOT[doc] = "Root directory of the container."
+NPK_COMPRESSION[doc] = "Compression of the squashfs image."
+NPK_BLOCK_SIZE[doc] = "Block size of the squashfs image in bytes."
+
+# The runtime is for 64 bit machines; `allarch` is what recipes without compiled files say.
+COMPATIBLE_HOST = "(aarch64|x86_64|allarch).*-linux"
 
 DEPENDS:append = " northstar-native squashfs-tools-native"
 
@@ -53,40 +69,32 @@ python npk_copy_root() {
     shutil.copytree(d.getVar("D"), root, symlinks=True)
 }
 
+npk_copy_root[doc] = "Copies what do_install made to NPK_ROOT"
+
 python do_npk() {
-    import os
-    import shutil
     import npk
 
-    out = d.getVar("NPK_OUT")
-    shutil.rmtree(out, ignore_errors=True)
-    os.makedirs(out)
     try:
-        command = npk.command(d, out)
-        bb.process.run(command)
-        packages = npk.produced(out)
+        npk.pack(d, npk.command(d))
     except npk.NpkError as error:
         bb.fatal(str(error))
-    except bb.process.ExecutionError as error:
-        bb.fatal("sextant refused to pack: %s" % (error.stderr or error.stdout))
-    repository = d.expand("${D}${NPK_REPOSITORY}")
-    os.makedirs(repository, exist_ok=True)
-    for name in packages:
-        shutil.copy(os.path.join(out, name), repository)
 }
+do_npk[doc] = "Packs and signs the container"
 do_npk[prefuncs] += "npk_copy_root"
 do_npk[dirs] = "${WORKDIR}"
 do_npk[fakeroot] = "1"
 do_npk[depends] += "virtual/fakeroot-native:do_populate_sysroot"
-do_npk[file-checksums] += "${@npk_key_checksum(d)}"
+do_npk[file-checksums] += "${@npk_key_checksums(d)}"
 do_npk[vardeps] += "NPK_MANIFEST NPK_ROOT NPK_COMPRESSION NPK_BLOCK_SIZE NPK_UNSIGNED"
-do_npk[vardepsexclude] += "NPK_KEY_FILE"
+do_npk[vardepsexclude] += "NPK_KEY_FILE NPK_PUBLIC_KEY_FILE NPK_SIGN_COMMAND"
 addtask npk after do_install before do_package do_deploy
 
 # Another key makes another package, another path of the same key does not.
-def npk_key_checksum(d):
-    key = d.getVar("NPK_KEY_FILE")
-    return "%s:True" % key if key else ""
+def npk_key_checksums(d):
+    files = [d.getVar("NPK_KEY_FILE")]
+    if d.getVar("NPK_SIGN_COMMAND"):
+        files.append(d.getVar("NPK_PUBLIC_KEY_FILE"))
+    return " ".join("%s:True" % file for file in files if file)
 
 do_deploy() {
     install -d ${DEPLOYDIR}
@@ -95,6 +103,6 @@ do_deploy() {
 addtask deploy after do_npk before do_build
 
 PACKAGES =+ "${PN}-npk"
+SUMMARY:${PN}-npk = "${SUMMARY} (Northstar container)"
 FILES:${PN}-npk = "${NPK_REPOSITORY}"
 RRECOMMENDS:${PN}-npk = "northstar"
-SUMMARY:${PN}-npk = "${SUMMARY} (Northstar container)"

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Packs and signs all examples.
 #
-#   examples/build.sh [--key FILE] [--out DIR] [--compression gzip|lzo|xz|zstd|none]
+#   examples/build.sh [--key FILE | --sign-command COMMAND --public-key FILE] [--out DIR]
+#                     [--compression gzip|lzo|xz|zstd|none]
 #
-# --key   private key (default: examples/example.key, made with its public half if it does not exist)
-# --out   directory for the packages (default: build/packages)
+# --key           private key (default: examples/example.key, made with its public half if it does not exist)
+# --sign-command  signs in place of a key, see sextant pack --help
+# --out           directory for the packages (default: build/packages)
 #
 # NORTHSTAR_EXAMPLES_SKIP: names of examples to leave out, separated by blanks.
 set -eu
@@ -14,10 +16,14 @@ here=$(cd "$(dirname "$0")" && pwd)
 key=$here/example.key
 out=$here/../build/packages
 compression=gzip
+sign_command=
+public_key=
 
 while [ $# -gt 0 ]; do
     case $1 in
         --key) key=$2 ;;
+        --sign-command) sign_command=$2 ;;
+        --public-key) public_key=$2 ;;
         --out) out=$2 ;;
         --compression) compression=$2 ;;
         -h | --help)
@@ -41,7 +47,12 @@ run_sextant() {
 }
 
 mkdir -p "$out"
-if [ ! -e "$key" ]; then
+if [ -n "$sign_command" ]; then
+    set -- --sign-command "$sign_command" --public-key "$public_key"
+else
+    set -- --key "$key"
+fi
+if [ -z "$sign_command" ] && [ ! -e "$key" ]; then
     directory=$(dirname "$key")
     run_sextant gen-key --name "$(basename "$key" .key)" --out "$directory"
     echo "made a key pair: $key and ${key%.key}.pub"
@@ -64,7 +75,7 @@ for manifest in "$here"/*/manifest.yaml; do
             ln -s "usr/$name" "$root/$name"
         done
     fi
-    run_sextant pack -m "$manifest" -r "$root" -k "$key" -o "$out" -c "$compression"
+    run_sextant pack -m "$manifest" -r "$root" "$@" -o "$out" -c "$compression"
     rm -r "$root"
     echo "packed $(basename "$example")"
 done

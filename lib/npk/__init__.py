@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What npk.bbclass does, callable without BitBake: variables come from anything with `getVar`."""
+"""What the layer's classes do, callable without BitBake: variables come from anything with `getVar`."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from typing import Protocol
 
 COMPRESSIONS = ("gzip", "lzo", "xz", "zstd", "none")
+PUBLIC_KEY = "northstar.pub"
 
 
 class Variables(Protocol):
@@ -20,20 +23,18 @@ class NpkError(Exception):
     """A variable is not as it has to be; the message names it and says what to do."""
 
 
-def command(data: Variables, out: str) -> list[str]:
-    """The call of sextant that packs what the variables describe into the directory `out`.
+# --- npk.bbclass
 
-    Raises NpkError.
-    """
-    words = ["sextant", "pack", "--manifest-path", _manifest(data), "--out", out]
+
+def command(data: Variables) -> list[str]:
+    """The call of sextant that packs what the variables describe into NPK_OUT. Raises NpkError."""
+    words = ["sextant", "pack", "--manifest-path", _manifest(data), "--out", _value(data, "NPK_OUT")]
     root = data.getVar("NPK_ROOT")
     if root:
         if not os.path.isdir(root):
             raise NpkError(f"NPK_ROOT: there is no directory {root}")
         words += ["--root", root]
-    key = _key(data)
-    if key:
-        words += ["--key", key]
+    words += signing_options(data)
     compression = data.getVar("NPK_COMPRESSION") or "gzip"
     if compression not in COMPRESSIONS:
         raise NpkError(f"NPK_COMPRESSION: {compression!r} is none of {', '.join(COMPRESSIONS)}")
@@ -42,6 +43,27 @@ def command(data: Variables, out: str) -> list[str]:
     if block_size:
         words += ["--block-size", block_size]
     return words
+
+
+def signing_options(data: Variables) -> list[str]:
+    """The options of sextant that say who signs; none for an unsigned package. Raises NpkError."""
+    key = data.getVar("NPK_KEY_FILE")
+    sign_command = data.getVar("NPK_SIGN_COMMAND")
+    if key and sign_command:
+        raise NpkError("NPK_KEY_FILE and NPK_SIGN_COMMAND are both set: one of them signs")
+    if sign_command:
+        return ["--sign-command", sign_command, "--public-key", _public_key(data)]
+    if key:
+        if not os.path.isfile(key):
+            raise NpkError(f"NPK_KEY_FILE: {key} does not exist; `sextant gen-key` makes a key pair")
+        return ["--key", key]
+    if data.getVar("NPK_UNSIGNED") == "1":
+        return []
+    raise NpkError(
+        "NPK_KEY_FILE is not set: the path of the private key, for instance in local.conf. "
+        "NPK_SIGN_COMMAND is for keys that are not in a file, "
+        'NPK_UNSIGNED = "1" makes a package that only repositories without a key accept'
+    )
 
 
 def _manifest(data: Variables) -> str:
@@ -53,24 +75,92 @@ def _manifest(data: Variables) -> str:
     return path
 
 
-def _key(data: Variables) -> str:
-    """Path of the private key, empty for an unsigned package."""
-    path = data.getVar("NPK_KEY_FILE")
-    if path:
-        if not os.path.isfile(path):
-            raise NpkError(f"NPK_KEY_FILE: {path} does not exist; `sextant gen-key` makes a key pair")
-        return path
-    if data.getVar("NPK_UNSIGNED") == "1":
-        return ""
-    raise NpkError(
-        "NPK_KEY_FILE is not set: the path of the private key, for instance in local.conf. "
-        'NPK_UNSIGNED = "1" makes a package that only repositories without a key accept'
-    )
+def _public_key(data: Variables) -> str:
+    path = data.getVar("NPK_PUBLIC_KEY_FILE")
+    if not path:
+        raise NpkError(
+            "NPK_PUBLIC_KEY_FILE is not set: the path of the public key that belongs to the signatures"
+        )
+    if not os.path.isfile(path):
+        raise NpkError(f"NPK_PUBLIC_KEY_FILE: {path} does not exist")
+    return path
 
 
-def produced(directory: str) -> list[str]:
-    """Names of the packages in a directory, sorted. Raises NpkError if there is none."""
-    names = sorted(name for name in os.listdir(directory) if name.endswith(".npk"))
-    if not names:
-        raise NpkError(f"no package was made in {directory}")
-    return names
+def _value(data: Variables, name: str) -> str:
+    """A variable that the class sets."""
+    value = data.getVar(name)
+    assert value is not None, name
+    return value
+
+
+def pack(data: Variables, words: list[str]) -> None:
+    """Run a command that makes packages in NPK_OUT, and add these to what the recipe installs.
+
+    Raises NpkError.
+    """
+    out = _value(data, "NPK_OUT")
+    shutil.rmtree(out, ignore_errors=True)
+    os.makedirs(out)
+    done = _run(words)
+    if done.returncode:
+        raise NpkError(f"packing failed: {done.stderr.strip() or done.stdout.strip()}")
+    made = packages(out)
+    if not made:
+        raise NpkError(f"no package was made in {out}")
+    repository = _value(data, "D") + _value(data, "NPK_REPOSITORY")
+    os.makedirs(repository, exist_ok=True)
+    for name in made:
+        shutil.copy(os.path.join(out, name), repository)
+
+
+def packages(directory: str) -> list[str]:
+    """Names of the packages in a directory, sorted; none if there is no such directory."""
+    if not os.path.isdir(directory):
+        return []
+    return sorted(name for name in os.listdir(directory) if name.endswith(".npk"))
+
+
+# --- northstar_image.bbclass
+
+
+def install_public_key(data: Variables, directory: str) -> None:
+    """Put the public key of the repositories into a directory of the image. Raises NpkError."""
+    path = _public_key(data)
+    os.makedirs(directory, exist_ok=True)
+    installed = os.path.join(directory, PUBLIC_KEY)
+    shutil.copyfile(path, installed)
+    os.chmod(installed, 0o644)
+
+
+def problems_of_packages(repository: str, public_key: str) -> list[str]:
+    """What is wrong with the packages in a directory, one line each: damage, signature, duplicates."""
+    problems = []
+    files: dict[str, str] = {}
+    for name in packages(repository):
+        done = _run(["sextant", "inspect", "--short", "--key", public_key, os.path.join(repository, name)])
+        if done.returncode:
+            problems.append(f"{name}: {done.stderr.strip()}")
+            continue
+        container = ":".join(part.partition(": ")[2] for part in done.stdout.split(", ")[:2])
+        if container in files:
+            problems.append(f"{files[container]} and {name} are both {container}")
+        files[container] = name
+    return problems
+
+
+# --- northstar_kernel.bbclass
+
+
+def missing_kernel_options(layer: str, config: str) -> list[str]:
+    """The needed options that a kernel's configuration lacks, and what does not work without them.
+
+    One line each, as check_conf.sh writes it. Raises NpkError if the check cannot be done.
+    """
+    done = _run(["sh", os.path.join(layer, "check_conf.sh"), "-q", config])
+    if done.stderr:
+        raise NpkError(f"check_conf.sh: {done.stderr.strip()}")
+    return [line for line in done.stdout.splitlines() if line.startswith("MISSING ")]
+
+
+def _run(words: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

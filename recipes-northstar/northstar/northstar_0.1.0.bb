@@ -54,14 +54,14 @@ do_install_ptest() {
 
 PACKAGES =+ "${PN}-nstar ${PN}-sextant"
 
+SUMMARY:${PN}-nstar = "Command line client of the Northstar runtime"
+SUMMARY:${PN}-sextant = "Packs, signs and inspects Northstar packages"
+
 FILES:${PN}-nstar = "${bindir}/nstar ${PYTHON_SITEPACKAGES_DIR}/northstar/nstar \
                        ${datadir}/bash-completion"
 FILES:${PN}-sextant = "${bindir}/sextant ${PYTHON_SITEPACKAGES_DIR}/northstar/sextant"
-FILES:${PN} += "${datadir}/northstar ${nonarch_libdir}/tmpfiles.d"
+FILES:${PN} += "${nonarch_libdir}/tmpfiles.d"
 CONFFILES:${PN} = "${sysconfdir}/northstar/northstar.toml"
-
-SUMMARY:${PN}-nstar = "Command line client of the Northstar runtime"
-SUMMARY:${PN}-sextant = "Packs, signs and inspects Northstar packages"
 
 RDEPENDS:${PN}:class-target = "python3-compression \
                                python3-core \

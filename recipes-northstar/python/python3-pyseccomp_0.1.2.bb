@@ -2,6 +2,7 @@
 SUMMARY = "Interface to libseccomp by ctypes"
 DESCRIPTION = "Compatible with the Python bindings of libseccomp, without a compiled part."
 HOMEPAGE = "https://github.com/cptpcrd/pyseccomp"
+SECTION = "devel/python"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://setup.cfg;beginline=8;endline=8;md5=dfdd1c961decbcd8fa5311ae127a5563"
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,8 @@ import testimage
 from qemu import rootfs
 from qemu.machine import Machine, MachineFailed, Options, make_data_disk, show
 
+# What is not run unless it is asked for, and the variables that name the trees of other projects.
+ON_DEMAND = {"layer": ("OE_CORE", "BITBAKE", "META_OE"), "buildroot": ("BUILDROOT",)}
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEVICE_SUITE_TIMEOUT = 2400.0
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
@@ -50,6 +54,7 @@ def main() -> int:
     """Run the tiers named in the arguments; the exit code."""
     available: dict[str, Callable[[Path], Tier]] = {"unit": run_unit, "host": run_host, "qemu": run_qemu}
     wanted = sys.argv[1:] or list(available)
+    available |= {f"--{name}": functools.partial(run_on_demand, name) for name in ON_DEMAND}
     unknown = [name for name in wanted if name not in available]
     if unknown:
         print(f"tests/run: no such tier: {', '.join(unknown)}", file=sys.stderr)
@@ -86,6 +91,14 @@ def run_unit(work: Path) -> Tier:
 def run_host(work: Path) -> Tier:
     """Integration tests on this machine."""
     return pytest_tier("host", work, ["tests/integration"])
+
+
+def run_on_demand(name: str, work: Path) -> Tier:
+    """The layer with BitBake, or the external tree with Buildroot."""
+    missing = [variable for variable in ON_DEMAND[name] if not os.path.isdir(os.environ.get(variable, ""))]
+    if missing:
+        return Tier(name, [], 0.0, f"{', '.join(missing)}: not set to a directory")
+    return pytest_tier(name, work, [f"tests/{name}"])
 
 
 def pytest_tier(name: str, work: Path, paths: list[str]) -> Tier:
@@ -203,6 +216,8 @@ def summarise(tiers: list[Tier], *, complete: bool) -> int:
             print(f"{tier.name}: {count} skipped: {reason}")
     broken = [tier for tier in tiers if tier.problem]
     unseen = never_run(tiers) if complete and not broken else []
+    for name in ON_DEMAND.keys() - {tier.name for tier in tiers}:
+        print(f"{name}: not run; tests/run --{name} with {', '.join(ON_DEMAND[name])}")
     for test in unseen:
         print(f"no tier can run {test}")
     for tier in tiers:

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The systemd unit, by systemd's own analysis of a directory tree; no systemd has to run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+OVERLAY = REPOSITORY / "rootfs-overlay"
+SYSTEMD_UNITS = Path("/usr/lib/systemd/system")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root directory with the unit, its program, and the targets of systemd."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd is not installed")
+    root = tmp_path / "root"
+    shutil.copytree(OVERLAY, root)
+    units = root / "usr/lib/systemd/system"
+    found = SYSTEMD_UNITS if SYSTEMD_UNITS.is_dir() else Path("/lib/systemd/system")
+    for path in (*found.glob("*.target"), found / "systemd-tmpfiles-setup.service"):
+        shutil.copy(path, units)
+    for program in ("northstar", "systemd-tmpfiles"):
+        path = root / "usr/bin" / program
+        path.parent.mkdir(exist_ok=True)
+        path.touch(0o755)
+    (root / "bin").symlink_to("usr/bin")
+    return root
+
+
+def analyse(root: Path, *arguments: str) -> str:
+    """What it prints, which is nothing but mistakes if it is `verify`."""
+    done = subprocess.run(
+        ["systemd-analyze", *arguments, f"--root={root}", "northstar.service"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.stdout + done.stderr
+
+
+def test_verify(root: Path) -> None:
+    assert analyse(root, "verify", "--man=no", "--recursive-errors=no") == ""
+
+
+def test_verify_sees_mistakes(root: Path) -> None:
+    """Otherwise its silence would mean nothing."""
+    unit = root / "usr/lib/systemd/system/northstar.service"
+    unit.write_text(unit.read_text().replace("WatchdogSec=30", "WatchdogSecs=30"))
+    assert "WatchdogSecs" in analyse(root, "verify", "--man=no", "--recursive-errors=no")
+
+
+def test_exposure(root: Path) -> None:
+    """The level that the documentation states: a container runtime needs what others give up."""
+    output = analyse(root, "security", "--offline=true", "--no-pager")
+    (level,) = re.findall(r"Overall exposure level for northstar.service: ([0-9.]+)", output)
+    stated = re.findall(
+        r"exposure\s+level\s+of\s+([0-9]+\.[0-9])", (REPOSITORY / "docs/integration.md").read_text()
+    )
+    assert stated
+    assert float(level) <= float(stated[0])
+
+
+def test_tmpfiles(root: Path) -> None:
+    """systemd-tmpfiles makes the directories that the configuration names."""
+    text = (root / "usr/lib/tmpfiles.d/northstar.conf").read_text()
+    made = {line.split()[1] for line in text.splitlines() if line.startswith("d ")}
+    configuration = (root / "etc/northstar/northstar.toml").read_text()
+    (repository,) = re.findall(r'fs = { dir = "(/var[^"]*)"', configuration)
+    assert repository in made
+    assert "/run/northstar" in made

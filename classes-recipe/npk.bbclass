@@ -71,7 +71,7 @@ python npk_copy_root() {
 
 npk_copy_root[doc] = "Copies what do_install made to NPK_ROOT"
 
-python do_npk() {
+fakeroot python do_npk() {
     import npk
 
     try:
@@ -82,7 +82,6 @@ python do_npk() {
 do_npk[doc] = "Packs and signs the container"
 do_npk[prefuncs] += "npk_copy_root"
 do_npk[dirs] = "${WORKDIR}"
-do_npk[fakeroot] = "1"
 do_npk[depends] += "virtual/fakeroot-native:do_populate_sysroot"
 do_npk[file-checksums] += "${@npk_key_checksums(d)}"
 do_npk[vardeps] += "NPK_MANIFEST NPK_ROOT NPK_COMPRESSION NPK_BLOCK_SIZE NPK_UNSIGNED"

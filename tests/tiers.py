@@ -118,8 +118,11 @@ def finished(name: str, report: Path, code: int, seconds: float) -> Tier:
 
 
 def run_qemu(work: Path) -> Tier:
-    """Integration tests on the device, which boots once."""
+    """Tests of the kernel's options here, then integration tests on the device, which boots once."""
     began = time.monotonic()
+    options = pytest_tier("kernel", work, ["tests/kernel"])
+    if options.problem:
+        return options._replace(name="qemu")
     try:
         with Machine(machine_options(work)) as machine:
             answered = machine.wait_for_console()
@@ -133,7 +136,8 @@ def run_qemu(work: Path) -> Tier:
             code = machine.run(DEVICE_COMMAND, timeout=DEVICE_SUITE_TIMEOUT, output=to_terminal)
             report = work / "qemu.xml"
             report.write_text(machine.output("cat /tmp/report.xml"))
-            return finished("qemu", report, code, time.monotonic() - began)
+            device = finished("qemu", report, code, time.monotonic() - began)
+            return device._replace(results=options.results + device.results)
     except (MachineFailed, TimeoutError) as error:
         return Tier("qemu", [], time.monotonic() - began, str(error))
 

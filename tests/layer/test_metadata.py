@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from bitbake import Build, Workspace
 
 
@@ -52,23 +51,23 @@ def test_image(build: Build) -> None:
     assert {"packagegroup-northstar", "northstar-examples-npk"} <= set(variables["IMAGE_INSTALL"].split())
 
 
-@pytest.mark.parametrize(
-    ("name", "configuration", "feature", "reason"),
-    [
-        (
-            "no-feature",
-            "",
-            False,
-            r"missing required distro features? .*northstar|missing required DISTRO_FEATURES: .*northstar",
-        ),
-        ("32-bit", 'MACHINE = "qemuarm"\n', True, "incompatible with host arm-"),
-    ],
-)
-def test_image_that_cannot_be(
-    workspace: Workspace, name: str, configuration: str, feature: bool, reason: str
-) -> None:
+def test_without_the_feature(workspace: Workspace) -> None:
     """The reason is told."""
-    build = workspace.build(name, configuration, feature=feature)
-    done = build.run("bitbake -g northstar-image")
+    build = workspace.build("no-feature", feature=False)
+    assert re.search(
+        r"northstar-image was skipped: .*missing required .*northstar", refused(build, "northstar-image")
+    )
+
+
+def test_32_bit_machine(workspace: Workspace) -> None:
+    """The reason is told."""
+    build = workspace.build("32-bit", 'MACHINE = "qemuarm"\n')
+    for target in ("northstar-image", "trial"):
+        assert f"{target} was skipped: incompatible with host arm-" in refused(build, target)
+
+
+def refused(build: Build, target: str) -> str:
+    """What BitBake says about something that cannot be built."""
+    done = build.run(f"bitbake -g {target}")
     assert done.returncode != 0
-    assert re.search(f"northstar-image was skipped: .*(?:{reason})", done.stdout), done.stdout
+    return done.stdout

@@ -113,7 +113,8 @@ def test_mistakes(build: Build, configuration: str, message: str) -> None:
 
 
 def test_signature_of_another_key(build: Build) -> None:
-    code, output = trial(build, "trial_1.0", "npk", sign_command(build, 1))
+    packed_anew = 'NPK_COMPRESSION = "gzip"\n'
+    code, output = trial(build, "trial_1.0", "npk", sign_command(build, 1) + packed_anew)
     assert code != 0
     assert "does not fit to the public key" in output
 
@@ -124,12 +125,6 @@ def test_two_recipes_with_the_same_container(build: Build) -> None:
     code, output = trial(build, "twin_1.0", "deploy")
     assert code != 0
     assert "trial-1.0.0.npk" in output
-
-
-def test_32_bit_machine(build: Build) -> None:
-    code, output = trial(build, "trial_1.0", "npk", 'MACHINE = "qemuarm"\n')
-    assert code != 0
-    assert "incompatible with host arm-" in output
 
 
 # --- northstar_kernel.bbclass

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The external tree with Buildroot's own tools, as far as nothing has to be compiled. BUILDROOT names its tree."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests import unprivileged
+
+DEFCONFIG = "northstar_qemu_aarch64_defconfig"
+OURS = ("northstar", "python-pyseccomp")
+
+
+class Tree(NamedTuple):
+    """Buildroot, a copy of the external tree, and a configured output directory."""
+
+    buildroot: Path
+    external: Path
+    work: Path
+
+    @property
+    def output(self) -> Path:
+        """Buildroot's O."""
+        return self.work / "output"
+
+    def run(self, command: str) -> str:
+        """Output of a command that succeeds."""
+        done = unprivileged.run(command, self.work)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-8000:]}"
+        return done.stdout
+
+    def make(self, arguments: str) -> str:
+        """Output of make in the output directory."""
+        return self.run(f"make -s -C {self.output} {arguments}")
+
+
+@pytest.fixture(scope="session")
+def tree() -> Iterator[Tree]:
+    """The defconfig of the external tree is in force, downloads come from PyPI."""
+    with unprivileged.directory("northstar-buildroot-") as work:
+        unprivileged.copy_source(work / "northstar")
+        tree = Tree(Path(os.environ["BUILDROOT"]).resolve(), work / "northstar/buildroot-package", work)
+        tree.run(f"make -s -C {tree.buildroot} BR2_EXTERNAL={tree.external} O={tree.output} {DEFCONFIG}")
+        yield tree
+
+
+def test_defconfig_is_what_it_makes(tree: Tree) -> None:
+    saved = tree.work / "saved"
+    tree.make(f"savedefconfig BR2_DEFCONFIG={saved}")
+    assert saved.read_text() == (tree.external / "configs" / DEFCONFIG).read_text()
+
+
+def test_check_package(tree: Tree) -> None:
+    files = " ".join(str(path) for path in sorted(tree.external.rglob("*")) if path.is_file())
+    output = tree.run(f"{tree.buildroot}/utils/check-package -b {files}")
+    assert re.search(r"^0 warnings generated$", output, re.MULTILINE), output
+
+
+def test_packages(tree: Tree) -> None:
+    output = tree.make("show-info")
+    info = json.loads(output[output.index("{") :])
+    runtime = info["northstar"]
+    assert runtime["version"] == "0.1.0"
+    assert runtime["licenses"] == "Apache-2.0"
+    assert "host-python3" in runtime["dependencies"]
+    selected = {"libseccomp", "python-psutil", "python-pynacl", "python-pyyaml", "python-ujson", *OURS}
+    assert selected <= set(info)
+
+
+@pytest.mark.parametrize("package", OURS)
+def test_dependencies(tree: Tree, package: str) -> None:
+    """All of them are known, and there is an order to build them in."""
+    assert "python3" in tree.make(f"{package}-show-recursive-depends").split()
+
+
+def test_kernel_gets_the_options(tree: Tree) -> None:
+    config = (tree.output / ".config").read_text()
+    (fragment,) = re.findall(r'BR2_LINUX_KERNEL_CONFIG_FRAGMENT_FILES="(.*)"', config)
+    path = fragment.replace("$(BR2_EXTERNAL_NORTHSTAR_PATH)", str(tree.external))
+    assert Path(path).resolve().name == "northstar.cfg"
+    assert Path(path).exists()
+
+
+def test_source_of_the_runtime(tree: Tree) -> None:
+    tree.make("northstar-rsync")
+    (source,) = tree.output.glob("build/northstar-0.1.0")
+    assert (source / "northstar/__init__.py").exists()
+    assert (source / "rootfs-overlay/etc/init.d/northstar").exists()
+    assert not list(source.rglob("__pycache__"))
+
+
+def test_source_and_patch_of_pyseccomp(tree: Tree) -> None:
+    """The checksum fits to PyPI's file, and the patch to its content."""
+    files = tree.work / "primary/python-pyseccomp"
+    tree.run(
+        f"/usr/bin/python3 -m venv {tree.work}/environment && {tree.work}/environment/bin/pip -q download "
+        f"--disable-pip-version-check --no-deps --no-binary :all: -d {files} pyseccomp==0.1.2"
+    )
+    tree.make(f"python-pyseccomp-source BR2_PRIMARY_SITE=file://{files.parent} BR2_DL_DIR={tree.work}/dl")
+    (archive,) = tree.work.glob("dl/python-pyseccomp/*.tar.gz")
+    source = tree.work / "pyseccomp"
+    (patch,) = (tree.external / "package/python-pyseccomp").glob("*.patch")
+    tree.run(f"mkdir {source} && tar -xf {archive} -C {source} --strip-components=1")
+    tree.run(f"cd {source} && patch -p1 -F0 < {patch}")
+    assert 'or "libseccomp.so.2"' in (source / "pyseccomp.py").read_text()

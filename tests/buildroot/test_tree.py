@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The external tree with Buildroot's own tools, as far as nothing has to be compiled. BUILDROOT names its tree."""
+"""The external tree with Buildroot's own tools, as far as nothing is compiled. BUILDROOT names its tree."""
 
 from __future__ import annotations
 

@@ -112,6 +112,90 @@ def test_local_files_exist(parse: Any, recipe: Path) -> None:
             assert any((folder / name).exists() for folder in folders), name
 
 
+def recipe(name: str) -> Path:
+    """The recipe of that name."""
+    (found,) = (path for path in RECIPES if path.stem.partition("_")[0] == name)
+    return found
+
+
+def test_packages_of_the_runtime(parse: Any) -> None:
+    data = parse(recipe("northstar"))
+    assert data.getVar("PACKAGES").split()[:2] == ["northstar-nstar", "northstar-sextant"]
+    assert data.getVar("CONFFILES:northstar") == "/etc/northstar/northstar.toml"
+    assert data.getVar("SYSTEMD_SERVICE:northstar") == "northstar.service"
+    assert data.getVar("INITSCRIPT_NAME") == "northstar"
+    assert data.getVar("RDEPENDS:northstar-nstar").split()[0] == "northstar"
+    assert {"northstar", "squashfs-tools"} <= set(data.getVar("RDEPENDS:northstar-sextant").split())
+    assert data.getVar("BBCLASSEXTEND") == "native"
+
+
+@pytest.mark.parametrize(
+    ("machine", "compatible"),
+    [
+        ("aarch64-oe-linux", True),
+        ("x86_64-oe-linux", True),
+        ("arm-oe-linux-gnueabi", False),
+        ("i686-oe-linux", False),
+    ],
+)
+def test_machines(parse: Any, machine: str, compatible: bool) -> None:
+    hosts = {
+        parse(recipe("northstar")).getVar("COMPATIBLE_HOST:class-target"),
+        parse(recipe("northstar-examples")).getVar("COMPATIBLE_HOST"),
+        parse(recipe("northstar-image")).getVar("COMPATIBLE_HOST"),
+    }
+    for expression in hosts:
+        assert bool(re.match(expression, machine)) == compatible, expression
+
+
+def test_packing_is_a_task(parse: Any) -> None:
+    data = parse(recipe("northstar-examples"))
+    assert data.getVarFlag("do_npk", "fakeroot") == "1"
+    assert data.getVarFlag("do_npk", "task")
+    assert "northstar-native" in data.getVar("DEPENDS").split()
+    assert data.getVar("NPK_REPOSITORY") == "/usr/share/northstar/packages"
+    names = set(
+        re.findall(r"^#   (NPK_\w+)", (REPOSITORY / "classes-recipe/npk.bbclass").read_text(), re.MULTILINE)
+    )
+    assert names
+    for name in names:
+        assert data.getVarFlag(name, "doc"), name
+
+
+def test_image_checks_its_packages(parse: Any) -> None:
+    data = parse(recipe("northstar-image"))
+    assert {"northstar", "seccomp"} == set(data.getVar("REQUIRED_DISTRO_FEATURES").split())
+    commands = data.getVar("ROOTFS_POSTPROCESS_COMMAND").split()
+    assert commands == ["northstar_install_key", "northstar_check_packages"]
+    assert data.getVarFlag("do_rootfs", "depends").split() == ["northstar-native:do_populate_sysroot"]
+
+
+def test_kernel_recipes_are_checked(parse: Any, tmp_path: Path) -> None:
+    kernel = tmp_path / "linux-vendor_1.0.bb"
+    kernel.write_text("inherit northstar_kernel\n")
+    data = parse(kernel)
+    assert data.getVar("SRC_URI").split() == ["file://northstar.cfg"]
+    assert "northstar_check_kernel" in data.getVarFlag("do_configure", "postfuncs").split()
+    (folder, *_) = data.getVar("FILESEXTRAPATHS").split(":")
+    assert (Path(folder) / "northstar.cfg").exists()
+
+
+def test_checksum_is_that_of_the_package_index(tmp_path: Path) -> None:
+    path = recipe("python3-pyseccomp")
+    requirement = f"pyseccomp=={path.stem.partition('_')[2]}"
+    command = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "download", "--no-deps"]
+    done = subprocess.run(
+        [*command, "--no-binary", ":all:", "-d", tmp_path, requirement],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"the package index has no {requirement}, or cannot be reached")
+    (archive,) = tmp_path.glob("*.tar.gz")
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() in path.read_text()
+
+
 def test_layer(parse: Any) -> None:
     data = parse(RECIPES[0])
     assert data.getVar("BBFILE_COLLECTIONS").split() == ["northstar"]

@@ -25,6 +25,8 @@ _sextant() {
             "pack -r" | "pack --root") kind=directories ;;
             "pack -i" | "pack --image") kind=files ;;
             "pack -k" | "pack --key") kind=files ;;
+            "pack --sign-command") kind=nothing ;;
+            "pack --public-key") kind=files ;;
             "pack -o" | "pack --out") kind=files ;;
             "pack -c" | "pack --compression") kind='words none gzip lzo xz zstd' ;;
             "pack -b" | "pack --block-size") kind=nothing ;;
@@ -44,7 +46,7 @@ _sextant() {
     if [[ -z $kind && $current == -* ]]; then
         case $command in
             '') kind='words -h --help -V --version' ;;
-            pack) kind='words -h --help -m --manifest-path -r --root -i --image -k --key -o --out -c --compression -b --block-size --mksquashfs --clones' ;;
+            pack) kind='words -h --help -m --manifest-path -r --root -i --image -k --key --sign-command --public-key -o --out -c --compression -b --block-size --mksquashfs --clones' ;;
             unpack) kind='words -h --help -n --npk -o --out --unsquashfs' ;;
             inspect) kind='words -h --help -s --short -k --key --unsquashfs' ;;
             gen-key) kind='words -h --help -n --name -o --out' ;;

@@ -18,6 +18,8 @@ complete -c sextant -n '__fish_seen_subcommand_from pack' -s m -l manifest-path 
 complete -c sextant -n '__fish_seen_subcommand_from pack' -s r -l root -r -f -a '(__fish_complete_directories)' -d 'root of the container (default: an empty one)'
 complete -c sextant -n '__fish_seen_subcommand_from pack' -s i -l image -r -F -d 'squashfs image to be used as it is'
 complete -c sextant -n '__fish_seen_subcommand_from pack' -s k -l key -r -F -d 'private key (default: unsigned)'
+complete -c sextant -n '__fish_seen_subcommand_from pack' -l sign-command -r -f -d 'command of the shell that signs in place of a key: it reads the bytes to sign from its standard input and writes the Ed25519 signature (64 bytes, or base64) to its standard output'
+complete -c sextant -n '__fish_seen_subcommand_from pack' -l public-key -r -F -d 'the signature has to fit to it; needed with --sign-command'
 complete -c sextant -n '__fish_seen_subcommand_from pack' -s o -l out -r -F -d 'directory or file'
 complete -c sextant -n '__fish_seen_subcommand_from pack' -s c -l compression -r -f -a 'none gzip lzo xz zstd' -d 'compression of the image (gzip)'
 complete -c sextant -n '__fish_seen_subcommand_from pack' -s b -l block-size -r -f -d 'block size of the image in bytes, a power of two from 4096 to 1048576'

@@ -58,7 +58,7 @@ SUMMARY:${PN}-nstar = "Command line client of the Northstar runtime"
 SUMMARY:${PN}-sextant = "Packs, signs and inspects Northstar packages"
 
 FILES:${PN}-nstar = "${bindir}/nstar ${PYTHON_SITEPACKAGES_DIR}/northstar/nstar \
-                       ${datadir}/bash-completion"
+                     ${datadir}/bash-completion"
 FILES:${PN}-sextant = "${bindir}/sextant ${PYTHON_SITEPACKAGES_DIR}/northstar/sextant"
 FILES:${PN} += "${nonarch_libdir}/tmpfiles.d"
 CONFFILES:${PN} = "${sysconfdir}/northstar/northstar.toml"

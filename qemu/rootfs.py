@@ -27,7 +27,7 @@ DEBIAN_PACKAGES = (
     "python3.11-minimal",
     "zlib1g",
 )
-WHEELS = ("PyNaCl", "PyYAML", "psutil", "pyseccomp", "tomli", "ujson")
+WHEELS = ("PyNaCl", "PyYAML", "pyseccomp", "ujson")
 TEST_WHEELS = ("pytest",)
 PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_17_aarch64", "manylinux_2_28_aarch64")
 PYTHON = "3.11"
@@ -189,7 +189,7 @@ def _make_image(target: Path) -> None:
         steps.run(
             script, target / "build.log", environment={**os.environ, "NORTHSTAR_ARCH": debian.ARCHITECTURE}
         )
-        _squash(root, target / "rootfs.squashfs", target / "build.log")
+        squash(root, target / "rootfs.squashfs", target / "build.log")
 
 
 def _install_project(root: Path) -> None:
@@ -212,7 +212,10 @@ def _install_project(root: Path) -> None:
     shutil.copy(_FRAGMENT, share / "northstar.cfg")
 
 
-def _squash(root: Path, image: Path, log: Path) -> None:
+def squash(
+    root: Path, image: Path, log: Path, compression: tuple[str, ...] = ("zstd", "-Xcompression-level", "6")
+) -> None:
+    """Make a squashfs of a directory."""
     command: list[Path | str] = [
         "mksquashfs",
         root,
@@ -222,7 +225,7 @@ def _squash(root: Path, image: Path, log: Path) -> None:
         "-no-progress",
         "-all-root",
     ]
-    steps.run([*command, "-comp", "zstd", "-Xcompression-level", "6"], log)
+    steps.run([*command, "-comp", *compression], log)
 
 
 # --- tests
@@ -235,13 +238,12 @@ def _make_test_wheels(target: Path) -> None:
 
 
 def test_disk(path: Path, trees: dict[str, Path], log: Path) -> None:
-    """Make a squashfs of pytest, as `site`, and of the given directories under their names."""
+    """Make a squashfs of the given directories under their names."""
     with tempfile.TemporaryDirectory(prefix="test-disk-", dir=cache.directory()) as work:
         root = Path(work) / "disk"
-        shutil.copytree(test_wheels() / "site", root / "site")
         for name, tree in trees.items():
             shutil.copytree(tree, root / name, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
-        _squash(root, path, log)
+        squash(root, path, log)
 
 
 def busybox() -> Path:

@@ -72,7 +72,6 @@ RDEPENDS:${PN}:class-target = "python3-compression \
                                python3-json \
                                python3-math \
                                python3-netclient \
-                               python3-psutil \
                                python3-pynacl \
                                python3-pyseccomp \
                                python3-pyyaml \

@@ -228,7 +228,7 @@ def test_both_know_the_same_pyseccomp() -> None:
 
 def test_dependencies_of_the_project_are_in_both() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    names = {re.split(r"[ ;<>=]", text)[0].lower() for text in project["dependencies"]} - {"tomli"}
+    names = {re.split(r"[ ;<>=]", text)[0].lower() for text in project["dependencies"]}
     recipe = (REPOSITORY / f"recipes-northstar/northstar/northstar_{northstar.__version__}.bb").read_text()
     config = (REPOSITORY / "buildroot-package/package/northstar/Config.in").read_text()
     for name in names:
@@ -258,8 +258,8 @@ def test_kas_files(path: Path) -> None:
 
 def test_selects_of_the_external_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packages = (
+        "CGROUPFS_V2_MOUNT",
         "LIBSECCOMP",
-        "PYTHON_PSUTIL",
         "PYTHON_PYNACL",
         "PYTHON_PYYAML",
         "PYTHON_UJSON",
@@ -268,7 +268,8 @@ def test_selects_of_the_external_tree(tmp_path: Path, monkeypatch: pytest.Monkey
     stubs = "".join(f"config BR2_PACKAGE_{name}\n\tbool\n" for name in packages)
     given = ("aarch64", "PACKAGE_PYTHON3", "INSTALL_LIBSTDCPP", "PACKAGE_LIBSECCOMP_ARCH_SUPPORTS")
     stubs += "".join(f"config BR2_{name}\n\tbool\n\tdefault y\n" for name in given)
-    stubs += "config BR2_x86_64\n\tbool\n"
+    absent = ("x86_64", "PACKAGE_CGROUPFS_MOUNT", "INIT_SYSTEMD")
+    stubs += "".join(f"config BR2_{name}\n\tbool\n" for name in absent)
     root = tmp_path / "Config.in"
     root.write_text(f'{stubs}source "$BR2_EXTERNAL_NORTHSTAR_PATH/Config.in"\n')
     monkeypatch.setenv("BR2_EXTERNAL_NORTHSTAR_PATH", str(REPOSITORY / "buildroot-package"))

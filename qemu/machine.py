@@ -36,12 +36,17 @@ class MachineFailed(Exception):
 
 
 class Options(NamedTuple):
-    """What to boot. `forward` is a port of the host for the device's console; `extra` a read-only disk."""
+    """What to boot. `forward` is a port of the host for the device's console; `extra` a read-only disk.
+
+    With `harness`, the machine boots from this disk, see foreign.py; `rootfs` is an image of any format and
+    stays as it is, what is written to it is thrown away.
+    """
 
     kernel: Path
     rootfs: Path
     data: Path | None = None
     extra: Path | None = None
+    harness: Path | None = None
     append: str = ""
     forward: int | None = None
     memory: int = 512
@@ -227,11 +232,15 @@ def _command(options: Options, agent: Path, log: Path) -> list[str]:
     command += ["-nodefaults", "-display", "none", "-no-reboot", "-monitor", "none"]
     command += ["-kernel", str(options.kernel), "-append", _kernel_command_line(options)]
     command += ["-device", "virtio-rng-pci"]
-    command += _disk("root", options.rootfs, read_only=True)
+    if options.harness is None:
+        command += _disk("root", options.rootfs, "readonly=on")
+    else:
+        command += _disk("harness", options.harness, "readonly=on")
+        command += _disk("root", options.rootfs, "snapshot=on")
     if options.data is not None:
-        command += _disk("data", options.data, read_only=False)
+        command += _disk("data", options.data)
     if options.extra is not None:
-        command += _disk("extra", options.extra, read_only=True)
+        command += _disk("extra", options.extra, "readonly=on")
     command += [
         "-device",
         "virtio-serial-pci",
@@ -255,13 +264,15 @@ def _accelerator() -> list[str]:
 
 def _kernel_command_line(options: Options) -> str:
     words = ["root=/dev/vda", "ro", "console=ttyAMA0", "panic=-1", "oops=panic", "quiet"]
+    if options.harness is not None:
+        words += ["rootfstype=squashfs", "init=/init"]
     if options.forward is not None:
         words.append("northstar.tcp")
     return " ".join([*words, options.append]).strip()
 
 
-def _disk(name: str, path: Path, *, read_only: bool) -> list[str]:
-    drive = f"if=none,id={name},format=raw,file={path}" + (",readonly=on" if read_only else "")
+def _disk(name: str, path: Path, *options: str) -> list[str]:
+    drive = ",".join(["if=none", f"id={name}", "format=raw", f"file={path}", *options])
     return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name},serial={name}"]
 
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from qemu import cache, kernel, rootfs, steps
+from qemu import cache, foreign, kernel, rootfs, steps
 from qemu.machine import Machine, MachineFailed, Options, make_data_disk, show
 
 EXAMPLES = ("hello-world", "persistence", "hello-resource", "crashing")
@@ -48,9 +48,13 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--forward-console", metavar="PORT", type=int, help="the runtime's console on 127.0.0.1:PORT"
     )
-    result.add_argument("--kernel", metavar="FILE", type=Path, help="kernel to boot instead of the built one")
+    result.add_argument("--kernel", metavar="FILE", type=Path, help="kernel (Image) instead of the built one")
     result.add_argument(
-        "--rootfs", metavar="FILE", type=Path, help="root file system instead of the built one"
+        "--rootfs",
+        metavar="FILE",
+        type=Path,
+        help="root file system (ext4, squashfs, cpio.gz) of Buildroot, Yocto or another builder instead of "
+        "the built one; it is not changed",
     )
     result.add_argument("--data", metavar="FILE", type=Path, help="data disk (default: one that is kept)")
     result.add_argument(
@@ -70,42 +74,51 @@ def main() -> int:
     """Run; the exit code."""
     options = parser().parse_args()
     try:
+        if options.kernel is not None:
+            foreign.check_kernel(options.kernel)
         boot = options.kernel or kernel.image() / "Image"
         root = options.rootfs or rootfs.image() / "rootfs.squashfs"
         if options.build:
             print(f"kernel: {boot}\nrootfs: {root}")
             return 0
         with tempfile.TemporaryDirectory(prefix="northstar-data-") as work:
-            return _boot(options, boot, root, Path(work))
-    except steps.StepFailed as error:
-        print(f"qemu/run: {error}", file=sys.stderr)
-    except MachineFailed as error:
-        print(f"qemu/run: {error}", file=sys.stderr)
-    except TimeoutError as error:
+            return _boot(options, _machine(options, boot, root, Path(work)))
+    except (foreign.UnknownImage, steps.StepFailed, MachineFailed, TimeoutError) as error:
         print(f"qemu/run: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         return 130
     return 1
 
 
-def _boot(options: argparse.Namespace, boot: Path, root: Path, work: Path) -> int:
-    data = options.data or (work / "data.ext4" if options.fresh else cache.directory() / "data.ext4")
-    if not data.exists():
-        make_data_disk(data)
-    machine_options = Options(
+def _machine(options: argparse.Namespace, boot: Path, root: Path, work: Path) -> Options:
+    result = Options(
         kernel=boot,
         rootfs=root,
-        data=data,
         append=options.append,
         forward=options.forward_console,
         interactive=options.exec is None,
     )
+    if options.rootfs is not None:
+        harness = work / "harness.squashfs"
+        foreign.make_disk(harness, foreign.root_format(root), work / "harness.log")
+        return result._replace(data=options.data, harness=harness)
+    data = options.data or (work / "data.ext4" if options.fresh else cache.directory() / "data.ext4")
+    if not data.exists():
+        make_data_disk(data)
+    return result._replace(data=data)
+
+
+def _boot(options: argparse.Namespace, machine_options: Options) -> int:
+    boot, root = machine_options.kernel, machine_options.rootfs
     cache.progress(f"booting {boot.parent.name}/{boot.name} with {root.parent.name}/{root.name}")
     with Machine(machine_options) as machine:
         if options.exec is not None:
             if "northstar.off" not in options.append:
                 machine.wait_for_console()
             return machine.run(options.exec, timeout=options.timeout, output=_show)
+        if machine_options.harness is not None:
+            machine.wait()
+            return 0
         return _demonstrate(machine)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import subprocess
@@ -19,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "integration"))
 import selinuxpolicy
 import testimage
 
-from qemu import rootfs
+from qemu import foreign, rootfs, steps
 from qemu.machine import Machine, MachineFailed, Options, make_data_disk, show
 
 # What is not run unless it is asked for, and the variables that name the trees of other projects.
@@ -27,6 +28,13 @@ ON_DEMAND = {"layer": ("OE_CORE", "BITBAKE", "META_OE"), "buildroot": ("BUILDROO
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEVICE_SUITE_TIMEOUT = 2400.0
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+
+
+class Images(NamedTuple):
+    """What the device boots; the images that qemu/ builds if None."""
+
+    kernel: Path | None
+    rootfs: Path | None
 
 
 class Result(NamedTuple):
@@ -52,15 +60,20 @@ class Tier(NamedTuple):
 
 def main() -> int:
     """Run the tiers named in the arguments; the exit code."""
-    available: dict[str, Callable[[Path], Tier]] = {"unit": run_unit, "host": run_host, "qemu": run_qemu}
-    wanted = sys.argv[1:] or list(available)
+    images, names = image_options(sys.argv[1:])
+    available: dict[str, Callable[[Path], Tier]] = {
+        "unit": run_unit,
+        "host": run_host,
+        "qemu": functools.partial(run_qemu, images),
+    }
+    wanted = names or list(available)
     available |= {f"--{name}": functools.partial(run_on_demand, name) for name in ON_DEMAND}
     unknown = [name for name in wanted if name not in available]
     if unknown:
         print(f"tests/run: no such tier: {', '.join(unknown)}", file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="northstar-tests-") as work:
-        build = start_build() if "qemu" in wanted else None
+        build = start_build() if "qemu" in wanted and None in images else None
         tiers = []
         for name in wanted:
             print(f"\n=== {name} ===", flush=True)
@@ -70,7 +83,16 @@ def main() -> int:
             tiers.append(available[name](Path(work)))
         if build is not None:
             build.wait()
-    return summarise(tiers, complete=not sys.argv[1:])
+    return summarise(tiers, complete=not names)
+
+
+def image_options(arguments: list[str]) -> tuple[Images, list[str]]:
+    """The options --kernel and --rootfs, and the other arguments."""
+    parser = argparse.ArgumentParser(prog="tests/run", add_help=False, allow_abbrev=False)
+    parser.add_argument("--kernel", type=Path)
+    parser.add_argument("--rootfs", type=Path)
+    options, others = parser.parse_known_args(arguments)
+    return Images(options.kernel, options.rootfs), others
 
 
 def start_build() -> subprocess.Popen[bytes]:
@@ -117,14 +139,14 @@ def finished(name: str, report: Path, code: int, seconds: float) -> Tier:
     return Tier(name, results, seconds, problem)
 
 
-def run_qemu(work: Path) -> Tier:
+def run_qemu(images: Images, work: Path) -> Tier:
     """Tests of the kernel's options here, then integration tests on the device, which boots once."""
     began = time.monotonic()
     options = pytest_tier("kernel", work, ["tests/kernel"])
     if options.problem:
         return options._replace(name="qemu")
     try:
-        with Machine(machine_options(work)) as machine:
+        with Machine(machine_options(images, work)) as machine:
             answered = machine.wait_for_console()
             if answered is None:
                 machine.run("cat /var/log/messages", output=to_terminal)
@@ -133,12 +155,13 @@ def run_qemu(work: Path) -> Tier:
                 f"booted in {machine.boot_time:.1f} s, the console answers {answered:.1f} s after /sbin/init",
                 flush=True,
             )
-            code = machine.run(DEVICE_COMMAND, timeout=DEVICE_SUITE_TIMEOUT, output=to_terminal)
+            command = DEVICE_COMMAND if images.rootfs is None else FOREIGN_DEVICE_COMMAND
+            code = machine.run(command, timeout=DEVICE_SUITE_TIMEOUT, output=to_terminal)
             report = work / "qemu.xml"
             report.write_text(machine.output("cat /tmp/report.xml"))
             device = finished("qemu", report, code, time.monotonic() - began)
             return device._replace(results=options.results + device.results)
-    except (MachineFailed, TimeoutError) as error:
+    except (MachineFailed, TimeoutError, foreign.UnknownImage, steps.StepFailed) as error:
         return Tier("qemu", [], time.monotonic() - began, str(error))
 
 
@@ -148,32 +171,36 @@ DEVICE_COMMAND = (
     "python3 -m pytest -q -rfE -p no:cacheprovider --color=no --junitxml=/tmp/report.xml "
     "tests/integration tests/device"
 )
+# Redis comes from Debian; other builders leave it out.
+FOREIGN_DEVICE_COMMAND = f"export NORTHSTAR_EXAMPLES_SKIP='redis redis-server redis-client'; {DEVICE_COMMAND}"
 
 
-def machine_options(work: Path) -> Options:
+def machine_options(images: Images, work: Path) -> Options:
     """A machine with an empty data disk, and a disk with pytest, the tests and their image."""
     from qemu import kernel
 
+    if images.kernel is not None:
+        foreign.check_kernel(images.kernel)
     image = work / "image"
     image.mkdir()
     testimage.make(rootfs.busybox(), image / "test.img")
     selinuxpolicy.compile_to(image / "selinux.policy")
     disk = work / "tests.squashfs"
     trees = {
+        "site": rootfs.test_wheels() / "site",
         "tests/integration": REPOSITORY / "tests/integration",
         "tests/device": REPOSITORY / "tests/device",
         "image": image,
     }
+    boot = images.kernel or kernel.image() / "Image"
+    if images.rootfs is not None:
+        foreign.make_disk(disk, foreign.root_format(images.rootfs), work / "disk.log", trees)
+        return Options(kernel=boot, rootfs=images.rootfs, harness=disk, memory=768)
     rootfs.test_disk(disk, trees, work / "disk.log")
     data = work / "data.ext4"
     make_data_disk(data)
-    return Options(
-        kernel=kernel.image() / "Image",
-        rootfs=rootfs.image() / "rootfs.squashfs",
-        data=data,
-        extra=disk,
-        memory=768,
-    )
+    root = rootfs.image() / "rootfs.squashfs"
+    return Options(kernel=boot, rootfs=root, data=data, extra=disk, memory=768)
 
 
 def to_terminal(stream: str, data: bytes) -> None:

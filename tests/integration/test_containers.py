@@ -17,6 +17,7 @@ from isolated import wait_until
 from runtime import SharedRuntime, resource, shell, wait_for, with_mounts
 
 from northstar.client import Client, Refused
+from northstar.kernel import proc
 
 
 @pytest.fixture
@@ -418,19 +419,31 @@ def test_output(runtime: SharedRuntime, output: str) -> None:
 
 def test_a_locked_pipe_harms_nobody(runtime: SharedRuntime) -> None:
     """S-51: splice(2) from a socket that is silent keeps the lock of the pipe that the daemon reads from."""
-    # The daemon pauses after so many lines, and finds the second output together with the lock.
-    script = "yes | head -n 6000; echo more; exec cat <&$NORTHSTAR_CONSOLE"
+    script = "trap 'echo more; exec cat <&$NORTHSTAR_CONSOLE' USR1; echo ready; while :; do sleep 0.1; done"
     runtime.pack(shell("a", script, console={"permissions": ["ident"]}))
     runtime.pack(shell("b", "echo fine"))
     with runtime.started() as client:
         client.start("a:0.0.1")
+        wait_until(lambda: runtime.printed("a:0.0.1") == ["ready"], "the signal is expected")
         assert runtime.process is not None
-        threads = Path(f"/proc/{runtime.process.pid}/task")
+        daemon, program = runtime.process.pid, processes_of(client)[0]["pid"]
+        threads = Path(f"/proc/{daemon}/task")
+        # The daemon finds the output together with the lock.
+        os.kill(daemon, signal.SIGSTOP)
+        os.kill(program, signal.SIGUSR1)
+        wait_until(lambda: describe(program) == ("cat", "S"), "cat waits for the socket")
+        os.kill(daemon, signal.SIGCONT)
         wait_until(lambda: len(list(threads.iterdir())) == 2, "a thread waits for the lock")
         assert runtime.run(client, "b:0.0.1") == ((0, None), ["fine"])
         client.kill("a:0.0.1", signal.SIGKILL)
         assert wait_for(client, "exit", "a:0.0.1").status == (None, 9)
         wait_until(lambda: len(list(threads.iterdir())) == 1, "the thread has ended")
+
+
+def describe(pid: int) -> tuple[str, str]:
+    """Name and state of a process."""
+    found = proc.Process(pid)
+    return found.name, found.state
 
 
 def test_a_flood_of_output_harms_nobody(runtime: SharedRuntime) -> None:

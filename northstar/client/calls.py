@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from northstar.client.model import ContainerData
+from northstar.client.model import ContainerData, ExitStatus
 from northstar.client.protocol import outcome, result
 from northstar.names import Container
 from northstar.protocol import messages
@@ -62,6 +62,19 @@ def start(
 def kill(container: str, signal: int) -> Call[None]:
     """Send a signal to a container."""
     return Call(messages.Kill(Container.parse(container), signal), _done("kill"))
+
+
+def execute(
+    container: str, command: Sequence[str], environment: Mapping[str, str], terminal: bool
+) -> Call[None]:
+    """Run a command in a container; its descriptors 0, 1 and 2 travel with the request."""
+    request = messages.Exec(Container.parse(container), tuple(command), dict(environment), terminal)
+    return Call(request, _done("exec"))
+
+
+def exit_status(response: Any) -> ExitStatus:
+    """How the command ended: what the second response of `execute` means."""
+    return ExitStatus.from_wire(result(response, "exec")["ended"])
 
 
 def mount(containers: Sequence[str]) -> Call[list[Any]]:

@@ -65,6 +65,7 @@ class ClientProtocol:
     def request(self, request: messages.Request) -> bytes:
         """The bytes of a request. It gets exactly one response; responses come in the order of requests.
 
+        Only `Exec` gets a second one if the first is not a refusal: how the command ended.
         Behind `Install` the caller sends as many bytes as the request says.
         """
         self._outstanding += 1
@@ -93,7 +94,8 @@ class ClientProtocol:
         if not self.established:
             self._take_first(message)
         elif message.kind == "response" and self._outstanding:
-            self._outstanding -= 1
+            if not _has_successor(message.value):
+                self._outstanding -= 1
             self.responses.append(message.value)
         elif message.kind == "notification":
             if len(self.notifications) >= self._backlog:
@@ -111,6 +113,11 @@ class ClientProtocol:
             raise PermissionDenied("notifications")
         else:
             raise ProtocolVersion(message.value["invalid_protocol_version"]["version"])
+
+
+def _has_successor(response: Any) -> bool:
+    """Whether another response to the same request follows."""
+    return isinstance(response, dict) and "ok" in (response.get("exec") or ())
 
 
 def result(response: Any, kind: str) -> Any:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from northstar.client import address, calls, logs
@@ -13,12 +14,11 @@ from northstar.client.upload import Upload
 
 if TYPE_CHECKING:
     import os
-    import socket
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
     from northstar.client.logs import Output
-    from northstar.client.model import ContainerData, Notification
+    from northstar.client.model import ContainerData, ExitStatus, Notification
     from northstar.client.protocol import Trace
     from northstar.client.upload import Progress, Readable
     from northstar.protocol import messages
@@ -139,6 +139,38 @@ class Client:
         """Send a signal to a container."""
         self.call(calls.kill(container, signal))
 
+    def execute(
+        self,
+        container: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        descriptors: Sequence[int],
+        *,
+        terminal: bool = False,
+    ) -> None:
+        """Run a command in a running container; it executes when this returns. Unix sockets only.
+
+        `descriptors` are its 0, 1 and 2, not those of a terminal unless `terminal` says that they belong to
+        one that nobody else has as controlling terminal. Then `exit_status` is the only request allowed;
+        closing the connection hangs up.
+        """
+        call = calls.execute(container, command, environment, terminal)
+        self._send(self._protocol.request(call.request), descriptors)
+        call.decode(self._response())
+
+    def exit_status(self) -> ExitStatus:
+        """Wait for the end of the command that `execute` began."""
+        return calls.exit_status(self._response())
+
+    @property
+    def answered(self) -> bool:
+        """Whether a response is here already, so that nobody needs to wait for `fileno`."""
+        return bool(self._protocol.responses)
+
+    def fileno(self) -> int:
+        """Descriptor of the connection, readable when there is something to receive."""
+        return self._socket.fileno()
+
     def mount(self, containers: Sequence[str]) -> _Errors:
         """Mount containers; for each None or the error object."""
         return self.call(calls.mount(containers))
@@ -213,8 +245,10 @@ class Client:
 
     # --- input and output
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
         try:
+            if descriptors:
+                data = data[socket.send_fds(self._socket, [data], descriptors) :]
             self._socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             raise ConnectionClosed from None

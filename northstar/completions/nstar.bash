@@ -23,6 +23,7 @@ _nstar() {
         case "$command $word" in
             " -u" | " --url") kind=nothing ;;
             " -t" | " --timeout") kind=nothing ;;
+            "exec -e" | "exec --env") kind=nothing ;;
             "notifications -n" | "notifications --number") kind=nothing ;;
             "stop -t" | "stop --timeout") kind=nothing ;;
             "top --sort") kind='words cpu memory name processes uptime' ;;
@@ -43,6 +44,7 @@ _nstar() {
             umount) kind='words -h --help' ;;
             start) kind='words -h --help' ;;
             kill) kind='words -h --help' ;;
+            exec) kind='words -h --help -t --tty -T --no-tty -e --env' ;;
             install) kind='words -h --help' ;;
             uninstall) kind='words -h --help -w --wipe' ;;
             shutdown) kind='words -h --help' ;;
@@ -61,11 +63,12 @@ _nstar() {
         esac
     elif [[ -z $kind ]]; then
         case "$command $position" in
-            " 0") kind='words list ls repositories repos mount umount start kill install uninstall shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
+            " 0") kind='words list ls repositories repos mount umount start kill exec install uninstall shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
             "mount "*) kind=containers ;;
             "umount "*) kind=containers ;;
             "start "0) kind=containers ;;
             "kill "0) kind=containers ;;
+            "exec "0) kind=containers ;;
             "install "0) kind=files ;;
             "install "1) kind=repositories ;;
             "uninstall "0) kind=containers ;;
@@ -73,7 +76,7 @@ _nstar() {
             "logs "0) kind=containers ;;
             "stop "0) kind=containers ;;
             "seccomp "0) kind=files ;;
-            "help "0) kind='words list ls repositories repos mount umount start kill install uninstall shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
+            "help "0) kind='words list ls repositories repos mount umount start kill exec install uninstall shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
             *) ;;
         esac
     fi

@@ -21,7 +21,7 @@ from northstar.config.model import (
 )
 from northstar.config.table import Table
 from northstar.errors import ConfigError, NorthstarError
-from northstar.protocol.permissions import FULL
+from northstar.protocol.permissions import ADDITIONAL, FULL
 from northstar.protocol.url import ConsoleUrl
 
 if TYPE_CHECKING:
@@ -187,6 +187,8 @@ def _consoles(table: Table) -> tuple[tuple[ConsoleConfig, ...], ConsoleOptions]:
         permissions = listener.take(
             "permissions", '"full" or a list of permissions', _permissions, FULL, needed=True
         )
+        if url is not None and url.scheme != "unix" and "exec" in permissions:
+            listener.problem("permissions", "exec needs a unix socket, as descriptors go with the request")
         consoles = (
             ConsoleConfig(
                 url or ConsoleUrl("unix", "", 0, ""),
@@ -225,9 +227,10 @@ def _permissions(value: Any) -> frozenset[str] | None:
     if not isinstance(value, list):
         return None
     for item in value:
-        if item not in FULL:
+        if item not in ("full", *FULL, *ADDITIONAL):
             raise ValueError(f"unknown permission {item!r}")
-    return frozenset(value)
+    named = frozenset(value)
+    return named - {"full"} | FULL if "full" in named else named
 
 
 def _mode(value: Any) -> int | None:

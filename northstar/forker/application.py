@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def main(plans: int, to_init: Socket, host_network: int) -> NoReturn:
     """Wait for the plan on the socket `plans` and carry it out."""
-    failure = _prepare()
+    failure = prepare()
     _rehearse(host_network)
     with socket.socket(fileno=plans) as orders:
         order, descriptors = messages.receive(orders)
@@ -48,7 +48,7 @@ def main(plans: int, to_init: Socket, host_network: int) -> NoReturn:
     run(job, to_init)
 
 
-def _prepare() -> OSError | None:
+def prepare() -> OSError | None:
     """What can be done before there is a plan; a failure is for whom the plan comes from."""
     for number in (signal.SIGINT, signal.SIGHUP):  # the forker ignores them
         signal.signal(number, signal.SIG_DFL)
@@ -91,11 +91,12 @@ def run(job: Job, to_init: Socket) -> NoReturn:
         failures = _arrange_descriptors(job, failures)
         program = process.Exec(plan["argv"][0], plan["argv"], plan["env"])
         application_filter = seccomp.Filter(job.application_filter) if job.application_filter else None
-        _apply_scheduling(job)
-        _apply_limits(job)
-        _apply_capabilities(job)
+        apply_scheduling(job)
+        apply_limits(job)
+        apply_capabilities(job)
+        _end_with_init()
         job.step = f"execute {plan['argv'][0]}"
-        _check_executable(plan["argv"][0])
+        check_executable(plan["argv"][0])
         prctl.set_no_new_privs()
         if application_filter is not None:
             application_filter.install()
@@ -119,7 +120,7 @@ def _enter_namespaces(job: Job, to_init: Socket) -> None:
         os._exit(0)
     if plan["oom_score_adj"] is not None:
         job.step = "set oom_score_adj"
-        _write_file("/proc/thread-self/oom_score_adj", str(plan["oom_score_adj"]))
+        write_file("/proc/thread-self/oom_score_adj", str(plan["oom_score_adj"]))
     job.step = "unshare namespaces"
     namespaces.unshare(namespaces.CLONE_NEWNS | namespaces.CLONE_NEWCGROUP)
     mount_namespace = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY)
@@ -151,13 +152,14 @@ def _use_host(job: Job) -> None:
         namespaces.setns(job.roles["network"], namespaces.CLONE_NEWNET)
     if plan["selinux_exec"] is not None:
         job.step = f"set SELinux exec context {plan['selinux_exec']}"
-        _write_file("/proc/thread-self/attr/exec", plan["selinux_exec"])
+        write_file("/proc/thread-self/attr/exec", plan["selinux_exec"])
     job.step = "redirect standard streams"
     os.dup2(job.roles.get("stdout", 0), 1)
     os.dup2(job.roles.get("stderr", 0), 2)
 
 
-def _write_file(path: str, text: str) -> None:
+def write_file(path: str, text: str) -> None:
+    """Write to a file of the kernel. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY)
     try:
         os.write(descriptor, text.encode())
@@ -177,7 +179,8 @@ def _arrange_descriptors(job: Job, failures: int) -> int:
     return failures
 
 
-def _apply_scheduling(job: Job) -> None:
+def apply_scheduling(job: Job) -> None:
+    """Policy and priority of the plan, if it has any. Raises OSError."""
     if job.plan["scheduling"] is None:
         return
     policy, priority, nice = job.plan["scheduling"]
@@ -185,13 +188,15 @@ def _apply_scheduling(job: Job) -> None:
     process.sched_setattr(policy, priority=priority, nice=nice)
 
 
-def _apply_limits(job: Job) -> None:
+def apply_limits(job: Job) -> None:
+    """Resource limits of the plan. Raises OSError."""
     for name, number, soft, hard in job.plan["rlimits"]:
         job.step = f"set resource limit {name} to {soft}:{hard}"
         resource.setrlimit(number, (soft, hard))
 
 
-def _apply_capabilities(job: Job) -> None:
+def apply_capabilities(job: Job) -> None:
+    """The sets that the plan grants. Raises OSError."""
     job.step = "set capabilities"
     wanted = job.plan["capabilities"]
     capabilities.set(wanted, wanted, wanted)
@@ -199,13 +204,16 @@ def _apply_capabilities(job: Job) -> None:
     for capability in range(wanted.bit_length()):
         if wanted >> capability & 1:
             capabilities.ambient_raise(capability)
+
+
+def _end_with_init() -> None:
     # Cleared by a change of credentials, hence after it.
     prctl.set_parent_death_signal(signal.SIGKILL)
     if os.getppid() != 1:
         os._exit(127)
 
 
-def _check_executable(path: str) -> None:
+def check_executable(path: str) -> None:
     """A failing execve could not be reported any more once the filter is installed."""
     descriptor = os.open(path, os.O_PATH)
     os.close(descriptor)

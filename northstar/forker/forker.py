@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The forker: single-threaded, collector off, started before the daemon's code is imported.
 
-On order of the daemon it forks an init, waits for a dead one, or enters the daemon's mount namespace. The
+On order of the daemon it forks an init or the supervisor of a session in a running container, waits for a
+dead one, or enters the daemon's mount namespace. The
 daemon keeps the other end of the socket that an init gets and gives it the plan itself; it has an init
 forked in advance, in its new namespaces, so that fork and network namespace are no part of a start.
 
@@ -57,6 +58,8 @@ class Forker:
             kind, number = messages.decode_order(data)
             if kind == messages.FORK:
                 self._orders.send(messages.encode_reply(self._fork(descriptors[0])))
+            elif kind == messages.JOIN:
+                self._orders.send(messages.encode_reply(self._fork_session(descriptors[0])))
             elif kind == messages.REAP:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(number, 0)
@@ -80,6 +83,23 @@ class Forker:
             pid = -(error.errno or 1)
         for descriptor, kind in self._own:
             namespaces.setns(descriptor, kind)
+        return pid
+
+    def _fork_session(self, plans: int) -> int:
+        """Fork a supervisor that gets its plan from the socket `plans`; its pid, or a negative errno."""
+        try:
+            pid = os.fork()
+        except OSError as error:
+            return -(error.errno or 1)
+        if pid == 0:
+            try:
+                os.close(self._orders.fileno())
+                # Not imported before, as every init would have to keep it.
+                from northstar.forker import session
+
+                session.main(plans)
+            finally:
+                os._exit(127)
         return pid
 
 

@@ -3,10 +3,10 @@
 
 Three kinds of channels, all sequential-packet socket pairs (unix(7)), so that a message is a datagram:
 
-* daemon <-> forker: fork, reap and enter orders with descriptors; replies with a pid.
-* daemon -> application's process: one start order, the plan.
+* daemon <-> forker: fork, join, reap and enter orders with descriptors; replies with a pid.
+* daemon -> application's process, or supervisor of a session: one start order, the plan.
 * init -> daemon, one per container: `running`, `failed`, `exited`. A hostile init can at most lie
-  about itself; whatever is malformed ends that container only.
+  about itself; whatever is malformed ends that container only. A session has such a channel, too.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ REAP = 2
 ENTER = 3
 START = 4
 INTRODUCTION = 5
+JOIN = 6
 
 MAX_ORDER = 512 * 1024
 MAX_REPORT = 4096
@@ -103,7 +104,9 @@ RETIRED = b"r"
 RUNNING = b"R"
 FAILED = b"F"
 EXITED = b"X"
-_REPORT_KINDS = (RUNNING, FAILED, EXITED)
+FORKED = b"P"
+"""Between the processes of a session only: the command has been forked."""
+_REPORT_KINDS = (RUNNING, FAILED, EXITED, FORKED)
 
 
 class MalformedReport(Exception):
@@ -178,8 +181,13 @@ def encode_fork() -> bytes:
     return _ORDER.pack(FORK, 0)
 
 
+def encode_join() -> bytes:
+    """An order to fork a session's supervisor, which takes its plan from the socket that travels along."""
+    return _ORDER.pack(JOIN, 0)
+
+
 def decode_order(data: bytes) -> tuple[int, int]:
-    """(FORK, REAP or ENTER, pid to reap) of an order to the forker."""
+    """(FORK, JOIN, REAP or ENTER, pid to reap) of an order to the forker."""
     kind, number = _ORDER.unpack(data)
     return kind, number
 
@@ -205,7 +213,7 @@ def decode_reply(data: bytes) -> int:
 
 
 def encode_report(kind: bytes, code: int = 0, text: str = "") -> bytes:
-    """A report of init. `code` is an errno (failed) or a wait status (exited), see wait(2)."""
+    """A report. `code` is an errno (failed), a wait status (exited), see wait(2), or a pid (forked)."""
     return (_CODE.pack(kind, code) + text.encode("utf-8", "replace"))[:MAX_REPORT]
 
 

@@ -75,15 +75,18 @@ _execve = function(
 )
 
 
-def fork_sibling(cgroup: int) -> int:
-    """clone3(2), Linux 5.7: fork a child of the caller's parent, inside a control group of version 2.
+def fork_sibling(cgroup: int | None = None) -> int:
+    """clone3(2): fork a child of the caller's parent; with `cgroup` (Linux 5.7) inside that control group.
 
-    `cgroup` is a descriptor of the group's directory. Returns the child's pid, and 0 in the child. A process
-    that is born in a group does not have to be moved: a move waits for an RCU grace period, which takes
-    10 ms. The C library does not know of this fork, so the caller has one thread, and the child
+    `cgroup` is a descriptor of a group's directory, version 2. Returns the child's pid, and 0 in the child. A
+    process that is born in a group does not have to be moved: a move waits for an RCU grace period, which
+    takes 10 ms. The C library does not know of this fork, so the caller has one thread, and the child
     executes a program soon. EBUSY: the group has controllers enabled for children.
     """
-    arguments = clone_args(flags=_CLONE_PARENT | _CLONE_INTO_CGROUP, cgroup=cgroup)
+    if cgroup is None:
+        arguments = clone_args(flags=_CLONE_PARENT)
+    else:
+        arguments = clone_args(flags=_CLONE_PARENT | _CLONE_INTO_CGROUP, cgroup=cgroup)
     return check(_clone3(ctypes.byref(arguments), ctypes.sizeof(arguments)), "clone3")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from northstar import API_VERSION, __version__, sizes
 from northstar.client.errors import PermissionDenied, Refused
 from northstar.errors import NorthstarError
-from northstar.nstar import commands, logs
+from northstar.nstar import commands, execute, logs
 from northstar.nstar.check import check
 from northstar.nstar.completion import FILES, completion
 from northstar.nstar.seccomp import seccomp
@@ -28,6 +28,7 @@ EXIT_FAILURE, EXIT_USAGE, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 130
 _EPILOG = f"""\
 The default URL is ${URL_VARIABLE}, else unix://{DEVICE_SOCKET} if that exists, else tcp://localhost:4200.
 Exit codes: 0 done, 1 failed (no connection, for instance), 2 wrong usage, 3 refused by the runtime.
+exec: that of the command, 128 + N if signal N has ended it; 1, 2 and 3 can be either's.
 """
 
 
@@ -89,6 +90,8 @@ def _commands(top: argparse.ArgumentParser) -> None:
     start.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="see above")
     _container(kill := add("kill", commands.kill))
     kill.add_argument("signal", type=int, nargs="?", default=15, help="signal number (%(default)s)")
+    _container(command := add("exec", execute.run))
+    execute.add_arguments(command)
     install = add("install", commands.install)
     install.add_argument("npk", metavar="NPK", help="package file")
     install.add_argument("repository", metavar="REPOSITORY", help="name of a repository")

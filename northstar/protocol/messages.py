@@ -40,6 +40,27 @@ class Connect(NamedTuple):
         return {"version": str(self.version), "subscribe_notifications": self.subscribe_notifications}
 
 
+class Exec(NamedTuple):
+    """Run a command in a running container. Its descriptors 0, 1 and 2 travel with the line."""
+
+    container: Container
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    terminal: bool
+    """Whether descriptor 0 is a terminal, which becomes the controlling one of the command."""
+
+    def wire(self) -> Any:
+        """JSON value."""
+        return {
+            "exec": {
+                "container": str(self.container),
+                "command": list(self.command),
+                "environment": self.environment,
+                "terminal": self.terminal,
+            }
+        }
+
+
 class Ident(NamedTuple):
     """Who am I?"""
 
@@ -194,7 +215,8 @@ class Uninstall(NamedTuple):
 
 
 Request = (
-    Ident
+    Exec
+    | Ident
     | Inspect
     | Install
     | Kill
@@ -320,6 +342,15 @@ _UNITS: dict[str, Any] = {
     "shutdown": Shutdown(),
 }
 _STRUCTS: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]]] = {
+    "exec": (
+        Exec,
+        {
+            "container": _container,
+            "command": _texts,
+            "environment": _environment,
+            "terminal": _boolean,
+        },
+    ),
     "inspect": (Inspect, {"container": _container}),
     "install": (Install, {"repository": _string, "size": _integer(0, MAX_U64)}),
     "kill": (Kill, {"container": _container, "signal": _integer(MIN_I32, MAX_I32)}),

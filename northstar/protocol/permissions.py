@@ -6,11 +6,14 @@ from __future__ import annotations
 from northstar.manifest.model import PERMISSIONS
 from northstar.protocol import messages
 
-__all__ = ["FULL", "PERMISSIONS", "required"]
+__all__ = ["ADDITIONAL", "FULL", "PERMISSIONS", "required"]
 
 FULL = frozenset(PERMISSIONS)
+ADDITIONAL = ("exec",)
+"""Of ours, and not part of `full`."""
 
 _REQUIRED: dict[type, str] = {
+    messages.Exec: "exec",
     messages.Ident: "ident",
     messages.Inspect: "inspect",
     messages.Install: "install",

@@ -216,6 +216,11 @@ class Group:
         finally:
             os.close(control)
 
+    def procs(self) -> list[int]:
+        """New descriptors of cgroup.procs, by which a process of the host can join. Raises OSError."""
+        flags = os.O_WRONLY | os.O_CLOEXEC
+        return [os.open("cgroup.procs", flags, dir_fd=fd) for fd in self._fds.values()]
+
     def close_entrances(self) -> None:
         """Close what was handed over."""
         for _, fd in self.entrances:

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 import time
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from northstar import API_VERSION
 from northstar.errors import ProtocolError
+from northstar.forker.messages import receive
 from northstar.names import Container, Version
 from northstar.protocol import messages, permissions
 from northstar.protocol.framing import LineBuffer
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from northstar.config import ConsoleOptions
     from northstar.manifest.model import Manifest
     from northstar.runtime.lastoutput import LastOutput
-    from northstar.runtime.loop import Loop, Task
+    from northstar.runtime.loop import Future, Loop, Task
     from northstar.runtime.metrics import Metrics
     from northstar.runtime.notifications import Notifications
     from northstar.runtime.requests import Requests
@@ -33,6 +35,8 @@ _log = log.Logger("runtime::console")
 CONNECT_TIMEOUT = 10.0
 SERVER_VERSION = Version.parse(API_VERSION)
 EXTERN = Container("extern", Version(0, 0, 0))
+
+MAX_DESCRIPTORS = 3
 
 _READ_SIZE = 64 * 1024
 _IN_A_ROW = 16
@@ -116,6 +120,7 @@ class Connection:
         "_buffer",
         "_busy",
         "_channel",
+        "_descriptors",
         "_established",
         "_followers",
         "_lagged",
@@ -137,6 +142,7 @@ class Connection:
         self._channel = server.loop.register(sock.fileno())
         self._buffer = LineBuffer(peer.options.max_request_size)
         self._arrivals: deque[float] = deque()
+        self._descriptors: list[int] = []
         self._queue: deque[bytes] = deque()
         self._out = b""
         self._busy = True
@@ -146,7 +152,9 @@ class Connection:
         self._followers: dict[Container, Follower] = {}
         self._writer: Task | None = None
         subject = f"Client {peer.name}" if peer.identity == EXTERN else f"Container {peer.identity}"
-        granted = ", ".join(p for p in permissions.PERMISSIONS if p in peer.permissions)
+        granted = ", ".join(
+            p for p in (*permissions.PERMISSIONS, *permissions.ADDITIONAL) if p in peer.permissions
+        )
         _log.debug(f"{subject} connected with permissions {granted}")
         server.notifications.subscribe(self)
         self.task: Task = server.loop.spawn(self._run())
@@ -190,6 +198,7 @@ class Connection:
         self._queue.clear()
         self._channel.close()
         self._socket.close()
+        self._close_descriptors()
 
     async def _handshake(self) -> bool:
         """Whether the connection is established."""
@@ -224,16 +233,16 @@ class Connection:
                 f"{name}: Client connected with insufficent protocol version {message.version}. "
                 f"Expected {SERVER_VERSION}. Disconnecting..."
             )
-            await self._send(messages.connect_nack_version(SERVER_VERSION))
+            await self.send(messages.connect_nack_version(SERVER_VERSION))
             return False
         if not message.subscribe_notifications:
             self._server.notifications.unsubscribe(self)
             self._queue.clear()
         elif "notifications" not in self.peer.permissions:
             _log.warn(f"{name}: Requested notifications without notification permission. Disconnecting...")
-            await self._send(messages.connect_nack_permission())
+            await self.send(messages.connect_nack_permission())
             return False
-        await self._send(messages.connect_ack())
+        await self.send(messages.connect_ack())
         self._subscribed = message.subscribe_notifications
         if self._subscribed:
             _log.debug(f"Client {name} subscribed to notifications")
@@ -255,13 +264,16 @@ class Connection:
             if isinstance(request, (messages.Connect, messages.ServerMessage)):
                 _log.warn(f"{self.peer.name}: Unexpected message: {request!r}. Disconnecting...")
                 return
-            await self._send(await self._answer(request))
+            await self.send(await self._answer(request))
+            self._close_descriptors()
 
     async def _answer(self, request: messages.Request) -> bytes:
         if self._server.metrics is not None:
             self._server.metrics.requested(request)
         if permissions.required(request) not in self.peer.permissions:
             return messages.response({"permission_denied": request.wire()})
+        if isinstance(request, messages.Exec):
+            return await self._server.requests.execute(self, request)
         if isinstance(request, messages.Install):
             return await self._server.requests.install(self, request)
         if isinstance(request, messages.Logs):
@@ -285,12 +297,50 @@ class Connection:
         """Read some bytes into the buffer; False at the end of the stream."""
         while True:
             try:
-                data = self._socket.recv(_READ_SIZE)
+                data = self._read()
             except BlockingIOError:
                 await self._channel.readable()
                 continue
             self._buffer.feed(data)
             return bool(data)
+
+    def _read(self) -> bytes:
+        """Some bytes. Descriptors that come along are kept for the request, if any request may need them."""
+        if "exec" not in self.peer.permissions:
+            return self._socket.recv(_READ_SIZE)
+        data, descriptors = receive(self._socket, _READ_SIZE)
+        self._descriptors += descriptors
+        if len(self._descriptors) > MAX_DESCRIPTORS:
+            raise ProtocolError("too many descriptors")
+        return data
+
+    def take_descriptors(self) -> list[int]:
+        """The descriptors that came with the request; the caller closes them."""
+        taken, self._descriptors = self._descriptors, []
+        return taken
+
+    def _close_descriptors(self) -> None:
+        for descriptor in self.take_descriptors():
+            os.close(descriptor)
+
+    async def wait_connected(self, event: Future) -> Any:
+        """The result of `event`, or None as soon as the client has gone. It must not send anything meanwhile.
+
+        Notifications go out, if it has subscribed to them. Raises ProtocolError.
+        """
+        self._busy = False
+        self._flush_notifications()
+        while not event.done:
+            try:
+                data = self._socket.recv(1)
+            except BlockingIOError:
+                await self._server.loop.first(event, self._channel.readable())
+                continue
+            if data:
+                raise ProtocolError("bytes from a client whose command is running")
+            return None
+        self._busy = True
+        return event.result()
 
     async def read_into(self, chunk: memoryview) -> int:
         """Fill `chunk` with raw bytes behind the last line; their number, 0 at the end of the stream.
@@ -329,7 +379,7 @@ class Connection:
 
     # --- writing
 
-    async def _send(self, data: bytes) -> None:
+    async def send(self, data: bytes) -> None:
         """Write behind whatever is still to be written; returns when all of it is with the kernel."""
         if self._writer is not None:
             await self._writer

@@ -26,7 +26,7 @@ class ForkerDied(Exception):
 
 
 class Init(NamedTuple):
-    """An init that waits for its plan."""
+    """An init that waits for its plan, or the supervisor of a session."""
 
     pid: int
     pidfd: int
@@ -61,11 +61,16 @@ class ForkerLink:
             await self.reap(init.pid)
             init = None
         if init is None:
-            init = await self._fork()
-            if not _hand_over(init, order, descriptors):
-                os.close(init.pidfd)
-                raise OSError(errno.EPIPE, "init has ended", "fork")
+            init = await self._fork_for(messages.encode_fork(), order, descriptors)
         return init.pid, init.pidfd
+
+    async def join(
+        self, plan: Plan, descriptors: Sequence[int], filters: tuple[bytes, bytes]
+    ) -> tuple[int, int]:
+        """Give a plan to the supervisor of a session; as `start`."""
+        order = messages.encode_start(plan, *filters)
+        supervisor = await self._fork_for(messages.encode_join(), order, descriptors)
+        return supervisor.pid, supervisor.pidfd
 
     async def prepare(self) -> None:
         """Have an init ready for the next start, now that the processors are free."""
@@ -73,18 +78,25 @@ class ForkerLink:
             return
         self._preparing = True
         try:
-            self._ready = await self._fork()
+            self._ready = await self._fork(messages.encode_fork())
         except OSError:
             # The next start meets the same error and reports it.
             return
         finally:
             self._preparing = False
 
-    async def _fork(self) -> Init:
+    async def _fork_for(self, fork: bytes, order: bytes, descriptors: Sequence[int]) -> Init:
+        forked = await self._fork(fork)
+        if not _hand_over(forked, order, descriptors):
+            os.close(forked.pidfd)
+            raise OSError(errno.EPIPE, "init has ended", "fork")
+        return forked
+
+    async def _fork(self, order: bytes) -> Init:
         orders, theirs = messages.channel()
         answer = Future()
         try:
-            await self._send(messages.encode_fork(), [theirs.fileno()], answer)
+            await self._send(order, [theirs.fileno()], answer)
             pid = await answer
             if pid < 0:
                 raise OSError(-pid, os.strerror(-pid), "fork")

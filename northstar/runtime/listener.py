@@ -35,7 +35,9 @@ class Listener:
         self._loop = loop
         self._server = server
         self._config = config
-        granted = ", ".join(p for p in permissions.PERMISSIONS if p in config.permissions)
+        granted = ", ".join(
+            p for p in (*permissions.PERMISSIONS, *permissions.ADDITIONAL) if p in config.permissions
+        )
         _log.debug(f'Starting console on {config.url} with permissions "{granted}"')
         try:
             self._socket, address = _bind(config)

@@ -288,17 +288,26 @@ class Loop:
 
     async def wait_for(self, future: Future, limit: float) -> Any:
         """Await `future`, at most `limit` seconds; then raise `Timeout`."""
-        woken = Future()
-        timer = self.call_later(limit, woken.set_result)
-        future.add_callback(woken.set_result)
+        late = Future()
+        timer = self.call_later(limit, late.set_result)
         try:
-            await woken
+            await self.first(future, late)
         finally:
             timer.cancel()
-            future.discard_callback(woken.set_result)
         if not future.done:
             raise Timeout
         return future.result()
+
+    async def first(self, *futures: Future) -> None:
+        """Wait until one of the futures is done."""
+        woken = Future()
+        for future in futures:
+            future.add_callback(woken.set_result)
+        try:
+            await woken
+        finally:
+            for future in futures:
+                future.discard_callback(woken.set_result)
 
     async def gather(self, *coroutines: Coroutine[Any, Any, T], limit: int = 0) -> list[T | Exception]:
         """Run coroutines concurrently; the list has the result or the exception of each, in order.

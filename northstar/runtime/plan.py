@@ -132,18 +132,28 @@ def command(
         raise StartContainerResource(container)
     argv = [program, *(tuple(arguments) or manifest.args)]
     variables = dict(environment or manifest.env)
-    env = [f"{name}={value}" for name, value in variables.items()]
-    env += [
-        f"NORTHSTAR_CONTAINER={container}",
-        f"NORTHSTAR_NAME={container.name}",
-        f"NORTHSTAR_VERSION={container.version}",
-    ]
+    env = _environment(container, variables)
     number = FIRST_DESCRIPTOR
     if manifest.console is not None:
         env.append(f"NORTHSTAR_CONSOLE={number}")
         number += 1
     env += [f"NORTHSTAR_SOCKET_{name}={number + i}" for i, name in enumerate(sorted(manifest.sockets))]
     return Command(argv, env)
+
+
+def session_command(manifest: Manifest, argv: Iterable[str], environment: Mapping[str, str]) -> Command:
+    """A command for a running container: `environment` is added to that of the manifest."""
+    return Command(list(argv), _environment(manifest.container, {**manifest.env, **environment}))
+
+
+def _environment(container: Container, variables: Mapping[str, str]) -> list[str]:
+    env = [f"{name}={value}" for name, value in variables.items()]
+    env += [
+        f"NORTHSTAR_CONTAINER={container}",
+        f"NORTHSTAR_NAME={container.name}",
+        f"NORTHSTAR_VERSION={container.version}",
+    ]
+    return env
 
 
 def resources(manifest: Manifest, known: Iterable[Container]) -> dict[str, Container]:
@@ -189,17 +199,44 @@ def build(
     selinux: bool = False,
     oom_score_adj: int | None = None,
 ) -> Plan:
-    """The complete plan. `descriptors` are the roles of what travels with it.
+    """The complete plan of a start. `descriptors` are the roles of what travels with it.
 
     `available` is the mask of the capabilities that the runtime has. Raises StartContainerFailed.
     """
+    order = session(
+        manifest,
+        what,
+        descriptors,
+        group_numbers=group_numbers,
+        available=available,
+        selinux=selinux,
+        oom_score_adj=oom_score_adj,
+    )
+    order["name"] = f"init-{manifest.container}"
+    order["root"] = f"{places.run_dir}/{manifest.container}"
+    order["hold"] = hold
+    order["mounts"] = mounts(manifest, places, chosen)
+    return order
+
+
+def session(
+    manifest: Manifest,
+    what: Command,
+    descriptors: list[str | int],
+    *,
+    group_numbers: list[int],
+    available: int,
+    selinux: bool,
+    oom_score_adj: int | None,
+) -> Plan:
+    """The plan of a command in a running container: as `build`, without mounts."""
     context = manifest.selinux.exec if selinux and manifest.selinux is not None else None
     return {
-        "name": f"init-{manifest.container}",
-        "root": f"{places.run_dir}/{manifest.container}",
-        "hold": hold,
+        "name": "",
+        "root": "",
+        "hold": False,
         "host_network": isinstance(manifest.network, model.NetworkHost),
-        "mounts": mounts(manifest, places, chosen),
+        "mounts": [],
         "uid": manifest.uid,
         "gid": manifest.gid,
         "groups": group_numbers,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A started container: its init as the daemon sees it.
+"""A started container, or a session in one: init, or supervisor, as the daemon sees it.
 
 The status channel tells what init says (running, failed, exited); the pidfd tells when it is really
 gone. The forker reaps an init only when told to, so until then its pid and process group cannot belong
@@ -20,13 +20,15 @@ from northstar.kernel import process as kernel_process
 from northstar.runtime import forkerlink
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from typing import Any
 
     from northstar.forker.messages import Plan, Socket
     from northstar.names import Container
     from northstar.runtime.forkerlink import ForkerLink
     from northstar.runtime.loop import Channel, Loop
+
+    Fork = Callable[[Plan, Sequence[int], tuple[bytes, bytes]], Awaitable[tuple[int, int]]]
 
 PROTOCOL_VIOLATION = -1
 
@@ -76,6 +78,7 @@ class Process:
         "_loop",
         "_status",
         "container",
+        "executing",
         "pid",
         "pidfd",
         "started",
@@ -85,6 +88,8 @@ class Process:
         self._loop = loop
         self._forker = forker
         self.container = container
+        self.executing = False
+        """Whether the application has been executed."""
         self.pid = 0
         self.pidfd = -1
         self.started = 0.0
@@ -93,15 +98,19 @@ class Process:
         self._channel: Channel
         self._exit_channel: Channel
 
-    async def create(self, plan: Plan, descriptors: Sequence[int], filters: tuple[bytes, bytes]) -> None:
-        """Let the forker create init. The status channel is added to `descriptors` as the first one.
+    async def create(
+        self, fork: Fork, plan: Plan, descriptors: Sequence[int], filters: tuple[bytes, bytes]
+    ) -> None:
+        """Let the forker create it. The status channel is added to `descriptors` as the first one.
+
+        `fork` is `start` or `join` of the link to the forker.
 
         Raises StartContainerFailed.
         """
         ours, theirs = messages.channel()
         try:
             received = [theirs.fileno(), *descriptors]
-            self.pid, self.pidfd = await self._forker.start(plan, received, filters)
+            self.pid, self.pidfd = await fork(plan, received, filters)
         except OSError as error:
             ours.close()
             raise StartContainerFailed(self.container, f"{error.filename}: {error.strerror}") from None
@@ -130,6 +139,7 @@ class Process:
         """Wait until the application is executed; otherwise raises StartContainerFailed, all cleaned up."""
         kind, code, text = await self._report()
         if kind == messages.RUNNING:
+            self.executing = True
             return
         self.kill()
         await self._end()

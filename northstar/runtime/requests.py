@@ -138,6 +138,15 @@ class Requests:
 
         return messages.response({"logs": await _outcome(request.container, work(), with_data=True)})
 
+    async def execute(self, connection: Connection, request: messages.Exec) -> bytes:
+        """Run a command in a container; the last response line, empty if the client has gone."""
+        # Imported only here, as few devices need it at all.
+        from northstar.runtime import sessions
+
+        if not self._runtime.up:
+            await self._runtime.wait_until_up()
+        return await sessions.serve(self._runtime, connection, request)
+
     # --- install
 
     async def install(self, connection: Connection, request: messages.Install) -> bytes:

@@ -16,7 +16,7 @@ from northstar.runtime.process import Process
 from northstar.runtime.sockets import ContainerSockets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
     from northstar.forker.messages import Plan
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from northstar.runtime.loop import Future, Loop
     from northstar.runtime.notifications import Notifications
     from northstar.runtime.oom import OomMonitor
+    from northstar.runtime.sessions import Session
 
 _log = log.Logger("runtime::run")
 _NETWORK_NAMESPACES = "/run/netns"
@@ -90,12 +91,14 @@ class Run:
         "_group",
         "_host",
         "_monitor",
+        "_network_namespace",
         "_sockets",
         "_streams",
         "ended",
         "process",
         "record",
         "resources",
+        "sessions",
     )
 
     def __init__(self, host: Host, record: Record, resources: Mapping[str, Container], ended: Future) -> None:
@@ -106,6 +109,9 @@ class Run:
         self._monitor: OomMonitor | None = None
         self._streams: Streams | None = None
         self._attached: Attached | None = None
+        self._network_namespace: int | None = None
+        """Kept, as meanwhile the name may be that of another one."""
+        self.sessions: set[Session] = set()
         self.record = record
         self.resources = frozenset(resources.values())
         self.process = Process(host.loop, host.forker, record.container)
@@ -120,7 +126,8 @@ class Run:
         try:
             with contextlib.ExitStack() as stack:
                 descriptors, order = self._prepare(command, resources, stack)
-                await self.process.create(order, descriptors, (self.record.filter, initfilter.program()))
+                filters = (self.record.filter, initfilter.program())
+                await self.process.create(self._host.forker.start, order, descriptors, filters)
             if self._host.debugger is not None:
                 await self._attach(self._host.debugger)
             await self.process.running()
@@ -163,8 +170,9 @@ class Run:
         stack.callback(self._sockets.close_ends)
         for descriptor in self._sockets.descriptors:
             hand_over(next(numbers), descriptor)
-        for descriptor in self._network(stack):
-            hand_over("network", descriptor)
+        self._network_namespace = self._network()
+        if self._network_namespace is not None:
+            hand_over("network", self._network_namespace)
         self._group = host.cgroups.create(self.record.container, manifest)
         if self._group is not None:
             stack.callback(self._group.close_entrances)
@@ -195,23 +203,37 @@ class Run:
             notify = self._host.notifications.memory_event
             self._monitor = OomMonitor(self._host.loop, container, group, lambda e: notify(container, e))
 
-    def _network(self, stack: contextlib.ExitStack) -> Iterator[int]:
+    def _network(self) -> int | None:
         network = self.record.manifest.network
         if not isinstance(network, model.NetworkNamespace):
-            return
+            return None
         path = f"{_NETWORK_NAMESPACES}/{network.name}"
         try:
             if "/" in network.name or network.name in ("", ".", ".."):
                 raise OSError(0, "the name is no single path component")
             flags = os.O_RDONLY | os.O_CLOEXEC
             descriptor = os.open(path.removeprefix("/"), flags, dir_fd=self._host.host_root)
-            stack.callback(os.close, descriptor)
             if namespaces.nstype(descriptor) != namespaces.CLONE_NEWNET:
+                os.close(descriptor)
                 raise OSError(0, "this is no network namespace")
         except OSError as error:
             reason = f"network namespace {path}: {error.strerror}"
             raise StartContainerFailed(self.record.container, reason) from None
-        yield descriptor
+        return descriptor
+
+    def entrances(self, stack: contextlib.ExitStack) -> list[tuple[str, int]]:
+        """What a process of the host needs to come in, by role; valid until `stack` is closed.
+
+        Raises OSError.
+        """
+        found = [("init", os.dup(self.process.pidfd))]
+        if self._network_namespace is not None:
+            found.append(("network", os.dup(self._network_namespace)))
+        if self._group is not None:
+            found += [("procs", descriptor) for descriptor in self._group.procs()]
+        for _, descriptor in found:
+            stack.callback(os.close, descriptor)
+        return found
 
     def _translate(self, error: BaseException) -> BaseException:
         """A missing directory of a resource has an error variant of its own."""
@@ -230,6 +252,9 @@ class Run:
 
     async def finish(self) -> None:
         """The application has ended: pass on its last words and give back what it used."""
+        for session in tuple(self.sessions):
+            session.hang_up()
+            await session.ended
         if self._streams is not None:
             await self._streams.drain()
         await self._clean_up()
@@ -248,6 +273,9 @@ class Run:
         if self._attached is not None:
             await self._attached.stop()
             self._attached = None
+        if self._network_namespace is not None:
+            os.close(self._network_namespace)
+            self._network_namespace = None
         if self._connection is not None:
             self._connection.stop()
             self._connection = None

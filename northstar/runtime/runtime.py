@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 
     from northstar.names import Container
     from northstar.npk.package import Package
+    from northstar.protocol import messages
     from northstar.runtime.metrics import Metrics
     from northstar.runtime.mounter import Mounter
     from northstar.runtime.notifications import Notifications
     from northstar.runtime.repository import Insert, Repository
+    from northstar.runtime.sessions import Session
 
 _log = log.Logger("runtime::state")
 
@@ -207,6 +209,15 @@ class Runtime:
         except OSError as error:
             _log.error(f"failed to kill {container} with {number.name}: {error.strerror}")
             raise Unexpected(f"failed to kill {container}: {error.strerror}") from None
+
+    def execute(self, request: messages.Exec, descriptors: Sequence[int]) -> Session:
+        """Begin a command in a running container. Raises OSError, too."""
+        from northstar.runtime.sessions import Session
+
+        run = self.containers.get(request.container).run
+        if run is None or not run.process.executing:
+            raise Unexpected(f"{request.container} is not running")
+        return Session(self._host, run, request, descriptors)
 
     # --- mount and umount
 

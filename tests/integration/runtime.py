@@ -105,7 +105,7 @@ cgroup = "northstar-{self.base.name}"
 {top}
 [console.global]
 bind = "{self.url}"
-permissions = "full"
+permissions = ["full", "exec"]
 {console or "options = { max_requests_per_sec = 0 }"}
 [repositories.default]
 type = {{ fs = {{ dir = "{self.repository}" }} }}

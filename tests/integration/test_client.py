@@ -194,7 +194,7 @@ def test_end_of_the_runtime(own_runtime: Runtime) -> None:
 def test_denied_install(own_runtime: Runtime, face: str) -> None:
     """The denial is seen although the runtime does not read the package."""
     own_runtime.config.write_text(
-        own_runtime.config.read_text().replace('permissions = "full"', 'permissions = ["list"]')
+        own_runtime.config.read_text().replace('permissions = ["full", "exec"]', 'permissions = ["list"]')
     )
     package = own_runtime.base / "large"
     package.write_bytes(b"\n" * (8 << 20))

@@ -202,7 +202,9 @@ def test_a_client_that_does_not_read_delays_nobody(runtime: SharedRuntime) -> No
 
 def test_permissions(own_runtime: Runtime) -> None:
     own_runtime.config.write_text(
-        own_runtime.config.read_text().replace('permissions = "full"', 'permissions = ["list", "start"]')
+        own_runtime.config.read_text().replace(
+            'permissions = ["full", "exec"]', 'permissions = ["list", "start"]'
+        )
     )
     own_runtime.pack(shell("a"))
     own_runtime.start()
@@ -240,9 +242,8 @@ def test_tcp(own_runtime: Runtime) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    own_runtime.config.write_text(
-        own_runtime.config.read_text().replace(own_runtime.url, f"tcp://localhost:{port}")
-    )
+    text = own_runtime.config.read_text().replace(own_runtime.url, f"tcp://localhost:{port}")
+    own_runtime.config.write_text(text.replace('["full", "exec"]', '"full"'))
     own_runtime.url = f"tcp://localhost:{port}"
     with own_runtime.started() as client:
         assert client.ident() == "extern:0.0.0"

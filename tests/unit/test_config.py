@@ -49,6 +49,14 @@ def test_defaults(tmp_path: Path) -> None:
     assert found.dialect == "new"
 
 
+def test_permissions_besides_all(tmp_path: Path) -> None:
+    console = "[console.global]\nbind = 'unix:///x'\npermissions = "
+    (full,) = load(tmp_path, NEW + console + "'full'").consoles
+    (more,) = load(tmp_path, NEW + console + "['full', 'exec']").consoles
+    assert full.permissions == FULL
+    assert more.permissions == FULL | {"exec"}
+
+
 def test_everything(tmp_path: Path) -> None:
     found = load(
         tmp_path,
@@ -173,6 +181,10 @@ def test_which_dialect(text: str, old: bool) -> None:
         (NEW + "[console.global]\npermissions = 'full'", "console.global.bind: is missing"),
         (NEW + "[console.global]\nbind = 'tcp://x'\npermissions = 'some'", "console.global.permissions"),
         (NEW + "[console.global]\nbind = 'tcp://x'\npermissions = ['fly']", "unknown permission 'fly'"),
+        (
+            NEW + "[console.global]\nbind = 'tcp://x'\npermissions = ['full', 'exec']",
+            "console.global.permissions: exec needs a unix socket",
+        ),
         (NEW + "[console.options]\nmax_request_size = 5", "console.options.max_request_size"),
         (NEW + "[console.options]\nfoo = 5", "console.options.foo: unknown key"),
         (NEW + "[repositories.x]\ntype = 'fs'", "repositories.x.type"),

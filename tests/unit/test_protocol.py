@@ -25,6 +25,11 @@ GOLDEN: list[tuple[Any, str]] = [
         messages.Connect(Version(0, 9, 2), False),
         '{"connect":{"version":"0.9.2","subscribe_notifications":false}}',
     ),
+    (
+        messages.Exec(A, ("ls", "-l"), {"DEBUG": "1"}, True),
+        '{"request":{"exec":{"container":"a:0.0.1","command":["ls","-l"],"environment":{"DEBUG":"1"},'
+        '"terminal":true}}}',
+    ),
     (messages.Ident(), '{"request":"ident"}'),
     (messages.Inspect(A), '{"request":{"inspect":{"container":"a:0.0.1"}}}'),
     (messages.Install("mem", 123456), '{"request":{"install":{"repository":"mem","size":123456}}}'),
@@ -140,6 +145,13 @@ containers = st.builds(
 )
 names = st.from_regex(r"[0-9A-Za-z_][0-9A-Za-z._-]{0,20}", fullmatch=True)
 requests = st.one_of(
+    st.builds(
+        messages.Exec,
+        containers,
+        st.lists(texts, max_size=3).map(tuple),
+        st.dictionaries(texts, texts, max_size=3),
+        st.booleans(),
+    ),
     st.builds(messages.Inspect, containers),
     st.builds(messages.Install, texts, st.integers(0, 2**64 - 1)),
     st.builds(messages.Kill, containers, st.integers(-(2**31), 2**31 - 1)),
@@ -169,7 +181,8 @@ def test_every_request_decodes_to_itself(request: Any) -> None:
 
 def test_every_request_has_a_permission() -> None:
     needed = {permissions.required(message) for message, _ in GOLDEN[1:]}
-    assert needed == set(permissions.PERMISSIONS) - {"notifications"}
+    assert needed == {*permissions.PERMISSIONS, *permissions.ADDITIONAL} - {"notifications"}
+    assert permissions.FULL.isdisjoint(permissions.ADDITIONAL)
     assert permissions.required(messages.Start(A)) == "start"
     assert permissions.required(messages.Start(A, "/x")) == "start_command"
     assert permissions.required(messages.Start(A, None, ("x",))) == "start_command"

@@ -19,7 +19,7 @@ def test_any_bytes_are_a_report_or_malformed(data: bytes) -> None:
         kind, code, text = messages.decode_report(data)
     except messages.MalformedReport:
         return
-    assert kind in (messages.RUNNING, messages.FAILED, messages.EXITED)
+    assert kind in (messages.RUNNING, messages.FAILED, messages.EXITED, messages.FORKED)
     assert -(1 << 31) <= code < 1 << 31
     assert len(text) <= messages.MAX_REPORT
 

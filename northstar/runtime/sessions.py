@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that clients run inside running containers (the request `exec`)."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import stat
+from typing import TYPE_CHECKING
+
+from northstar.errors import ApiError, InvalidArguments, StartContainerFailed, Unexpected
+from northstar.kernel import process as kernel_process
+from northstar.protocol import messages
+from northstar.runtime import log, plan
+from northstar.runtime.forkerlink import ForkerDied
+from northstar.runtime.loop import Future
+from northstar.runtime.process import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from northstar.forker.messages import Plan
+    from northstar.runtime.console import Connection
+    from northstar.runtime.run import Host, Run
+    from northstar.runtime.runtime import Runtime
+
+_log = log.Logger("runtime::sessions")
+
+
+class Session:
+    """One command, from its fork to its end."""
+
+    def __init__(self, host: Host, run: Run, request: messages.Exec, descriptors: Sequence[int]) -> None:
+        """Begin. `descriptors` are those of the command's 0, 1 and 2; they stay the caller's.
+
+        Raises InvalidArguments, StartContainerFailed.
+        """
+        self.started = Future()
+        """True when the command executes; the error is an ApiError."""
+        self.ended = Future()
+        """The exit status; None if the command has not been executed, or nobody is left who could know."""
+        self._container = request.container
+        self._process = Process(host.loop, host.forker, request.container)
+        self._run = run
+        self._hung_up = False
+        _check(request, descriptors)
+        with contextlib.ExitStack() as stack:
+            order, handed_over = self._plan(host, request, descriptors, stack)
+            host.loop.spawn(self._live(host, order, handed_over, stack.pop_all()))
+        run.sessions.add(self)
+
+    def hang_up(self) -> None:
+        """The client has gone: SIGHUP to the command's process group, and SIGKILL if that does not help."""
+        if self._hung_up or self.ended.done:
+            return
+        self._hung_up = True
+        if not self._process.executing:
+            self._process.kill()
+        elif self._process.pidfd >= 0:
+            kernel_process.pidfd_send_signal(self._process.pidfd, signal.SIGHUP)
+
+    def _plan(
+        self, host: Host, request: messages.Exec, descriptors: Sequence[int], stack: contextlib.ExitStack
+    ) -> tuple[Plan, list[int]]:
+        roles: list[str | int] = ["status"]
+        handed_over: list[int] = []
+        for role, descriptor in self._run.entrances(stack):
+            roles.append(role)
+            handed_over.append(descriptor)
+        for number, descriptor in enumerate(descriptors):
+            roles.append(number)
+            handed_over.append(os.dup(descriptor))
+            stack.callback(os.close, handed_over[-1])
+        manifest = self._run.record.manifest
+        order = plan.session(
+            manifest,
+            plan.session_command(manifest, request.command, request.environment),
+            roles,
+            group_numbers=plan.groups(manifest, _log.warn),
+            available=host.capabilities,
+            selinux=host.selinux,
+            oom_score_adj=host.oom_score_adj,
+        )
+        return order, handed_over
+
+    async def _live(
+        self, host: Host, order: Plan, descriptors: Sequence[int], stack: contextlib.ExitStack
+    ) -> None:
+        filters = (self._run.record.filter, b"")
+        try:
+            with stack:
+                await self._process.create(host.forker.join, order, descriptors, filters)
+            if self._hung_up:
+                self._process.kill()
+            await self._process.running()
+            self.started.set_result(True)
+            _log.info(f"Executing {order['argv'][0]} in {self._container} ({self._process.pid})")
+            status = await self._process.exited()
+            _log.info(f"{order['argv'][0]} in {self._container} exited with status {status}")
+            self.ended.set_result(status)
+        except StartContainerFailed as error:
+            self.started.set_error(Unexpected(f"exec in {self._container}: {error.error}"))
+        except ForkerDied:
+            self.started.set_error(Unexpected("the runtime is ending"))
+        finally:
+            self._run.sessions.discard(self)
+            self.ended.set_result()
+
+
+def _check(request: messages.Exec, descriptors: Sequence[int]) -> None:
+    """Refuse what a command must not get, lest it leads out of the container. Raises InvalidArguments."""
+    if not request.command or not request.command[0]:
+        raise InvalidArguments("exec needs a command")
+    plan.check_environment(request.environment)
+    plan.check_arguments(request.command[0], request.command[1:], request.environment)
+    if len(descriptors) != 3:
+        raise InvalidArguments("exec needs three descriptors: stdin, stdout and stderr of the command")
+    for number, descriptor in enumerate(descriptors):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise InvalidArguments(f"descriptor {number} of the command is a directory")
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_PATH:
+            raise InvalidArguments(f"descriptor {number} of the command is no open file")
+        if not request.terminal and os.isatty(descriptor):
+            raise InvalidArguments(f"descriptor {number} of the command is a terminal of the host")
+    if request.terminal and not os.isatty(descriptors[0]):
+        raise InvalidArguments("stdin of the command is no terminal")
+
+
+async def serve(runtime: Runtime, connection: Connection, request: messages.Exec) -> bytes:
+    """Answer when the command executes; returned is a second answer, which tells how it ended."""
+    name = str(request.container)
+    descriptors = connection.take_descriptors()
+    try:
+        session = runtime.execute(request, descriptors)
+    except ApiError as error:
+        return _refusal(name, error)
+    except OSError as error:
+        return _refusal(name, Unexpected(f"exec in {name}: {error.strerror}"))
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+    try:
+        if not await connection.wait_connected(session.started):
+            return b""
+        await connection.send(messages.response({"exec": {"ok": {"container": name}}}))
+        status = await connection.wait_connected(session.ended)
+        return messages.response({"exec": {"ended": status.to_json()}}) if status is not None else b""
+    except ApiError as error:
+        return _refusal(name, error)
+    finally:
+        session.hang_up()
+
+
+def _refusal(container: str, error: ApiError) -> bytes:
+    _log.warn(f"failed to execute a command in {container}: {error}")
+    return messages.response({"exec": {"error": {"container": container, "error": error.to_json()}}})

@@ -39,6 +39,7 @@ class ForkerLink:
     def __init__(self, loop: Loop, sock: Socket, pid: int, on_death: Callable[[], None]) -> None:
         """`on_death` is called once when the forker has ended, unless `close` came first."""
         self.pid = pid
+        self._loop = loop
         self._socket = sock
         self._on_death = on_death
         self._waiting: deque[Future] = deque()
@@ -78,6 +79,8 @@ class ForkerLink:
             return
         self._preparing = True
         try:
+            # Whoever waits for the start at hand gets the answer first.
+            await self._loop.turn()
             self._ready = await self._fork(messages.encode_fork())
         except OSError:
             # The next start meets the same error and reports it.

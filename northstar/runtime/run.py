@@ -170,7 +170,7 @@ class Run:
         stack.callback(self._sockets.close_ends)
         for descriptor in self._sockets.descriptors:
             hand_over(next(numbers), descriptor)
-        self._network_namespace = self._network()
+        self._open_network_namespace()
         if self._network_namespace is not None:
             hand_over("network", self._network_namespace)
         self._group = host.cgroups.create(self.record.container, manifest)
@@ -203,23 +203,21 @@ class Run:
             notify = self._host.notifications.memory_event
             self._monitor = OomMonitor(self._host.loop, container, group, lambda e: notify(container, e))
 
-    def _network(self) -> int | None:
+    def _open_network_namespace(self) -> None:
         network = self.record.manifest.network
         if not isinstance(network, model.NetworkNamespace):
-            return None
+            return
         path = f"{_NETWORK_NAMESPACES}/{network.name}"
         try:
             if "/" in network.name or network.name in ("", ".", ".."):
                 raise OSError(0, "the name is no single path component")
             flags = os.O_RDONLY | os.O_CLOEXEC
-            descriptor = os.open(path.removeprefix("/"), flags, dir_fd=self._host.host_root)
-            if namespaces.nstype(descriptor) != namespaces.CLONE_NEWNET:
-                os.close(descriptor)
+            self._network_namespace = os.open(path.removeprefix("/"), flags, dir_fd=self._host.host_root)
+            if namespaces.nstype(self._network_namespace) != namespaces.CLONE_NEWNET:
                 raise OSError(0, "this is no network namespace")
         except OSError as error:
             reason = f"network namespace {path}: {error.strerror}"
             raise StartContainerFailed(self.record.container, reason) from None
-        return descriptor
 
     def entrances(self, stack: contextlib.ExitStack) -> list[tuple[str, int]]:
         """What a process of the host needs to come in, by role; valid until `stack` is closed.

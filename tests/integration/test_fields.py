@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import leaks
 import pytest
 from abilities import has_network_namespaces, has_selinux, has_sys_resource, needs
 from isolated import wait_until
@@ -289,6 +290,8 @@ def test_file_that_is_no_network_namespace(runtime: SharedRuntime) -> None:
     path.touch()
     try:
         refused(runtime, shell("a", network={"namespace": path.name}), "network namespace")
+        assert runtime.process is not None
+        assert not [name for name in leaks.descriptors(runtime.process.pid) if path.name in name]
     finally:
         path.unlink()
 

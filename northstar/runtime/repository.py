@@ -14,6 +14,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError, PackageError, Unexpected
+from northstar.kernel.filesystem import start_writeback
 from northstar.npk import keys, package
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     Check = Callable[[Package], None]
 
 _TEMPORARY_SUFFIX = ".tmp"
+_WRITEBACK_SIZE = 4 << 20
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -106,6 +108,7 @@ class Insert:
         self.path = path
         self.received = 0
         self._repository = repository
+        self._handed_over = 0
 
     def write(self, data: memoryview) -> None:
         """Append to the package. Raises Unexpected if it does not fit."""
@@ -114,9 +117,18 @@ class Insert:
         try:
             while data:
                 data = data[os.write(self.fd, data) :]
+            self.received += size
+            if self.path is not None:
+                self._write_back()
         except OSError as error:
             raise Unexpected(_write_error(error, self.path)) from None
-        self.received += size
+
+    def _write_back(self) -> None:
+        """Let the disk work while the rest arrives, so that the fsync at the end is short."""
+        size = self.received - self._handed_over
+        if size >= _WRITEBACK_SIZE:
+            start_writeback(self.fd, self._handed_over, size)
+            self._handed_over += size
 
     def commit(self, check: Check) -> Package:
         """Verify the package and make it part of the repository; `check` may refuse it.

@@ -5,8 +5,9 @@ The daemon does not use asyncio: importing it costs 3.4 MB of private memory and
 x86-64, Python 3.11), more than the daemon's own code. What is needed here is little: tasks, timers,
 edge-triggered epoll, and a way to run a blocking call in a thread.
 
-Descriptors are registered once, for both directions, edge triggered. A reader or writer therefore
-always tries the system call first and waits only after EAGAIN.
+Descriptors are registered once, edge triggered. A reader or writer therefore always tries the system
+call first and waits only after EAGAIN. Writability is watched from the first wait for it on, as until
+then each answer that a client reads would wake the daemon.
 """
 
 from __future__ import annotations
@@ -154,11 +155,12 @@ class Timer:
 class Channel:
     """A registered descriptor that can be waited for. At most one waiter per direction."""
 
-    __slots__ = ("_loop", "_reader", "_writer", "fd")
+    __slots__ = ("_loop", "_reader", "_writer", "events", "fd")
 
     def __init__(self, loop: Loop, fd: int) -> None:
         self._loop = loop
         self.fd = fd
+        self.events = select.EPOLLIN | select.EPOLLET
         self._reader: Future | None = None
         self._writer: Future | None = None
 
@@ -170,6 +172,9 @@ class Channel:
     def writable(self) -> Future:
         """Done when the descriptor has become writable (or has failed) since the last EAGAIN."""
         self._writer = Future()
+        if not self.events & select.EPOLLOUT:
+            self.events |= select.EPOLLOUT
+            self._loop.rewatch(self)
         return self._writer
 
     def dispatch(self, events: int) -> None:
@@ -352,9 +357,14 @@ class Loop:
     def register(self, fd: int) -> Channel:
         """Watch a non-blocking descriptor. Close the channel before the descriptor."""
         channel = Channel(self, fd)
-        self._epoll.register(fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
+        self._epoll.register(fd, channel.events)
         self._channels[fd] = channel
         return channel
+
+    def rewatch(self, channel: Channel) -> None:
+        """Its events have changed. One that has occurred already is reported again (EPOLL_CTL_MOD)."""
+        if self._channels.get(channel.fd) is channel:
+            self._epoll.modify(channel.fd, channel.events)
 
     def unregister(self, channel: Channel) -> None:
         """Stop watching; no-op if it is not watched any more."""

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 def main(plans: int, to_init: Socket, host_network: int) -> NoReturn:
     """Wait for the plan on the socket `plans` and carry it out."""
     failure = prepare()
-    _rehearse(host_network)
     with socket.socket(fileno=plans) as orders:
+        if not messages.waits(orders):
+            _rehearse(host_network)
         order, descriptors = messages.receive(orders)
     if not order:
         os._exit(0)

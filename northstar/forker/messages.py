@@ -90,6 +90,8 @@ MAX_DESCRIPTORS = 253
 _SOL_SOCKET = int(socket.SOL_SOCKET)
 _SCM_RIGHTS = int(socket.SCM_RIGHTS)
 _CMSG_CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
+_MSG_PEEK = int(socket.MSG_PEEK)
+_MSG_DONTWAIT = int(socket.MSG_DONTWAIT)
 _ROOM = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 
 _ORDER = struct.Struct("<BI")
@@ -132,6 +134,15 @@ def receive(sock: Socket, size: int = MAX_ORDER) -> tuple[bytes, list[int]]:
         if level == _SOL_SOCKET and kind == _SCM_RIGHTS:
             descriptors.frombytes(payload[: len(payload) // 4 * 4])
     return data, descriptors.tolist()
+
+
+def waits(sock: Socket) -> bool:
+    """Whether there is something to receive, be it the end."""
+    try:
+        sock.recv(1, _MSG_PEEK | _MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def encode_failure(step: str, error: OSError) -> bytes:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import socket
@@ -62,7 +61,7 @@ class ForkerLink:
             await self.reap(init.pid)
             init = None
         if init is None:
-            init = await self._fork_for(messages.encode_fork(), order, descriptors)
+            init = await self._fork(messages.encode_fork(), order, descriptors)
         return init.pid, init.pidfd
 
     async def join(
@@ -70,7 +69,7 @@ class ForkerLink:
     ) -> tuple[int, int]:
         """Give a plan to the supervisor of a session; as `start`."""
         order = messages.encode_start(plan, *filters)
-        supervisor = await self._fork_for(messages.encode_join(), order, descriptors)
+        supervisor = await self._fork(messages.encode_join(), order, descriptors)
         return supervisor.pid, supervisor.pidfd
 
     async def prepare(self) -> None:
@@ -88,17 +87,14 @@ class ForkerLink:
         finally:
             self._preparing = False
 
-    async def _fork_for(self, fork: bytes, order: bytes, descriptors: Sequence[int]) -> Init:
-        forked = await self._fork(fork)
-        if not _hand_over(forked, order, descriptors):
-            os.close(forked.pidfd)
-            raise OSError(errno.EPIPE, "init has ended", "fork")
-        return forked
-
-    async def _fork(self, order: bytes) -> Init:
+    async def _fork(self, order: bytes, plan: bytes = b"", descriptors: Sequence[int] = ()) -> Init:
+        """Have a process forked. A plan that is known already waits for it."""
         orders, theirs = messages.channel()
+        orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * messages.MAX_ORDER)
         answer = Future()
         try:
+            if plan:
+                messages.send(orders, plan, descriptors)
             await self._send(order, [theirs.fileno()], answer)
             pid = await answer
             if pid < 0:
@@ -109,7 +105,8 @@ class ForkerLink:
             raise
         finally:
             theirs.close()
-        orders.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * messages.MAX_ORDER)
+        if plan:
+            orders.close()
         return Init(pid, pidfd, orders)
 
     async def reap(self, pid: int) -> None:

@@ -25,7 +25,7 @@ from northstar.kernel.mount import (
 from northstar.manifest import model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from northstar.forker.messages import MountPlan, Plan
     from northstar.manifest.model import Manifest
@@ -156,22 +156,23 @@ def _environment(container: Container, variables: Mapping[str, str]) -> list[str
     return env
 
 
-def resources(manifest: Manifest, known: Iterable[Container]) -> dict[str, Container]:
+def resources(manifest: Manifest, known: Collection[Container]) -> dict[str, Container]:
     """For each resource mount (by target) the highest known version that the requirement accepts.
 
     Raises StartContainerMissingResource.
     """
     chosen: dict[str, Container] = {}
-    candidates = sorted(known, key=lambda container: container.version, reverse=True)
     for target, mount in manifest.mounts.items():
         if not isinstance(mount, model.Resource):
             continue
-        for container in candidates:
-            if container.name == mount.name and mount.version.matches(container.version):
-                chosen[target] = container
-                break
-        else:
+        accepted = [
+            container
+            for container in known
+            if container.name == mount.name and mount.version.matches(container.version)
+        ]
+        if not accepted:
             raise StartContainerMissingResource(manifest.container, mount.name, mount.version)
+        chosen[target] = max(accepted, key=lambda container: container.version)
     return chosen
 
 

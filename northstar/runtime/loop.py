@@ -12,10 +12,10 @@ then each answer that a client reads would wake the daemon.
 
 from __future__ import annotations
 
+import _thread
 import heapq
 import os
 import select
-import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -350,7 +350,8 @@ class Loop:
             self._from_threads.append(outcome)
             os.eventfd_write(self._wakeup, 1)
 
-        threading.Thread(target=work, daemon=True).start()
+        # Not threading.Thread, whose start() waits for the thread: 80 microseconds more.
+        _thread.start_new_thread(work, ())
         result: T = await future
         return result
 

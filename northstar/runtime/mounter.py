@@ -8,9 +8,9 @@ by us in `<run_dir>/.dev`, so nothing waits for udev.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -93,8 +93,8 @@ class Mounter:
         self._log = log
         self._owner = owner_id(os.getpid())
         self._control: dm.Control | None = None
-        self._control_lock = threading.Lock()
-        self._attach_lock = threading.Lock()
+        self._control_lock = _thread.allocate_lock()
+        self._attach_lock = _thread.allocate_lock()
 
     def mount(
         self, container: Container, fd: int, package: Package, target: str, *, verified: bool = False

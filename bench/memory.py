@@ -32,7 +32,7 @@ def measure(bench: Bench) -> None:
         names = [f"sleeper-{number}:0.0.1" for number in range(CONTAINERS)]
         for name in names:
             client.start(name)
-        inits = [client.inspect(name).process.pid for name in names]
+        inits = [data.process.pid for data in map(client.inspect, names) if data.process is not None]
         private = [_private(pid) for pid in inits]
         proportional = [kilobytes(pid, "Pss") for pid in inits]
         for name in names:

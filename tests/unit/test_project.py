@@ -68,6 +68,7 @@ def test_ruff() -> None:
 
 def test_mypy() -> None:
     run(sys.executable, "-m", "mypy", "--strict", "northstar")
+    run(sys.executable, "-m", "mypy", "--strict", "bench")
     run(sys.executable, "-m", "mypy", "--strict", "qemu")
     run(sys.executable, "-m", "mypy", "--strict", "tools")
 

@@ -25,6 +25,7 @@ MIN_I32, MAX_I32 = -(1 << 31), (1 << 31) - 1
 MAX_U64 = (1 << 64) - 1
 TOKEN_SIZE = 40
 MAX_DEPTH = 64
+"""Levels of objects and arrays in a line."""
 
 NOT_A_MESSAGE = "data did not match any variant of untagged enum Message"
 
@@ -450,9 +451,20 @@ def _parse(line: bytes) -> Any:
         raise ProtocolError(f"nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:
         raise ProtocolError(f"invalid JSON: {error}") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_depth(value)
     if "\\u" in text:
         _check_surrogates(text, value)
     return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        members = (v.values() if isinstance(v, dict) else v for v in level if isinstance(v, (dict, list)))
+        level = [member for inner in members for member in inner]
+    if any(isinstance(v, (dict, list)) for v in level):
+        raise ProtocolError(f"nested deeper than {MAX_DEPTH} levels")
 
 
 def _check_surrogates(text: str, value: Any) -> None:

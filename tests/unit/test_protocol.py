@@ -126,9 +126,24 @@ def test_refused(line: str) -> None:
         messages.decode_client(line.encode())
 
 
-def test_nesting_is_limited() -> None:
-    with pytest.raises(ProtocolError):
-        messages.decode_client(b'{"request":' * 100_000)
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"x":', "}")])
+def test_nesting_is_limited(opening: str, closing: str) -> None:
+    """The object of the message itself is the first level."""
+
+    def nested(levels: int) -> bytes:
+        inner = levels - 1
+        return ('{"request":"list","x":' + opening * inner + "1" + closing * inner + "}").encode()
+
+    assert messages.decode_client(nested(64)) == messages.List()
+    for levels in (65, 900, 100_000):
+        with pytest.raises(ProtocolError, match="nested deeper than 64 levels"):
+            messages.decode_client(nested(levels))
+
+
+def test_many_brackets_are_not_deep() -> None:
+    brackets = "[{" * 500
+    line = json.dumps({"request": {"start": ["a:0.0.1", None, [brackets], {}]}, "x": [[]] * 100})
+    assert messages.decode_client(line.encode()) == messages.Start(A, None, (brackets,))
 
 
 @given(st.binary(max_size=200))

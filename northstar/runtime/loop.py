@@ -90,33 +90,40 @@ class Future:
 class Task(Future):
     """A running coroutine. It is the future of the coroutine's result."""
 
-    __slots__ = ("_coroutine", "_loop", "_waiting")
+    __slots__ = ("_cancelled", "_coroutine", "_due", "_loop", "_waiting")
 
     def __init__(self, loop: Loop, coroutine: Coroutine[Any, Any, Any]) -> None:
         super().__init__()
         self._loop = loop
         self._coroutine = coroutine
         self._waiting: Future | None = None
-        loop.call_soon(self._step)
+        """What the coroutine waits for."""
+        self._due = False
+        """Whether the next step is on its way, of which there must not be two."""
+        self._cancelled = False
+        self._wake()
 
     def cancel(self) -> None:
-        """Raise `Cancelled` where the coroutine waits."""
-        if self.done:
-            return
-        if self._waiting is not None:
-            self._waiting.discard_callback(self._wake)
-            self._waiting = None
-        self._loop.call_soon(lambda: self._step(Cancelled()))
+        """Raise `Cancelled` where the coroutine waits; one that has not begun gets there first."""
+        if not self.done:
+            self._cancelled = True
+            self._wake()
 
     def _wake(self) -> None:
-        self._loop.call_soon(self._step)
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._step)
 
-    def _step(self, error: BaseException | None = None) -> None:
-        if self.done:
-            return
-        self._waiting = None
+    def _step(self) -> None:
+        self._due = False
+        waiting, self._waiting = self._waiting, None
         try:
-            waiting = self._coroutine.throw(error) if error is not None else self._coroutine.send(None)
+            if self._cancelled and waiting is not None:
+                self._cancelled = False
+                waiting.discard_callback(self._wake)
+                waiting = self._coroutine.throw(Cancelled())
+            else:
+                waiting = self._coroutine.send(None)
         except StopIteration as stop:
             self.set_result(stop.value)
         except Cancelled as cancelled:
@@ -128,6 +135,8 @@ class Task(Future):
         else:
             self._waiting = waiting
             waiting.add_callback(self._wake)
+            if self._cancelled:
+                self._wake()
 
 
 class Timer:

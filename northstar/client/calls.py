@@ -2,7 +2,8 @@
 """What a client can ask for: each request with the meaning of its response.
 
 The faces of the client send `Call.request` and give the value of the response to `Call.decode`.
-Functions raise ValueError for a malformed container; `decode` raises PermissionDenied, Refused, ClientError.
+Functions raise ValueError for a malformed container, and for too many of them; `decode` raises
+PermissionDenied, Refused, ClientError.
 """
 
 from __future__ import annotations
@@ -140,4 +141,6 @@ def _errors(kind: str) -> Callable[[Any], list[Any]]:
 
 
 def _parsed(names: Sequence[str]) -> tuple[Container, ...]:
+    if len(names) > messages.MAX_CONTAINERS:
+        raise ValueError(f"more than {messages.MAX_CONTAINERS} containers in a request")
     return tuple(Container.parse(name) for name in names)

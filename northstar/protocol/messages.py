@@ -26,6 +26,10 @@ MAX_U64 = (1 << 64) - 1
 TOKEN_SIZE = 40
 MAX_DEPTH = 64
 """Levels of objects and arrays in a line."""
+MAX_VALUES = 1 << 16
+"""Values in a line, roughly. No request that is carried out has that many, and decoding takes its time."""
+MAX_CONTAINERS = 1024
+"""Containers in one request."""
 
 NOT_A_MESSAGE = "data did not match any variant of untagged enum Message"
 
@@ -304,6 +308,8 @@ def _container(value: Any) -> Container:
 def _containers(value: Any) -> tuple[Container, ...]:
     if not isinstance(value, list):
         raise _Invalid
+    if len(value) > MAX_CONTAINERS:
+        raise ProtocolError(f"more than {MAX_CONTAINERS} containers in a request")
     return tuple(_container(item) for item in value)
 
 
@@ -445,6 +451,9 @@ def _parse(line: bytes) -> Any:
         text = line.decode("utf-8")
     except UnicodeDecodeError:
         raise ProtocolError("Unable to decode input as UTF8") from None
+    # What is within strings is counted, too: that is quick, and strings full of commas are rare.
+    if sum(map(text.count, ",:[{")) > MAX_VALUES:
+        raise ProtocolError(f"more than {MAX_VALUES} values in a line")
     try:
         value = json.loads(text, object_pairs_hook=_members, parse_constant=_constant)
     except RecursionError:

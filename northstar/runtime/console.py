@@ -41,6 +41,8 @@ MAX_DESCRIPTORS = 3
 _READ_SIZE = 64 * 1024
 _IN_A_ROW = 16
 """Requests of one client before others have a turn, also if it sends faster than we answer."""
+_LONG_LINE = 16 * 1024
+"""Bytes of a line that takes so long to decode that others would notice."""
 
 
 class Peer(NamedTuple):
@@ -206,7 +208,7 @@ class Connection:
         timer = None if limit is None else self._server.loop.call_later(limit, self._give_up)
         try:
             line = await self._next_line()
-            message = messages.decode_client(line) if line is not None else None
+            message = await self._decode(line) if line is not None else None
         except (ProtocolError, OSError) as error:
             _log.warn(f"{name}: Connection error: {error}")
             return False
@@ -259,13 +261,18 @@ class Connection:
             if line is None:
                 return
             self._busy = True
-            request = messages.decode_client(line)
+            request = await self._decode(line)
             self._count_arrival()
             if isinstance(request, (messages.Connect, messages.ServerMessage)):
                 _log.warn(f"{self.peer.name}: Unexpected message: {request!r}. Disconnecting...")
                 return
             await self.send(await self._answer(request))
             self._close_descriptors()
+
+    async def _decode(self, line: bytes) -> messages.Connect | messages.Request | messages.ServerMessage:
+        if len(line) < _LONG_LINE:
+            return messages.decode_client(line)
+        return await self._server.loop.in_thread(messages.decode_client, line)
 
     async def _answer(self, request: messages.Request) -> bytes:
         if self._server.metrics is not None:

@@ -234,7 +234,8 @@ class Runtime:
             mounted = iter(await self._mount_records([record for record in records if record is not None]))
             for container, record in zip(containers, records, strict=True):
                 results.append(InvalidContainer(container) if record is None else next(mounted))
-        return _report("mounted", "Mount", containers, results, began)
+        await self._report("mounted", "Mount", containers, results, began)
+        return results
 
     async def umount(self, containers: Sequence[Container]) -> list[ApiError | None]:
         """Umount several; None or the error of each."""
@@ -242,6 +243,8 @@ class Runtime:
         results: list[ApiError | None] = []
         async with self._mutex:
             for container in containers:
+                # Others do not wait for all of them.
+                await self._host.loop.turn()
                 try:
                     record = self.containers.get(container)
                     self.containers.check_umount(record)
@@ -249,7 +252,26 @@ class Runtime:
                     results.append(None)
                 except ApiError as error:
                     results.append(error)
-        return _report("umounted", "Umount", containers, results, began)
+        await self._report("umounted", "Umount", containers, results, began)
+        return results
+
+    async def _report(
+        self,
+        done: str,
+        operation: str,
+        containers: Sequence[Container],
+        results: Sequence[ApiError | None],
+        began: float,
+    ) -> None:
+        spent = duration(time.monotonic() - began)
+        for container, error in zip(containers, results, strict=True):
+            if error is not None:
+                await self._host.loop.turn()
+                _log.warn(f"failed to {operation.lower()} {container}: {error}")
+        if any(error is not None for error in results):
+            _log.warn(f"{operation} operation failed after {spent}")
+        else:
+            _log.info(f"Successfully {done} {len(results)} container(s) in {spent}")
 
     async def _mount_for(self, wanted: Sequence[Record]) -> None:
         """Mount all that these containers need at once; what goes wrong is told by their starts."""
@@ -463,21 +485,3 @@ def _commit(insert: Insert) -> tuple[Package, bytes]:
 
     package = insert.commit(check)
     return package, compiled[0]
-
-
-def _report(
-    done: str,
-    operation: str,
-    containers: Sequence[Container],
-    results: list[ApiError | None],
-    began: float,
-) -> list[ApiError | None]:
-    spent = duration(time.monotonic() - began)
-    for container, error in zip(containers, results, strict=True):
-        if error is not None:
-            _log.warn(f"failed to {operation.lower()} {container}: {error}")
-    if any(error is not None for error in results):
-        _log.warn(f"{operation} operation failed after {spent}")
-    else:
-        _log.info(f"Successfully {done} {len(results)} container(s) in {spent}")
-    return results

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from northstar.config import ConsoleOptions
 from northstar.names import Container
+from northstar.protocol import messages
 from northstar.protocol.permissions import FULL, PERMISSIONS
 from northstar.runtime.loop import Future
 from northstar.runtime.process import ExitStatus
@@ -265,6 +268,40 @@ def test_longest_line_and_one_byte_more(server: Server) -> None:
         exactly(sock, EXTERN)
         sock.sendall(IDENT[:-1].ljust(100) + b"\r\n")
         assert everything(sock) == b""
+
+
+def test_a_long_line_is_decoded_while_others_are_served(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode, free = messages.decode_client, threading.Event()
+
+    def slowly(line: bytes) -> object:
+        if len(line) > 100_000:
+            assert free.wait(TIMEOUT)
+        return decode(line)
+
+    monkeypatch.setattr(messages, "decode_client", slowly)
+    with server.connection() as slow, server.connection() as other:
+        connect(slow)
+        slow.sendall(IDENT[:-1].ljust(200_000) + b"\n")
+        connect(other)
+        other.sendall(IDENT)
+        exactly(other, EXTERN)
+        free.set()
+        exactly(slow, EXTERN)
+
+
+def test_request_about_too_many_containers(server: Server) -> None:
+    names = json.dumps(["a:0.0.1"] * 1025).encode()
+    with server.connection() as sock:
+        connect(sock)
+        server.logged()
+        sock.sendall(b'{"request":{"umount":{"containers":' + names + b"}}}\n")
+        assert everything(sock) == b""
+    assert server.logged() == [
+        f"warn: {PEER}: Connection error: more than 1024 containers in a request. Disconnecting...",
+        f"info: {PEER}: Connection closed",
+    ]
 
 
 def test_end_of_stream_within_a_package(server: Server) -> None:

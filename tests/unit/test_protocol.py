@@ -135,7 +135,7 @@ def test_nesting_is_limited(opening: str, closing: str) -> None:
         return ('{"request":"list","x":' + opening * inner + "1" + closing * inner + "}").encode()
 
     assert messages.decode_client(nested(64)) == messages.List()
-    for levels in (65, 900, 100_000):
+    for levels in (65, 900, 20_000):
         with pytest.raises(ProtocolError, match="nested deeper than 64 levels"):
             messages.decode_client(nested(levels))
 
@@ -144,6 +144,31 @@ def test_many_brackets_are_not_deep() -> None:
     brackets = "[{" * 500
     line = json.dumps({"request": {"start": ["a:0.0.1", None, [brackets], {}]}, "x": [[]] * 100})
     assert messages.decode_client(line.encode()) == messages.Start(A, None, (brackets,))
+
+
+@pytest.mark.parametrize("values", ["0,", "[],", "{},", '"1":1,'])
+def test_values_of_a_line_are_limited(values: str) -> None:
+    """Memory and time of what is refused anyway."""
+    opening, closing = ("{", "}") if ":" in values else ("[", "]")
+
+    def line(number: int) -> bytes:
+        each = 1 + sum(map(values.count, ":[{"))
+        content = (values * ((number - 6) // each))[:-1]
+        return ('{"request":"list","x":' + opening + content + closing + "}").encode()
+
+    assert messages.decode_client(line(65536)) == messages.List()
+    with pytest.raises(ProtocolError, match="more than 65536 values in a line"):
+        messages.decode_client(line(65536 + 10))
+
+
+@pytest.mark.parametrize("operation", ["mount", "umount"])
+def test_containers_of_a_request_are_limited(operation: str) -> None:
+    def line(number: int) -> bytes:
+        return json.dumps({"request": {operation: {"containers": ["a:0.0.1"] * number}}}).encode()
+
+    assert messages.decode_client(line(1024)).containers == (A,) * 1024  # type: ignore[union-attr]
+    with pytest.raises(ProtocolError, match="more than 1024 containers in a request"):
+        messages.decode_client(line(1025))
 
 
 @given(st.binary(max_size=200))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import getopt
 import os
+import resource
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -111,6 +112,7 @@ def main(arguments: Sequence[str], forker_socket: Socket, forker_pid: int) -> in
             _enter_mount_namespace()
         else:
             _log.debug("Mount namespace is disabled")
+        _raise_limit_of_open_files()
         # Imported only now: a mistake in the configuration is reported without waiting for it.
         from northstar.runtime.daemon import Daemon
 
@@ -143,6 +145,12 @@ def _make_directories(configuration: Config) -> None:
             raise NorthstarError(f"failed to create {name} {path}: {error.strerror}") from None
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise NorthstarError(f"{name} {path} is not read and/or writeable")
+
+
+def _raise_limit_of_open_files() -> None:
+    """A client is an open file, and the usual limit is 1024. Containers keep it, the forker has it still."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _enter_mount_namespace() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -88,9 +89,18 @@ def test_a_client_that_sends_faster_than_it_is_answered(runtime: SharedRuntime) 
             assert greedy.line() == b'{"response":{"ident":"extern:0.0.0"}}\n'
 
 
-def test_many_connections(runtime: SharedRuntime) -> None:
+@pytest.fixture
+def hard_limit() -> Iterator[int]:
+    """That of open files, which the test may use like the daemon."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield before[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_many_connections(runtime: SharedRuntime, hard_limit: int) -> None:
     """2000 on a machine that allows it."""
-    number = min(2000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
+    number = min(2000, hard_limit // 8)
     assert runtime.process is not None
     before = open_files(runtime.process.pid)
     with wire(runtime) as other:
@@ -104,6 +114,19 @@ def test_many_connections(runtime: SharedRuntime) -> None:
             assert open_files(runtime.process.pid) >= before + number
         while open_files(runtime.process.pid) > before + 1:
             assert other.ask("ident") == IDENT
+
+
+def test_soft_limit_of_open_files_is_for_containers(own_runtime: Runtime) -> None:
+    """The daemon uses what the hard one allows; containers start with what the daemon was started with."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    own_runtime.command = ["sh", "-c", 'ulimit -Sn 60; exec "$@"', "sh", *own_runtime.command]
+    own_runtime.pack(shell("a", "ulimit -Sn; ulimit -Hn"))
+    with own_runtime.started() as client:
+        with ExitStack() as stack:
+            for _ in range(100):
+                assert stack.enter_context(wire(own_runtime)).ask("ident") == IDENT
+        for _ in range(2):
+            assert own_runtime.run(client, "a:0.0.1")[1] == ["60", str(hard)]
 
 
 def test_no_descriptors_left(own_runtime: Runtime) -> None:

@@ -205,7 +205,7 @@ _ZSH = """\
 {head}
 _{name}_names() {{
     local -a names
-    names=("${{(@f)$({name} --complete $1 $url 2>/dev/null)}}")
+    names=(${{(f)"$({name} --complete $1 $url 2>/dev/null)"}})
     compadd -a names
 }}
 
@@ -216,7 +216,7 @@ _{name}() {{
     commands=(
 {commands}
     )
-    _arguments -C \\
+    _arguments -C -A '-*' \\
 {options} \\
         '1:command:->command' \\
         '*::argument:->argument' && return

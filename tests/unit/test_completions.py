@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,6 +29,34 @@ source "$1"
 COMP_LINE=$2 COMP_POINT=${#2} COMP_CWORD=1
 _nstar
 printf '%s\\n' "${COMPREPLY[@]}"
+"""
+ZSHRC = r"""
+fpath=("$SCRIPTS" $fpath)
+autoload -Uz compinit
+compinit -C -d "$DUMP"
+compadd() {
+    local -a found
+    # Calls with these options only ask.
+    if [[ " ${@[1,(i)(-|--)]} " != *' -'[OAD]* ]]; then
+        builtin compadd -O found "$@"
+        offered+=("${found[@]}")
+    fi
+    builtin compadd "$@"
+}
+complete() {
+    typeset -ga offered
+    _main_complete
+}
+report() {
+    zle complete
+    print -rl -- "$BUFFER" "${offered[@]}" >"$OUT"
+    exit
+}
+zle -C complete complete-word complete
+zle -N report
+bindkey '^I' report
+LISTMAX=1000
+PS1='ready> '
 """
 
 
@@ -105,15 +135,107 @@ def test_names_come_from_the_runtime_of_the_command_line(program: Path) -> None:
     assert program.with_suffix(".log").read_text() == "--complete containers -u unix:///x stop \n"
 
 
+@pytest.fixture(scope="module")
+def functions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where zsh, which looks for them a second long, keeps what it knows about completion functions."""
+    return tmp_path_factory.mktemp("zsh") / "functions"
+
+
+def zsh(line: str, program: Path, functions: Path) -> tuple[str, list[str]]:
+    """What becomes of a command line in zsh when the tab key is pressed, and what is offered."""
+    if shutil.which("zsh") is None:
+        pytest.skip("zsh is not installed")
+    program.with_name(".zshrc").write_text(ZSHRC)
+    out = program.with_name("out")
+    variables = {
+        "ZDOTDIR": str(program.parent),
+        "SCRIPTS": str(SCRIPTS),
+        "DUMP": str(functions),
+        "OUT": str(out),
+        "TERM": "dumb",
+    }
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        ["zsh", "-d", "-i"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, **variables},
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown, typed = b"", False
+    try:
+        while data := os.read(ours, 4096):
+            shown += data
+            if not typed and b"ready> " in shown:
+                os.write(ours, f"{line}\t".encode())
+                typed = True
+    except OSError:
+        pass  # zsh has ended
+    finally:
+        os.close(ours)
+        process.wait()
+    completed, *offered = out.read_text().splitlines()
+    return completed, offered
+
+
+@pytest.mark.parametrize(
+    ("line", "completed", "offered"),
+    [
+        ("nstar sto", "nstar stop ", ["stop"]),
+        ("nstar -j sto", "nstar -j stop ", ["stop"]),
+        ("nstar --ti", "nstar --timeout=", ["--timeout"]),
+        ("nstar stop --", "nstar stop --", ["--help", "--timeout"]),
+        ("nstar stop ", "nstar stop ", ["hello", "other:0.0.1", "other:0.0.2"]),
+        ("nstar stop other:", "nstar stop other:0.0.", ["other:0.0.1", "other:0.0.2"]),
+        ("nstar stop -t 3s h", "nstar stop -t 3s hello ", ["hello"]),
+        ("nstar -t 1s stop --timeout=3s h", "nstar -t 1s stop --timeout=3s hello ", ["hello"]),
+        ("nstar umount hello o", "nstar umount hello other:0.0.", ["other:0.0.1", "other:0.0.2"]),
+        ("nstar exec -e A=b h", "nstar exec -e A=b hello ", ["hello"]),
+        ("nstar install he", "nstar install hello.npk ", ["hello.npk"]),
+        ("nstar install hello.npk d", "nstar install hello.npk default ", ["default"]),
+        (
+            "nstar install hello.npk a",
+            "nstar install hello.npk a\\ b\\$\\(touch\\ /tmp/x\\) ",
+            ["a b$(touch /tmp/x)"],
+        ),
+        ("nstar top --sort m", "nstar top --sort memory ", ["memory"]),
+        ("nstar completion -s ", "nstar completion -s ", ["bash", "fish", "zsh"]),
+        ("nstar help sec", "nstar help seccomp ", ["seccomp"]),
+        ("northstar --ch", "northstar --check ", ["--check"]),
+        ("sextant ins", "sextant inspect ", ["inspect"]),
+    ],
+)
+def test_zsh(program: Path, functions: Path, line: str, completed: str, offered: list[str]) -> None:
+    assert zsh(line, program, functions) == (completed, offered)
+
+
+def test_zsh_asks_the_runtime_of_the_command_line(program: Path, functions: Path) -> None:
+    zsh("nstar -u unix:///x stop h", program, functions)
+    assert program.with_suffix(".log").read_text() == "--complete containers -u unix:///x\n"
+
+
+def test_no_names_without_a_runtime(program: Path, functions: Path) -> None:
+    program.write_text("#!/bin/sh\nexit 1\n")
+    assert bash("nstar stop ") == [""]
+    assert fish("nstar stop ") == []
+    assert zsh("nstar stop ", program, functions) == ("nstar stop ", [])
+
+
 @pytest.mark.usefixtures("program")
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
         ("nstar sto", ["stop"]),
+        ("nstar -j sto", ["stop"]),
         ("nstar stop ", ["hello", "other:0.0.1", "other:0.0.2"]),
+        ("nstar -u unix:///x -t 1s stop -t 3s h", ["hello"]),
+        ("nstar umount hello o", ["other:0.0.1", "other:0.0.2"]),
         ("nstar top --sort m", ["memory"]),
         ("nstar top --it", ["--iterations"]),
-        ("nstar install d", ["default"]),
+        ("nstar completion -s ", ["bash", "fish", "zsh"]),
+        ("nstar install hello.npk d", ["default"]),
     ],
 )
 def test_fish(line: str, offered: list[str]) -> None:

@@ -62,12 +62,22 @@ def _control_groups() -> set[str]:
 
 def _processes() -> set[str]:
     """Processes of a runtime; those of others come and go as they like."""
-    names = [name for name in map(name_of, _pids()) if name.startswith(_OURS)]
+    pids = [pid for pid in _pids() if name_of(pid).startswith(_OURS) and not _is_init_s(pid)]
+    names = [name for name in map(name_of, pids) if name]
     if "northstar-fork" in names:
         # Those that wait for the next start are made when there is time for it.
         names = [name for name in names if name != "northstar-spare"]
     # Numbered, as the pids of a daemon's helpers may change.
     return {f"{name} ({names[:position].count(name) + 1})" for position, name in enumerate(names)}
+
+
+def _is_init_s(pid: int) -> bool:
+    """Whether it has ended and its parent as well; some inits take a second to wait for it."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return "\nState:\tZ" in status and "\nPPid:\t1\n" in status
 
 
 def _pids() -> list[int]:

@@ -7,7 +7,6 @@ tests/environment squashfs-tools busybox-static -- python3 tests/captures.py
 from __future__ import annotations
 
 import os
-import pty
 import re
 import shutil
 import subprocess
@@ -19,12 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/integration")]
 
 import testimage  # noqa: E402
-from runtime import Runtime, environment, resource, shell  # noqa: E402
+from runtime import Runtime, resource, shell  # noqa: E402
+from terminal import on_terminal  # noqa: E402
 
 OUT = ROOT / "docs/captures.md"
 CLEAR = "\x1b[H\x1b[J"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 LARGE = 96 << 20
+"""Bytes."""
 
 HEAD = """\
 # What it looks like
@@ -34,25 +35,12 @@ Made by [tests/captures.py](../tests/captures.py) from a real runtime, without t
 SPIN = "while :; do i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done; sleep 0.2; done"
 
 
-def on_terminal(runtime: Runtime, *arguments: str) -> str:
+def show(runtime: Runtime, *arguments: str) -> str:
     """What nstar writes to a terminal, without colours."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "northstar.nstar.main", "-u", runtime.url, *arguments]
-    size = {"COLUMNS": "100", "LINES": "24"}
-    process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=runtime.base, env={**environment(), **size}
+    shown = on_terminal(
+        runtime, *arguments, variables={"COLUMNS": "100", "LINES": "24"}, directory=runtime.base
     )
-    os.close(theirs)
-    output = b""
-    try:
-        while chunk := os.read(ours, 4096):
-            output += chunk
-    except OSError:
-        pass  # nobody has the other side any more
-    finally:
-        os.close(ours)
-    process.wait()
-    return COLOUR.sub("", output.decode()).replace("\r\n", "\n")
+    return COLOUR.sub("", shown).replace("\r\n", "\n")
 
 
 def section(title: str, command: str, shown: str) -> str:
@@ -63,18 +51,18 @@ def section(title: str, command: str, shown: str) -> str:
 
 def install(runtime: Runtime, package: str) -> str:
     """The bar at a few moments, one below the other, and the result."""
-    steps = on_terminal(runtime, "install", package, "default").replace("\x1b[K", "").split("\r")
+    steps = show(runtime, "install", package, "default").replace("\x1b[K", "").split("\r")
     bars, result = [step for step in steps if "[" in step], steps[-1]
     chosen = sorted({0, len(bars) // 2, len(bars) - 1})
     return "\n".join([*(bars[number] for number in chosen), result])
 
 
-def large_package(runtime: Runtime) -> str:
-    """A package that takes a moment, in the runtime's directory; its name."""
+def large_package(runtime: Runtime, size: int) -> str:
+    """A package of about `size` bytes in the runtime's directory; its name."""
     content, image = runtime.base / "content", runtime.base / "large.img"
     content.mkdir()
     with (content / "model").open("wb") as file:
-        for _ in range(LARGE >> 20):
+        for _ in range(size >> 20):
             file.write(os.urandom(1 << 20))
     command = ["mksquashfs", str(content), str(image), "-noappend", "-quiet", "-no-progress", "-noD"]
     subprocess.run(command, check=True)
@@ -84,24 +72,24 @@ def large_package(runtime: Runtime) -> str:
     return packed.name
 
 
-def document(runtime: Runtime) -> str:
-    """The text of all captures."""
+def document(runtime: Runtime, size: int = LARGE, delay: str = "2s") -> str:
+    """The text of all captures, with a package of `size` bytes and `delay` between two tables of `top`."""
     runtime.pack(shell("cpueater", SPIN))
     runtime.pack(shell("hello-world"))
     runtime.pack({**shell("persistence"), "version": "1.4.2"})
     runtime.pack(shell("crashing", "exit 1"))
     runtime.pack(resource("message"))
-    package = large_package(runtime)
+    package = large_package(runtime, size)
     parts = [HEAD]
     with runtime.started() as client:
         for name in ("hello-world:0.0.1", "cpueater:0.0.1", "persistence:1.4.2"):
             client.start(name)
         parts.append(section("Install", f"install {package} default", install(runtime, package)))
-        parts.append(section("List", "list", on_terminal(runtime, "list")))
-        shown = on_terminal(runtime, "top", "-n", "2", "-d", "2s").split(CLEAR)[-1]
+        parts.append(section("List", "list", show(runtime, "list")))
+        shown = show(runtime, "top", "-n", "2", "-d", delay).split(CLEAR)[-1]
         parts.append(section("Top", "top", shown))
-        parts.append(section("Stop", "stop hello-world", on_terminal(runtime, "stop", "hello-world")))
-        refused = on_terminal(runtime, "start", "message")
+        parts.append(section("Stop", "stop hello-world", show(runtime, "stop", "hello-world")))
+        refused = show(runtime, "start", "message")
         parts.append(section("A refusal", "start message", refused))
         for name in ("cpueater:0.0.1", "persistence:1.4.2"):
             client.kill(name, 9)

@@ -150,6 +150,7 @@ NSTAR = Page(
             ("2", "wrong usage"),
             ("3", "refused by the runtime"),
             ("130", "interrupted"),
+            ("141", "nobody reads the output"),
         ),
         "ENVIRONMENT": _list(
             ("NSTAR_URL", "where the runtime is, if --url is not given"),

@@ -2,8 +2,8 @@
 """What a client can ask for: each request with the meaning of its response.
 
 The faces of the client send `Call.request` and give the value of the response to `Call.decode`.
-Functions raise ValueError for a malformed container, and for too many of them; `decode` raises
-PermissionDenied, Refused, ClientError.
+Functions raise ValueError for what the runtime would take for no message; `decode` raises PermissionDenied,
+Refused, ClientError.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from northstar.client.model import ContainerData, ExitStatus
 from northstar.client.protocol import outcome, result
-from northstar.names import Container
+from northstar.names import Container, check_name
 from northstar.protocol import messages
 
 if TYPE_CHECKING:
@@ -56,12 +56,16 @@ def start(
     container: str, init: str | None, arguments: Sequence[str], environment: Mapping[str, str] | None
 ) -> Call[None]:
     """Start a container."""
-    request = messages.Start(Container.parse(container), init, tuple(arguments), dict(environment or {}))
+    variables = dict(environment or {})
+    _check_texts(init or "", *arguments, *variables, *variables.values())
+    request = messages.Start(Container.parse(container), init, tuple(arguments), variables)
     return Call(request, _done("start"))
 
 
 def kill(container: str, signal: int) -> Call[None]:
     """Send a signal to a container."""
+    if not messages.MIN_I32 <= signal <= messages.MAX_I32:
+        raise ValueError(f"invalid signal {signal}")
     return Call(messages.Kill(Container.parse(container), signal), _done("kill"))
 
 
@@ -69,6 +73,7 @@ def execute(
     container: str, command: Sequence[str], environment: Mapping[str, str], terminal: bool
 ) -> Call[None]:
     """Run a command in a container; its descriptors 0, 1 and 2 travel with the request."""
+    _check_texts(*command, *environment, *environment.values())
     request = messages.Exec(Container.parse(container), tuple(command), dict(environment), terminal)
     return Call(request, _done("exec"))
 
@@ -104,13 +109,13 @@ def uninstall(container: str, wipe: bool) -> Call[None]:
 
 def create_token(target: str, shared: bytes) -> Call[bytes]:
     """A token by which `target` can verify who we are."""
-    request = messages.TokenCreate(target, shared)
+    request = messages.TokenCreate(check_name(target), shared)
     return Call(request, lambda response: messages.from_base64(result(response, "token")))
 
 
 def verify_token(token: bytes, user: str, shared: bytes) -> Call[str]:
     """`Ok`, `Invalid`, `Expired` or `Future`."""
-    request = messages.TokenVerify(token, user, shared)
+    request = messages.TokenVerify(token, check_name(user), shared)
     return Call(request, lambda response: str(result(response, "token_verification")))
 
 
@@ -138,6 +143,16 @@ def _errors(kind: str) -> Callable[[Any], list[Any]]:
         return [item["error"]["error"] if "error" in item else None for item in result(response, kind)]
 
     return decode
+
+
+def _check_texts(*texts: str) -> None:
+    for text in texts:
+        if "\0" in text:
+            raise ValueError(f"{text!r} contains a NUL")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{text!r} is not UTF-8") from None
 
 
 def _parsed(names: Sequence[str]) -> tuple[Container, ...]:

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -23,11 +26,12 @@ from northstar.protocol import messages
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_FAILURE, EXIT_USAGE, EXIT_REFUSED, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 3, 130, 141
 
 _EPILOG = f"""\
 The default URL is ${URL_VARIABLE}, else unix://{DEVICE_SOCKET} if that exists, else tcp://localhost:4200.
 Exit codes: 0 done, 1 failed (no connection, for instance), 2 wrong usage, 3 refused by the runtime.
+130 interrupted, 141 nobody reads the output.
 exec: that of the command, 128 + N if signal N has ended it; 1, 2 and 3 can be either's.
 """
 
@@ -89,7 +93,9 @@ def _commands(top: argparse.ArgumentParser) -> None:
     _container(start := add("start", commands.start))
     start.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="see above")
     _container(kill := add("kill", commands.kill))
-    kill.add_argument("signal", type=int, nargs="?", default=15, help="signal number (%(default)s)")
+    kill.add_argument(
+        "signal", metavar="SIGNAL", type=_signal, nargs="?", default=15, help="number or name (TERM)"
+    )
     _container(command := add("exec", execute.run))
     execute.add_arguments(command)
     install = add("install", commands.install)
@@ -100,7 +106,7 @@ def _commands(top: argparse.ArgumentParser) -> None:
     _container(uninstall)
     add("shutdown", commands.shutdown)
     add("notifications", commands.notifications, notifications=True).add_argument(
-        "-n", "--number", metavar="N", type=int, help="end after N notifications"
+        "-n", "--number", metavar="N", type=_count, help="end after N notifications"
     )
     _container(add("inspect", commands.inspect))
     _container(log := add("logs", logs.show))
@@ -165,6 +171,16 @@ def _count(text: str) -> int:
     return count
 
 
+def _signal(text: str) -> int:
+    try:
+        number = int(text) if text.isdecimal() else signal.Signals["SIG" + text.upper().removeprefix("SIG")]
+    except KeyError:
+        number = 0
+    if not 1 <= number <= 31:
+        raise argparse.ArgumentTypeError(f"{text!r} is no signal: 1 to 31, or a name as TERM")
+    return int(number)
+
+
 def _token(text: str) -> bytes:
     try:
         token = messages.from_base64(text)
@@ -177,37 +193,74 @@ def _token(text: str) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
-    options = parser().parse_args(arguments)
-    if options.url is None:
-        options.url = default_url()
-    session: Session | None = None
+    _prepare_streams()
+    url = ""
     try:
-        if options.local:
-            code: int = options.run(options)
-            return code
-        session = Session(options, notifications=options.notifications)
-        options.run(session, options)
+        try:
+            top = parser()
+            options = top.parse_args(arguments)
+            if options.json and options.run is execute.run:
+                top.error("exec and --json: standard output is that of the program")
+            url = options.url = options.url or default_url()
+            return _carry_out(options)
+        finally:
+            sys.stdout.flush()
     except (Refused, PermissionDenied) as error:
-        if session is not None:
-            session.say_refusal()
         _complain(error)
         return EXIT_REFUSED
     except NorthstarError as error:
         _complain(error)
-        return EXIT_FAILURE
     except TimeoutError:
-        print(f"Error: {options.url}: deadline has elapsed", file=sys.stderr)
-        return EXIT_FAILURE
+        print(f"Error: {url}: deadline has elapsed", file=sys.stderr)
+    except BrokenPipeError:
+        _discard_output()
+        return EXIT_BROKEN_PIPE
     except OSError as error:
-        name = error.filename or options.url
-        print(f"Error: {name}: {error.strerror or error}", file=sys.stderr)
-        return EXIT_FAILURE
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"Error: {where}{error.strerror or error}", file=sys.stderr)
+        _discard_output()
     except ValueError as error:
         print(f"Error: {error}", file=sys.stderr)
-        return EXIT_FAILURE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    return EXIT_FAILURE
+
+
+def _carry_out(options: argparse.Namespace) -> int:
+    if options.local:
+        code: int = options.run(options)
+        return code
+    try:
+        session = Session(options, notifications=options.notifications)
+    except OSError as error:
+        error.filename = options.url
+        raise
+    try:
+        options.run(session, options)
+    except (Refused, PermissionDenied):
+        session.say_refusal()
+        raise
     return 0
+
+
+def _prepare_streams() -> None:
+    """Have all three, lest a connection gets such a number, and write what the terminal may not know."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _discard_output() -> None:
+    """Nobody reads it, or it cannot be written: let the interpreter not try again at its end."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
 
 
 def _complain(error: NorthstarError) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 from northstar.client.errors import Refused, describe
@@ -131,8 +130,7 @@ def shutdown(session: Session, _: argparse.Namespace) -> None:
 def notifications(session: Session, options: argparse.Namespace) -> None:
     """Show notifications as they come."""
     for notification in itertools.islice(session.client.notifications(), options.number):
-        session.say(str(notification))
-        sys.stdout.flush()
+        session.say_notification(notification)
 
 
 def inspect(session: Session, options: argparse.Namespace) -> None:

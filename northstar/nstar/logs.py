@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from northstar.client.protocol import outcome, result
 from northstar.names import Container
+from northstar.nstar.session import write_line
 from northstar.protocol import messages
 from northstar.text import escape
 
@@ -43,18 +44,12 @@ def show(session: Session, options: argparse.Namespace) -> None:
 def _follow_json(session: Session, name: str) -> None:
     """One line for the response, then one for each notification."""
     response = session.client.request(messages.Logs(Container.parse(name), follow=True))
-    _write(messages.response(response))
+    write_line(messages.response(response).rstrip())
     outcome(result(response, "logs"))
     for notification in session.client.notifications():
-        if notification.kind == "output":
-            _write(messages.notification({"output": [notification.container, notification.details]}))
-        elif notification.kind == "output_end":
+        if notification.kind == "output_end":
             return
-
-
-def _write(line: bytes) -> None:
-    sys.stdout.write(line.decode())
-    sys.stdout.flush()
+        session.say_notification(notification)
 
 
 def _print(options: argparse.Namespace, output: Output) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections import deque
 from typing import TYPE_CHECKING
 
 from northstar.client import DEFAULT_URL, Client
@@ -14,6 +15,8 @@ from northstar.names import Container, check_name
 
 if TYPE_CHECKING:
     import argparse
+
+    from northstar.client import Notification
 
 DEVICE_SOCKET = "/run/northstar/console"
 URL_VARIABLE = "NSTAR_URL"
@@ -33,6 +36,13 @@ def default_url() -> str:
     return DEFAULT_URL
 
 
+def write_line(line: bytes) -> None:
+    """Write what the runtime sent, byte by byte."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(line + b"\n")
+    sys.stdout.flush()
+
+
 class Session:
     """A connection made for one command."""
 
@@ -41,6 +51,7 @@ class Session:
         self.colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._trace_lines: bool = options.trace
         self.last_response = b""
+        self._notifications: deque[bytes] = deque()
         self._said = False
         self.client = Client.connect(
             options.url, notifications=notifications, timeout=options.timeout, trace=self._trace
@@ -49,13 +60,25 @@ class Session:
     def _trace(self, direction: str, line: bytes) -> None:
         if direction == "<":
             self.last_response = line
+            if self.json and line.startswith(b'{"notification":'):
+                self._notifications.append(line)
         if self._trace_lines:
             print(direction, line.decode("utf-8", "replace"), file=sys.stderr)
 
     def say(self, text: str) -> None:
         """Print for people; in JSON mode print the runtime's response instead, unchanged."""
         self._said = True
-        print(self.last_response.decode() if self.json else text)
+        if self.json:
+            write_line(self.last_response)
+        else:
+            print(text)
+
+    def say_notification(self, notification: Notification) -> None:
+        """Print the next one; in JSON mode as the runtime sent it."""
+        if self.json:
+            write_line(self._notifications.popleft())
+        else:
+            print(notification, flush=True)
 
     def say_refusal(self) -> None:
         """In JSON mode print the response that refused the command, unless that was done."""

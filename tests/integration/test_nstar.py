@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import json
 import os
-import pty
+import signal
 import subprocess
 import sys
 
 import pytest
-from runtime import TIMEOUT, Runtime, SharedRuntime, environment, nstar, resource, shell
+from runtime import TIMEOUT, Runtime, SharedRuntime, environment, nstar, resource, shell, wait_for
+from terminal import on_terminal
 
 SPIN = "i=0; while [ $i -lt 30000 ]; do i=$((i + 1)); done; echo spun; sleep 1000"
+NSTAR = [sys.executable, "-m", "northstar.nstar.main"]
 IGNORE = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
 
 
@@ -22,28 +24,18 @@ def runtime(shared_runtime: SharedRuntime) -> SharedRuntime:
     return shared_runtime
 
 
-def on_terminal(runtime: Runtime, *arguments: str, **variables: str) -> str:
-    """What nstar writes to a terminal."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "northstar.nstar.main", "-u", runtime.url, *arguments]
-    process = subprocess.Popen(
-        command,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**environment(), "COLUMNS": "80"} | variables,
+def nstar_with(
+    runtime: Runtime, *arguments: str, stdout: int = subprocess.PIPE, **variables: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run nstar with another standard output or environment."""
+    return subprocess.run(
+        [*NSTAR, "-u", runtime.url, *arguments],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=TIMEOUT,
+        env=environment() | variables,
     )
-    os.close(theirs)
-    output = b""
-    try:
-        while chunk := os.read(ours, 4096):
-            output += chunk
-    except OSError:
-        pass  # nobody has the other side any more
-    finally:
-        os.close(ours)
-    assert process.wait(TIMEOUT) == 0, output
-    return output.decode()
 
 
 # --- stop
@@ -106,10 +98,11 @@ def test_top_on_a_terminal(runtime: SharedRuntime) -> None:
     runtime.pack(shell("a"))
     with runtime.started() as client:
         client.start("a:0.0.1")
-        frames = on_terminal(runtime, "top", "-n", "2", "-d", "10ms").split("\x1b[H\x1b[J")
+        size = {"COLUMNS": "80", "LINES": "24"}
+        frames = on_terminal(runtime, "top", "-n", "2", "-d", "10ms", variables=size).split("\x1b[H\x1b[J")
         assert [frame.splitlines()[0] for frame in frames[1:]] == ["1 of 1 containers are running"] * 2
         assert "\x1b[1ma" in frames[2]
-        plain = on_terminal(runtime, "top", "-n", "1", NO_COLOR="1")
+        plain = on_terminal(runtime, "top", "-n", "1", variables={**size, "NO_COLOR": "1"})
         assert "\x1b[1m" not in plain
 
 
@@ -120,6 +113,106 @@ def test_top_as_json(runtime: SharedRuntime) -> None:
         (line,) = nstar(runtime, "-j", "top").stdout.splitlines()
         data = json.loads(line)["response"]["inspect"]["ok"]["data"]
         assert data["process"]["statistics"]["processes"]
+
+
+# --- output that nobody can read
+
+
+def test_output_into_a_closed_pipe(runtime: SharedRuntime) -> None:
+    """Quietly, with the exit code that shells give to a program that SIGPIPE has ended."""
+    for arguments in (["list"], ["-j", "list"], ["top"], ["completion", "-s", "bash"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = nstar_with(runtime, *arguments, stdout=writer)
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b""), arguments
+
+
+def test_output_onto_a_full_disk(runtime: SharedRuntime) -> None:
+    with open("/dev/full", "wb") as full:
+        done = nstar_with(runtime, "list", stdout=full.fileno())
+    assert (done.returncode, done.stderr) == (1, b"Error: No space left on device\n")
+
+
+def test_closed_streams(runtime: SharedRuntime) -> None:
+    command = 'exec "$@" <&- >&- 2>&-'
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", *NSTAR, "-u", runtime.url, "list"],
+        check=False,
+        timeout=TIMEOUT,
+        env=environment(),
+    )
+    assert done.returncode == 0
+
+
+def test_characters_that_the_terminal_does_not_know(runtime: SharedRuntime) -> None:
+    runtime.pack(shell("a", "echo \u00e4"))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        wait_for(client, "exit")
+        ascii_only = {"PYTHONIOENCODING": "ascii"}
+        assert nstar_with(runtime, "logs", "a", **ascii_only).stdout == b"\\xe4\n"
+        # JSON is what the runtime sent, whatever the terminal is.
+        line = nstar_with(runtime, "-j", "logs", "a", **ascii_only).stdout
+        assert json.loads(line)["response"]["logs"]["ok"]["data"]["lines"][0]["line"] == "\u00e4"
+
+
+# --- ends
+
+
+class Running:
+    """nstar, when it has come so far that `trace` was sent or received."""
+
+    def __init__(self, runtime: Runtime, trace: str, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [*NSTAR, "-u", runtime.url, "--trace", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if line.startswith(trace.encode()):
+                return
+        pytest.fail(f"nstar {arguments} has ended without {trace}")
+
+    def end(self) -> tuple[int, list[str]]:
+        """Wait for it; its exit code and what it says."""
+        _, errors = self.process.communicate(timeout=TIMEOUT)
+        said = [line for line in errors.decode().splitlines() if line[:2] not in ("> ", "< ")]
+        return self.process.returncode, said
+
+
+LASTING = {
+    "top": ('< {"response":{"inspect"', "top", "-n", "10000", "-d", "50ms"),
+    "logs": ('< {"response":{"logs"', "logs", "-f", "a"),
+    "notifications": ('< {"connect_ack"', "notifications"),
+    "exec": ('< {"response":{"exec"', "exec", "a", "sleep", "1000"),
+}
+CLOSED = (1, ["Error: connection closed by the runtime"])
+
+
+def test_interrupted(runtime: SharedRuntime) -> None:
+    runtime.pack(shell("a"))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        for name, (trace, *arguments) in LASTING.items():
+            running = Running(runtime, trace, *arguments)
+            running.process.send_signal(signal.SIGINT)
+            assert running.end() == (0 if name == "top" else 130, []), name
+
+
+def test_the_runtime_ends(own_runtime: Runtime) -> None:
+    """Who only listens has heard all; whoever wants an answer is told that there is none."""
+    own_runtime.pack(shell("a"))
+    own_runtime.start()
+    with own_runtime.connect() as client:
+        client.start("a:0.0.1")
+    running = {name: Running(own_runtime, *arguments) for name, arguments in LASTING.items()}
+    assert own_runtime.stop() == 0
+    ends = {name: command.end() for name, command in running.items()}
+    assert ends == {"top": CLOSED, "logs": (0, []), "notifications": (0, []), "exec": CLOSED}
 
 
 # --- check

@@ -4,8 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,24 @@ from northstar.nstar.top import HEADER, sample
 
 def options(*arguments: str) -> argparse.Namespace:
     return cli.parser().parse_args(arguments)
+
+
+@contextmanager
+def console(directory: Path) -> Iterator[tuple[str, Callable[[], socket.socket]]]:
+    """A console where nobody answers but to the handshake: its URL, and what accepts a client."""
+    path = str(directory / "console")
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path)
+        listener.listen()
+
+        def accept() -> socket.socket:
+            connection = stack.enter_context(listener.accept()[0])
+            connection.recv(1000)
+            connection.sendall(b'{"connect_ack":null}\n')
+            return connection
+
+        yield f"unix://{path}", accept
 
 
 # --- command line
@@ -47,6 +70,10 @@ def test_timeouts_of_the_connection_and_of_a_command_are_different() -> None:
         ["top", "--sort", "colour"],
         ["completion", "-s", "elvish"],
         ["verify-token", "AAAA", "a", "b"],
+        ["kill", "a", "0"],
+        ["kill", "a", "32"],
+        ["kill", "a", "SIGNOT"],
+        ["notifications", "-n", "-1"],
         [],
     ],
 )
@@ -54,6 +81,94 @@ def test_wrong_usage(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         options(*arguments)
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("text", ["15", "TERM", "SIGTERM", "sigterm"])
+def test_signals_have_numbers_and_names(text: str) -> None:
+    assert options("kill", "a", text).signal == 15
+
+
+def test_exec_has_no_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its standard output is that of the program."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["-j", "exec", "a", "true"])
+    assert caught.value.code == 2
+    assert "exec and --json: standard output is that of the program" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["token", "a b", "x"], "invalid name 'a b': "),
+        (["start", "a:0.0.1", "\udcff"], "'\\udcff' is not UTF-8"),
+        (["start", "a:x"], "invalid version 'x': "),
+        (["mount", *["a:0.0.1"] * 1025], "more than 1024 containers in a request"),
+    ],
+)
+def test_what_cannot_be_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    with console(tmp_path) as (url, accept):
+        answering = threading.Thread(target=accept)
+        answering.start()
+        assert cli.main(["-u", url, *arguments]) == 1
+        answering.join()
+    assert capsys.readouterr().err.startswith(f"Error: {said}")
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "code", "said"),
+    [(True, 130, ""), (False, 1, "Error: connection closed by the runtime\n")],
+)
+def test_install_that_is_cut_off(tmp_path: Path, interrupted: bool, code: int, said: str) -> None:
+    package = tmp_path / "package"
+    with package.open("wb") as file:
+        file.truncate(8 << 20)
+    with console(tmp_path) as (url, accept):
+        command = [
+            sys.executable,
+            "-m",
+            "northstar.nstar.main",
+            "-u",
+            url,
+            "install",
+            str(package),
+            "default",
+        ]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        connection = accept()
+        assert b'"install"' in connection.recv(100)
+        if interrupted:
+            process.send_signal(signal.SIGINT)
+        else:
+            connection.close()
+        assert process.communicate(timeout=60)[1] == said
+        assert process.returncode == code
+
+
+@pytest.mark.parametrize("arguments", [["notifications", "-n", "3"], ["logs", "-f", "a:0.0.1"]])
+def test_notifications_as_json_are_what_the_runtime_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    """Each of them, also if several come at once."""
+    sent = [f'{{"notification":{{"started":"{name}:0.0.1"}}}}\n' for name in "abc"]
+    data = '{"lines":[],"lost":{"lines":0,"bytes":0}}'
+    response = f'{{"response":{{"logs":{{"ok":{{"container":"a:0.0.1","data":{data}}}}}}}}}\n'
+    first = response if "logs" in arguments else ""
+
+    def answer() -> None:
+        connection = accept()
+        if first:
+            connection.recv(1000)
+        connection.sendall((first + "".join(sent)).encode())
+        connection.close()
+
+    with console(tmp_path) as (url, accept):
+        answering = threading.Thread(target=answer)
+        answering.start()
+        assert cli.main(["-j", "-u", url, *arguments]) == 0
+        answering.join()
+    assert capsys.readouterr().out == first + "".join(sent)
 
 
 def test_help_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:

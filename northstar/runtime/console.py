@@ -37,6 +37,7 @@ SERVER_VERSION = Version.parse(API_VERSION)
 EXTERN = Container("extern", Version(0, 0, 0))
 
 MAX_DESCRIPTORS = 3
+LAGGED = "Client connection lagged notifications. Closing"
 
 _READ_SIZE = 64 * 1024
 _IN_A_ROW = 16
@@ -178,7 +179,10 @@ class Connection:
         try:
             if await self._handshake():
                 self._established = True
-                await self._serve()
+                if self._lagged and self._subscribed:
+                    _log.warn(LAGGED)
+                else:
+                    await self._serve()
         except RequestFailed as error:
             _log.warn(f"Failed to process request: {error}")
         except ProtocolError as error:
@@ -409,14 +413,18 @@ class Connection:
 
     def notify(self, line: bytes) -> None:
         """Deliver a notification as soon as no request is being processed."""
+        if self._lagged:
+            return
         self._queue.append(line)
         if len(self._queue) > self._server.backlog:
+            # Some containers never connect to their console, and nothing must pile up for them.
             self._lagged = True
-        if not self._busy and self._subscribed:
+            self._queue.clear()
+            if self._subscribed and not self.task.done:
+                _log.warn(LAGGED)
+                self.task.cancel()
+        elif not self._busy and self._subscribed:
             self._flush_notifications()
-        if self._lagged and self._subscribed and not self.task.done:
-            _log.warn("Client connection lagged notifications. Closing")
-            self.task.cancel()
 
     def follow(self, container: Container, output: LastOutput) -> None:
         """Send what the container writes from now on."""

@@ -193,12 +193,21 @@ class Server:
 
     @contextmanager
     def connection(
-        self, options: ConsoleOptions | None = None, granted: frozenset[str] = permissions.FULL
+        self,
+        options: ConsoleOptions | None = None,
+        granted: frozenset[str] = permissions.FULL,
+        connect_timeout: float | None = None,
+        container: Container | None = None,
     ) -> Iterator[socket.socket]:
-        """The client's end of a new connection, which is gone afterwards on the other side, too."""
+        """The client's end of a new connection, which is gone afterwards on the other side, too.
+
+        It is that of a container if there is one.
+        """
         ours, theirs = socket.socketpair()
         ours.settimeout(TIMEOUT)
-        peer = Peer(PEER, EXTERN, granted, options or ConsoleOptions(max_requests_per_sec=0), None)
+        name = PEER if container is None else f"Container({container})"
+        options = options or ConsoleOptions(max_requests_per_sec=0)
+        peer = Peer(name, container or EXTERN, granted, options, connect_timeout)
         with ours:
             served = self.call(self.console.serve, theirs, peer)
             yield ours

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from consoleserver import PEER, TIMEOUT, Server
+from consoleserver import BACKLOG, PEER, TIMEOUT, Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +20,7 @@ from northstar.config import ConsoleOptions
 from northstar.names import Container
 from northstar.protocol import messages
 from northstar.protocol.permissions import FULL, PERMISSIONS
+from northstar.runtime.console import ConsoleServer
 from northstar.runtime.loop import Future
 from northstar.runtime.process import ExitStatus
 
@@ -186,7 +187,82 @@ def test_a_subscriber_that_lags_is_closed(server: Server) -> None:
         assert everything(lazy).startswith(notification)
 
 
+STARTED = b'{"notification":{"started":"a:0.0.1"}}\n'
+
+
+def test_as_many_notifications_as_may_wait_for_a_connect(server: Server) -> None:
+    with server.connection() as sock:
+        for _ in range(BACKLOG):
+            server.call(server.notifications.started, A)
+        connect(sock, SUBSCRIBE)
+        exactly(sock, STARTED * BACKLOG)
+        server.call(server.notifications.started, A)
+        exactly(sock, STARTED)
+
+
+def test_more_notifications_than_may_wait_for_a_connect(server: Server) -> None:
+    """None of them is delivered; nothing more is kept for who never subscribes."""
+    with server.connection(container=A) as sock:
+        for _ in range(BACKLOG + 1):
+            server.call(server.notifications.started, A)
+        server.logged()
+        sock.sendall(SUBSCRIBE + IDENT)
+        assert everything(sock) == ACK
+    assert server.logged() == [
+        "debug: Client Container(a:0.0.1) subscribed to notifications",
+        "warn: Client connection lagged notifications. Closing",
+        "info: Container(a:0.0.1): Connection closed",
+    ]
+
+
+def test_more_notifications_than_may_wait_do_not_concern_others(server: Server) -> None:
+    with server.connection() as sock:
+        for _ in range(BACKLOG + 1):
+            server.call(server.notifications.started, A)
+        connect(sock)
+        sock.sendall(IDENT)
+        exactly(sock, EXTERN)
+
+
+@pytest.mark.parametrize(("asked", "given"), [(0, 1), (1, 1), (3, 4), (4, 4), (5, 8), (128, 128), (129, 256)])
+def test_backlog_is_a_power_of_two(asked: int, given: int) -> None:
+    made = ConsoleServer(None, None, None, ConsoleOptions(), asked)  # type: ignore[arg-type]
+    assert made.backlog == given
+
+
 # --- log lines
+
+
+def test_client_that_does_not_connect(server: Server) -> None:
+    server.logged()
+    with server.connection(connect_timeout=0.01) as sock:
+        assert everything(sock) == b""
+    assert server.logged()[1:] == [f"info: {PEER}: Connection timed out"]
+
+
+def test_log_lines_of_a_container(server: Server) -> None:
+    server.logged()
+    with server.connection(granted=frozenset(("ident",)), container=A) as sock:
+        connect(sock)
+        sock.sendall(IDENT)
+        exactly(sock, EXTERN.replace(b"extern:0.0.0", b"a:0.0.1"))
+        # Its connection is none of those of clients, which end before the containers.
+        server.call(server.loop.spawn, server.console.close_clients(TIMEOUT))
+        sock.sendall(IDENT)
+        exactly(sock, EXTERN.replace(b"extern:0.0.0", b"a:0.0.1"))
+    assert server.logged() == [
+        "debug: Container a:0.0.1 connected with permissions ident",
+        "info: Container(a:0.0.1): Connection closed",
+    ]
+
+
+def test_log_lines_of_a_shutdown(server: Server) -> None:
+    with server.connection() as sock:
+        connect(sock)
+        server.logged()
+        server.call(server.loop.spawn, server.console.close_clients(TIMEOUT))
+        assert everything(sock) == b""
+    assert server.logged() == [f"info: {PEER}: Closing connection", f"info: {PEER}: Connection closed"]
 
 
 def test_log_lines_of_a_connection(server: Server) -> None:
@@ -241,6 +317,32 @@ def test_log_lines_of_a_connection(server: Server) -> None:
             CONNECT + b'{"request":{"token_create":{"target":"t","shared":"aGVsbG8h"}}}\n',
             [
                 'info: Creating token for user "extern" and target "t" with shared "68656c6c6f21"',
+                f"info: {PEER}: Connection closed",
+            ],
+        ),
+        (
+            CONNECT
+            + b'{"request":{"token_verify":{"token":"'
+            + b"A" * 54
+            + b'==","user":"u","shared":"AAr/"}}}\n',
+            [
+                'info: Verifiying token for user "u" and target "extern" with shared "000aff"',
+                f"info: {PEER}: Connection closed",
+            ],
+        ),
+        (
+            CONNECT + b'{"request":{"install":{"repository":"mem","size":9}}}\na package',
+            [
+                f"debug: {PEER}: Received installation request with size 9 B",
+                f'info: {PEER}: Using repository "mem"',
+                f"info: {PEER}: Connection closed",
+            ],
+        ),
+        (
+            CONNECT + b'{"request":\n',
+            [
+                f"warn: {PEER}: Connection error: invalid JSON: Expecting value: line 1 column 12 (char 11). "
+                "Disconnecting...",
                 f"info: {PEER}: Connection closed",
             ],
         ),
@@ -302,6 +404,25 @@ def test_request_about_too_many_containers(server: Server) -> None:
         f"warn: {PEER}: Connection error: more than 1024 containers in a request. Disconnecting...",
         f"info: {PEER}: Connection closed",
     ]
+
+
+def test_notifications_while_requests_are_throttled(server: Server) -> None:
+    options = ConsoleOptions(max_requests_per_sec=1)
+    with server.connection(options) as sock:
+        connect(sock, SUBSCRIBE)
+        sock.sendall(IDENT)
+        server.call(server.notifications.started, A)
+        # The connect message is less than a second ago.
+        exactly(sock, STARTED + EXTERN)
+
+
+def test_end_of_a_connection_that_is_throttled(server: Server) -> None:
+    options = ConsoleOptions(max_requests_per_sec=1)
+    with server.connection(options) as sock:
+        connect(sock)
+        sock.sendall(IDENT)
+        server.call(server.loop.spawn, server.console.close_clients(TIMEOUT))
+        assert everything(sock) == b""
 
 
 def test_end_of_stream_within_a_package(server: Server) -> None:

@@ -451,6 +451,9 @@ class Runtime:
         _log.debug(f'Container {container} init is "{command.argv[0]}"')
         _log.debug(f'Container {container} argv is "{" ".join(command.argv)}"')
         _log.debug(f'Container {container} env is "{", ".join(command.env)}"')
+        streams = record.manifest.io
+        _log.debug(f"Container {container} stdout is {streams.stdout if streams else 'discard'}")
+        _log.debug(f"Container {container} stderr is {streams.stderr if streams else 'discard'}")
         return record.run, command, resources
 
     async def _watch(self, run: Run) -> None:

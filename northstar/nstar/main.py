@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
     words = sys.argv[1:] if arguments is None else arguments
-    if words and words[0] == "--complete":
-        from northstar.nstar.completion import complete
+    try:
+        if words and words[0] == "--complete":
+            from northstar.nstar.completion import complete
 
-        return complete(words[1:])
-    from northstar.nstar import cli
+            return complete(words[1:])
+        from northstar.nstar import cli
 
-    return cli.main(words)
+        return cli.main(words)
+    except KeyboardInterrupt:
+        # While the rest of the program is loaded.
+        return 130
 
 
 if __name__ == "__main__":

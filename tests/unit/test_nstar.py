@@ -196,6 +196,15 @@ def test_names_for_shells_are_looked_up_without_argparse() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
+def test_interrupted_while_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted:
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "northstar.nstar.completion", Interrupted())
+    assert main.main(["--complete", "containers"]) == 130
+
+
 def test_short_names() -> None:
     assert short_names(["b:0.0.1", "a:0.0.2", "a:0.0.1", "c:1.0.0"]) == ["a:0.0.1", "a:0.0.2", "b", "c"]
 

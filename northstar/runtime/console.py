@@ -18,7 +18,7 @@ from northstar.protocol import messages, permissions
 from northstar.protocol.framing import LineBuffer
 from northstar.runtime import log
 from northstar.runtime.lastoutput import Follower
-from northstar.runtime.loop import Cancelled, Timeout
+from northstar.runtime.loop import Cancelled, Mutex, Timeout
 from northstar.runtime.requests import RequestFailed
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class ConsoleServer:
         self.requests = requests
         self.metrics: Metrics | None = None
         """Hears of requests, if there is monitoring."""
+        self.decoding = Mutex()
+        """Held while a long line is decoded: one thread for all, however many clients send such lines."""
         self.backlog = 1 << max(0, backlog - 1).bit_length()
         self._container_options = container_options
         self._connections: dict[Connection, None] = {}
@@ -276,7 +278,8 @@ class Connection:
     async def _decode(self, line: bytes) -> messages.Connect | messages.Request | messages.ServerMessage:
         if len(line) < _LONG_LINE:
             return messages.decode_client(line)
-        return await self._server.loop.in_thread(messages.decode_client, line)
+        async with self._server.decoding:
+            return await self._server.loop.in_thread(messages.decode_client, line)
 
     async def _answer(self, request: messages.Request) -> bytes:
         if self._server.metrics is not None:

@@ -256,6 +256,14 @@ def test_log_lines_of_a_container(server: Server) -> None:
     ]
 
 
+def test_shutdown_does_not_wait_for_a_connect(server: Server) -> None:
+    with server.connection(connect_timeout=TIMEOUT) as sock:
+        server.logged()
+        server.call(server.loop.spawn, server.console.close_clients(TIMEOUT))
+        assert everything(sock) == b""
+    assert server.logged() == [f"info: {PEER}: Closing connection"]
+
+
 def test_log_lines_of_a_shutdown(server: Server) -> None:
     with server.connection() as sock:
         connect(sock)
@@ -372,25 +380,33 @@ def test_longest_line_and_one_byte_more(server: Server) -> None:
         assert everything(sock) == b""
 
 
-def test_a_long_line_is_decoded_while_others_are_served(
+def test_long_lines_are_decoded_one_after_another_while_others_are_served(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decode, free = messages.decode_client, threading.Event()
+    under_way: list[bytes] = []
+    at_once: list[int] = []
 
     def slowly(line: bytes) -> object:
         if len(line) > 100_000:
+            under_way.append(line)
+            at_once.append(len(under_way))
             assert free.wait(TIMEOUT)
+            under_way.remove(line)
         return decode(line)
 
     monkeypatch.setattr(messages, "decode_client", slowly)
-    with server.connection() as slow, server.connection() as other:
-        connect(slow)
-        slow.sendall(IDENT[:-1].ljust(200_000) + b"\n")
+    with server.connection() as first, server.connection() as second, server.connection() as other:
+        for slow in (first, second):
+            connect(slow)
+            slow.sendall(IDENT[:-1].ljust(200_000) + b"\n")
         connect(other)
         other.sendall(IDENT)
         exactly(other, EXTERN)
         free.set()
-        exactly(slow, EXTERN)
+        exactly(first, EXTERN)
+        exactly(second, EXTERN)
+    assert at_once == [1, 1]
 
 
 def test_request_about_too_many_containers(server: Server) -> None:

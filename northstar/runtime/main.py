@@ -99,6 +99,8 @@ def main(arguments: Sequence[str], forker_socket: Socket, forker_pid: int) -> in
     options = parse_arguments(arguments)
     if options.check:
         return check(options.config)
+    # No number that a client may send is nearly as long, and reading long ones takes its time.
+    sys.set_int_max_str_digits(sys.int_info.str_digits_check_threshold)
     log.setup()
     _log.info(f"Northstar Runtime v{API_VERSION}")
     _log.debug(f"Running as user {os.environ.get('USER', 'unknown')} (uid: {os.getuid()})")

@@ -26,12 +26,12 @@ from northstar.protocol import messages
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_REFUSED, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 2, 3, 130, 141
+EXIT_FAILURE, EXIT_USAGE, EXIT_REFUSED, EXIT_BROKEN_PIPE = 1, 2, 3, 141
 
 _EPILOG = f"""\
 The default URL is ${URL_VARIABLE}, else unix://{DEVICE_SOCKET} if that exists, else tcp://localhost:4200.
 Exit codes: 0 done, 1 failed (no connection, for instance), 2 wrong usage, 3 refused by the runtime.
-130 interrupted, 141 nobody reads the output.
+130 interrupted (SIGINT, as shells tell it), 141 nobody reads the output.
 exec: that of the command, 128 + N if signal N has ended it; 1, 2 and 3 can be either's.
 """
 
@@ -221,8 +221,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _discard_output()
     except ValueError as error:
         print(f"Error: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
     return EXIT_FAILURE
 
 

@@ -71,8 +71,6 @@ def run(session: Session, options: argparse.Namespace) -> NoReturn:
         environment.setdefault("TERM", os.environ["TERM"])
     name = session.container(options.container)
     command = [options.program, *options.arguments]
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
     with contextlib.ExitStack() as stack:
         streams = _Terminal(stack) if terminal else _Pipes(stack)
         session.client.execute(name, command, environment, streams.descriptors, terminal=terminal)
@@ -102,6 +100,8 @@ class _Streams:
         """What was read from stdin, and could not be written yet."""
         self._outputs: dict[int, int] = {}
         """From descriptor to descriptor."""
+        self._signals: list[int] = []
+        """What becomes readable by a signal, also by one that came just before select(2)."""
         stack.callback(self.close_ends)
 
     def close_ends(self) -> None:
@@ -120,7 +120,7 @@ class _Streams:
         while True:
             sources = [*self._outputs]
             if status is None:
-                sources.append(client.fileno())
+                sources += [client.fileno(), *self._signals]
                 if self._input is not None and not self._typed:
                     sources.append(0)
             targets = [self._input] if self._input is not None and self._typed else []
@@ -135,6 +135,8 @@ class _Streams:
                     self._typed = b""
                 elif source == 0:
                     self._read_input()
+                elif source in self._signals:
+                    _read(source)
                 else:
                     self._copy_output(source)
 
@@ -217,7 +219,7 @@ class _Terminal(_Streams):
             yield
             return
         before = termios.tcgetattr(0)
-        signal.signal(signal.SIGWINCH, self._resize)
+        self._watch_signals()
         self._resize()
         try:
             tty.setraw(0, termios.TCSADRAIN)
@@ -225,6 +227,14 @@ class _Terminal(_Streams):
         finally:
             with contextlib.suppress(termios.error):  # it may be gone
                 termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+    def _watch_signals(self) -> None:
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._signals = [reader]
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGWINCH, self._resize)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _leave)
 
     def _end_input(self) -> None:
         """As nobody can close half of a terminal."""

@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entry of nstar. Names for a shell's completion are looked up without the rest of the program."""
+"""Entry of nstar. Names for a shell's completion are looked up without the rest of the program.
+
+SIGINT ends the program as it ends one in C. Python's own handler would only run after a system call that has
+begun just after the signal came, and the calls here wait for hours.
+"""
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,18 +17,16 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     words = sys.argv[1:] if arguments is None else arguments
-    try:
-        if words and words[0] == "--complete":
-            from northstar.nstar.completion import complete
+    if words and words[0] == "--complete":
+        from northstar.nstar.completion import complete
 
-            return complete(words[1:])
-        from northstar.nstar import cli
+        return complete(words[1:])
+    from northstar.nstar import cli
 
-        return cli.main(words)
-    except KeyboardInterrupt:
-        # While the rest of the program is loaded.
-        return 130
+    return cli.main(words)
 
 
 if __name__ == "__main__":

@@ -55,13 +55,6 @@ def top(session: Session, options: argparse.Namespace) -> None:
     processor. If standard output is no terminal there is one table, unless --iterations says otherwise.
     Ctrl-C ends it.
     """
-    try:
-        _repeat(session, options)
-    except KeyboardInterrupt:
-        return
-
-
-def _repeat(session: Session, options: argparse.Namespace) -> None:
     terminal = sys.stdout.isatty() and not session.json
     number = options.iterations or (0 if terminal else 1)
     previous: dict[str, Sample] = {}

@@ -118,7 +118,7 @@ def test_what_cannot_be_sent(
 
 @pytest.mark.parametrize(
     ("interrupted", "code", "said"),
-    [(True, 130, ""), (False, 1, "Error: connection closed by the runtime\n")],
+    [(True, -signal.SIGINT, ""), (False, 1, "Error: connection closed by the runtime\n")],
 )
 def test_install_that_is_cut_off(tmp_path: Path, interrupted: bool, code: int, said: str) -> None:
     package = tmp_path / "package"
@@ -196,13 +196,18 @@ def test_names_for_shells_are_looked_up_without_argparse() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_interrupted_while_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupted:
-        def __getattr__(self, name: str) -> object:
-            raise KeyboardInterrupt
-
-    monkeypatch.setitem(sys.modules, "northstar.nstar.completion", Interrupted())
-    assert main.main(["--complete", "containers"]) == 130
+def test_interrupted_while_it_is_loaded() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "class Interrupted:\n"
+        "    def __getattr__(self, name):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.modules['northstar.nstar.completion'] = Interrupted()\n"
+        "from northstar.nstar.main import main\n"
+        "main(['--complete', 'containers'])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 
 
 def test_short_names() -> None:

@@ -69,6 +69,7 @@ class Cgroups:
         controllers = ["unified"] if self.unified else sorted({setting.controller for setting in settings})
         if not controllers:
             return None
+        _log.debug(f"Creating cgroups for {container}")
         group = Group(container, path, self._made)
         try:
             for controller in controllers:

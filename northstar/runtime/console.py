@@ -109,6 +109,8 @@ class ConsoleServer:
         clients = [c for c in self._connections if c.peer.identity == EXTERN]
         for connection in clients:
             connection.stop()
+        if clients:
+            _log.debug("Waiting for open connections")
         deadline = time.monotonic() + limit
         for connection in clients:
             try:

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError, PackageError, Unexpected
@@ -169,6 +170,7 @@ class DirectoryRepository(Repository):
     def load(self) -> None:
         """Load every package in the directory; files that are none are skipped with a
         warning, hidden ones without."""
+        began = time.monotonic()
         trust = f"with key {self._config.key}" if self.verified else "(unverified)"
         self._log.info(f"Loading repository {self._dir} {trust}")
         if not self.verified:
@@ -176,7 +178,8 @@ class DirectoryRepository(Repository):
         for name in self._names():
             if not name.startswith("."):
                 self._load_file(os.path.join(self._dir, name))
-        self._log.info(f"Loaded {len(self.packages)} containers from {self._dir}")
+        spent = time.monotonic() - began
+        self._log.info(f"Loaded {len(self.packages)} containers from {self._dir} in {spent:.3f}s")
 
     def _names(self) -> list[str]:
         try:

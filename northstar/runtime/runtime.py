@@ -20,6 +20,8 @@ from northstar.errors import (
     InvalidContainer,
     InvalidRepository,
     StartContainerFailed,
+    StartContainerResource,
+    StartContainerStarted,
     Unexpected,
 )
 from northstar.manifest import dump
@@ -411,6 +413,10 @@ class Runtime:
                 run.ended.set_result()
                 raise
         except ApiError as error:
+            if isinstance(error, StartContainerStarted):
+                _log.warn(f"Application {error.container} is already running")
+            elif isinstance(error, StartContainerResource):
+                _log.warn(f"Container {error.container} is a resource")
             _log.warn(f"failed to start {container}: {error}")
             if self.metrics is not None:
                 self.metrics.start_failed(container)

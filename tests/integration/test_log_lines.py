@@ -122,7 +122,9 @@ def test_refusals(runtime: SharedRuntime) -> None:
         attempt(client, "install", str(copy), "mem")
         expect(
             logged(runtime, "runtime::state", "runtime::console"),
+            r"WARN Application a:0\.0\.1 is already running",
             r"WARN failed to start a:0\.0\.1: container a:0\.0\.1 failed to start: already started",
+            r"WARN Container data:0\.0\.1 is a resource",
             r"WARN failed to start data:0\.0\.1: .* failed to start: it is a resource container",
             r"WARN failed to start user:0\.0\.1: .* resource missing version \^1\.0\.0 is missing",
             r"WARN failed to start nope:0\.0\.1: invalid container nope:0\.0\.1",
@@ -143,8 +145,9 @@ def test_refusals(runtime: SharedRuntime) -> None:
 def test_beginning_and_end(own_runtime: Runtime) -> None:
     own_runtime.pack(shell("a", autostart="relaxed"))
     own_runtime.pack(shell("b", init="/nonexistent", autostart="relaxed"))
-    with own_runtime.started():
-        pass
+    own_runtime.start()
+    with own_runtime.connect():
+        assert own_runtime.stop() == 0
     expect(
         logged(own_runtime, "northstar", "runtime", "runtime::console", "runtime::state", "runtime::cgroups"),
         r"INFO Northstar Runtime v0\.9\.2",
@@ -156,7 +159,7 @@ def test_beginning_and_end(own_runtime: Runtime) -> None:
         r'DEBUG Starting console on unix:///run/.*/console with permissions "ident, .*"',
         r"DEBUG Started console on /run/.*/console",
         r"INFO Loading repository .*/default .*",
-        r"INFO Loaded 2 containers from .*/default.*",
+        r"INFO Loaded 2 containers from .*/default in [0-9]+\.[0-9]{3}s",
         r"INFO Autostarting [ab]:0\.0\.1 \(Relaxed\)",
         r"WARN Failed to autostart relaxed b:0\.0\.1: container b:0\.0\.1 failed to start: .*",
         r"INFO Successfully started 1 container\(s\) in .*",
@@ -164,6 +167,7 @@ def test_beginning_and_end(own_runtime: Runtime) -> None:
         r"DEBUG Shutting down Northstar runtime",
         r"DEBUG Shutting down console",
         r"DEBUG Closed listener",
+        r"DEBUG Waiting for open connections",
         r"INFO Killing a:0\.0\.1 with SIGKILL",
         r"INFO Process a:0\.0\.1 exited after .*",
         r"INFO Umounted a:0\.0\.1",

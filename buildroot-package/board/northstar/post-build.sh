@@ -3,7 +3,6 @@
 # Packs and signs the examples into the image, and gives it the public key.
 #
 # NORTHSTAR_KEY  private key (default: made anew for each build directory)
-# sextant        has to be in PATH: pip install the runtime's repository
 set -eu
 
 target=$1
@@ -11,7 +10,7 @@ repository=$(cd "$(dirname "$0")/../../.." && pwd)
 key=${NORTHSTAR_KEY:-$BASE_DIR/northstar.key}
 
 if ! command -v sextant >/dev/null; then
-    echo "post-build.sh: sextant is not in PATH; install it with: pip install $repository" >&2
+    echo "post-build.sh: there is no sextant: set BR2_PACKAGE_HOST_NORTHSTAR" >&2
     exit 1
 fi
 if [ ! -e "$key" ]; then

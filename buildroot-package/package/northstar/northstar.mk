@@ -10,6 +10,7 @@ NORTHSTAR_SITE_METHOD = local
 NORTHSTAR_SETUP_TYPE = setuptools
 NORTHSTAR_LICENSE = Apache-2.0
 NORTHSTAR_LICENSE_FILES = LICENSE
+HOST_NORTHSTAR_DEPENDENCIES = host-python-pynacl host-python-pyyaml host-squashfs
 
 define NORTHSTAR_LINUX_CONFIG_FIXUPS
 	$(foreach option,$(shell sed -n 's/^\(CONFIG_[A-Z0-9_]*\)=y$$/\1/p' \
@@ -44,3 +45,4 @@ define NORTHSTAR_INSTALL_INIT_SYSTEMD
 endef
 
 $(eval $(python-package))
+$(eval $(host-python-package))

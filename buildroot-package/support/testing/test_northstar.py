@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run-time test of the image that northstar_qemu_aarch64_defconfig makes, for Buildroot's run-tests.
 
-In Buildroot's tree, with sextant in PATH (see docs/integration.md):
+In Buildroot's tree (see docs/integration.md):
 
     PYTHONPATH=path/to/northstar/buildroot-package/support/testing \
         support/testing/run-tests -d dl -o output_folder test_northstar

@@ -261,7 +261,7 @@ def test_shutdown_does_not_wait_for_a_connect(server: Server) -> None:
         server.logged()
         server.call(server.loop.spawn, server.console.close_clients(TIMEOUT))
         assert everything(sock) == b""
-    assert server.logged() == [f"info: {PEER}: Closing connection"]
+    assert server.logged() == [f"info: {PEER}: Closing connection", "debug: Waiting for open connections"]
 
 
 def test_log_lines_of_a_shutdown(server: Server) -> None:
@@ -270,7 +270,11 @@ def test_log_lines_of_a_shutdown(server: Server) -> None:
         server.logged()
         server.call(server.loop.spawn, server.console.close_clients(TIMEOUT))
         assert everything(sock) == b""
-    assert server.logged() == [f"info: {PEER}: Closing connection", f"info: {PEER}: Connection closed"]
+    assert server.logged() == [
+        f"info: {PEER}: Closing connection",
+        "debug: Waiting for open connections",
+        f"info: {PEER}: Connection closed",
+    ]
 
 
 def test_log_lines_of_a_connection(server: Server) -> None:
@@ -475,6 +479,7 @@ def test_an_operation_goes_on_when_its_client_is_closed(server: Server) -> None:
         assert everything(sock) == b""
     assert server.logged() == [
         "warn: Failed to process request: shutdown",
+        "debug: Waiting for open connections",
         f"info: {PEER}: Connection closed",
     ]
     assert runtime.finished == []

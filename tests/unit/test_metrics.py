@@ -90,10 +90,15 @@ def test_usage_by_processes() -> None:
     """The processes below the one that stands for init."""
     host = Host({})
     labels = ("a", "0.0.1")
-    with subprocess.Popen(["sleep", "1000"]) as child:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None and child.stdout is not None
+        # One that has just been executed may have no memory yet.
+        child.stdin.write(b"up\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == b"up\n"
         assert host.values("northstar_container_memory_bytes")[labels] > 0
         assert host.values("northstar_container_cpu_seconds_total")[labels] >= 0
-        child.kill()
+        child.stdin.close()
     host.run.process.pidfd = -1
     assert host.values("northstar_container_memory_bytes") == {labels: 0}
 

@@ -109,8 +109,7 @@ def main(orders: Socket) -> NoReturn:
     gc.freeze()
     prctl.set_name("northstar-fork")
     prctl.set_parent_death_signal(signal.SIGKILL)
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
+    process.reset_signals()
     # A Ctrl-C on the terminal is meant for the daemon, which ends the containers in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

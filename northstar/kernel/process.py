@@ -25,6 +25,8 @@ SCHED_IDLE = 5
 SCHED_DEADLINE = 6
 SCHED_FLAG_RESET_ON_FORK = 1
 
+_SIGNALS = 64
+_SIGKILL, _SIGSTOP = 9, 19
 _CLONE_PARENT = 0x8000
 _CLONE_INTO_CGROUP = 0x200000000
 _KEYCTL_JOIN_SESSION_KEYRING = 1
@@ -42,6 +44,17 @@ class sched_attr(ctypes.Structure):
         ("runtime", ctypes.c_uint64),
         ("deadline", ctypes.c_uint64),
         ("period", ctypes.c_uint64),
+    )
+
+
+class sigaction(ctypes.Structure):
+    """Argument of rt_sigaction(2), as the kernel has it; on aarch64 the restorer is unused."""
+
+    _fields_ = (
+        ("handler", ctypes.c_void_p),
+        ("flags", ctypes.c_ulong),
+        ("restorer", ctypes.c_void_p),
+        ("mask", ctypes.c_uint64),
     )
 
 
@@ -70,6 +83,9 @@ _close_range = syscall(436, 436, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
 _keyctl = syscall(250, 219, ctypes.c_int, ctypes.c_char_p)
 _sched_setattr = syscall(314, 274, ctypes.c_int, ctypes.POINTER(sched_attr), ctypes.c_uint)
 _sched_getattr = syscall(315, 275, ctypes.c_int, ctypes.POINTER(sched_attr), ctypes.c_uint, ctypes.c_uint)
+_rt_sigaction = syscall(
+    13, 134, ctypes.c_int, ctypes.POINTER(sigaction), ctypes.POINTER(sigaction), ctypes.c_size_t
+)
 _execve = function(
     "execve", ctypes.c_char_p, ctypes.POINTER(ctypes.c_char_p), ctypes.POINTER(ctypes.c_char_p)
 )
@@ -99,9 +115,9 @@ def pidfd_open(pid: int, flags: int = 0) -> int:
     return check(_pidfd_open(pid, flags), "pidfd_open", f"pid {pid}")
 
 
-def pidfd_send_signal(pidfd: int, signal: int) -> None:
+def pidfd_send_signal(pidfd: int, number: int) -> None:
     """pidfd_send_signal(2), Linux 5.1. ESRCH: the process has ended and was reaped."""
-    check(_pidfd_send_signal(pidfd, signal, None, 0), "pidfd_send_signal")
+    check(_pidfd_send_signal(pidfd, number, None, 0), "pidfd_send_signal")
 
 
 def close_range(first: int, last: int = MAX_FD, flags: int = 0) -> None:
@@ -157,10 +173,22 @@ def sched_setscheduler(policy: int, priority: int = 0, pid: int = 0) -> None:
     sched_setattr(policy, nice=nice, priority=priority, pid=pid)
 
 
-def killpg(pgid: int, signal: int) -> None:
+def reset_signals() -> None:
+    """Give all signals their default disposition, also those that the C library keeps for itself.
+
+    glibc's posix_spawn(3) leaves those (32, 33) ignored in the program that it starts, and sigaction(3)
+    refuses to touch them. Handlers of Python are gone as well.
+    """
+    default = sigaction()
+    for number in range(1, _SIGNALS + 1):
+        if number not in (_SIGKILL, _SIGSTOP):
+            check(_rt_sigaction(number, default, None, _SIGNALS // 8), "rt_sigaction", f"signal {number}")
+
+
+def killpg(pgid: int, number: int) -> None:
     """killpg(3). ESRCH: no such group; EPERM: no process of it may be signalled."""
     try:
-        os.killpg(pgid, signal)
+        os.killpg(pgid, number)
     except OSError as failure:
         raise error("killpg", f"process group {pgid}", failure.errno) from None
 

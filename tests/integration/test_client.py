@@ -250,7 +250,7 @@ def test_client_inside_of_a_container(runtime: SharedRuntime) -> None:
         "resource": str(Path(ujson.__file__).parent),
     }
     mounts = {target: {"type": "bind", "host": host} for target, host in binds.items()}
-    environment = {"PYTHONHOME": "/tmp", "PYTHONPATH": "/data:/resource"}
+    environment = {"PYTHONHOME": "/tmp", "PYTHONPATH": "/data:/resource", "LD_LIBRARY_PATH": "/tmp/lib"}
     description = shell("a", env=environment, mounts=with_mounts(**mounts))
     description |= {"init": f"/tmp/{python}", "args": ["-c", code]}
     runtime.pack({**description, "console": {"permissions": ["ident", "notifications"]}})

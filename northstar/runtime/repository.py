@@ -19,14 +19,10 @@ from northstar.kernel.filesystem import start_writeback
 from northstar.npk import keys, package
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from northstar.config import RepositoryConfig
     from northstar.names import Container
     from northstar.npk.package import Package
     from northstar.runtime.log import Logger
-
-    Check = Callable[[Package], None]
 
 _TEMPORARY_SUFFIX = ".tmp"
 _WRITEBACK_SIZE = 4 << 20
@@ -34,7 +30,7 @@ _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class Repository:
-    """Packages under one key. Methods other than `load` and `Insert.commit` do not block for long."""
+    """Packages under one key. `load` and `delete` block, other methods do not block for long."""
 
     def __init__(self, config: RepositoryConfig, log: Logger) -> None:
         """Read the key; raises NorthstarError."""
@@ -44,7 +40,8 @@ class Repository:
         self._config = config
         self._log = log
         self._fds: dict[Container, int] = {}
-        self._reserved = 0
+        self._incoming = 0
+        """Bytes of packages on their way in."""
 
     @property
     def verified(self) -> bool:
@@ -65,17 +62,24 @@ class Repository:
 
     def begin_insert(self, size: int) -> Insert:
         """Start to receive a package of `size` bytes; raises Unexpected if there is no room."""
-        config = self._config
-        if config.capacity_num is not None and len(self.packages) >= config.capacity_num:
-            raise Unexpected("max number of container reached")
+        self._check_number()
         self._check_room(0)
         return self._new_insert(size)
 
-    def remove(self, container: Container) -> None:
-        """Forget a package and delete its file. Raises Unexpected, then nothing has changed."""
-        self._delete(container)
+    def check_new(self, container: Container) -> None:
+        """Raises Unexpected if a package that was received completely cannot become part of this."""
+        if container in self.packages:
+            raise Unexpected(f"{container} already in {self._place}")
+        self._check_number()
+
+    def delete(self, container: Container) -> None:
+        """Delete the file of a package. Blocks. Raises Unexpected, then nothing has changed."""
+        self._log.debug(f"Removing {container} from {self.id}")
+
+    def forget(self, container: Container) -> int:
+        """A package was deleted; its descriptor, which is the caller's now. Closing it may block."""
         del self.packages[container]
-        os.close(self._fds.pop(container))
+        return self._fds.pop(container)
 
     def close(self) -> None:
         """Close all files."""
@@ -88,74 +92,67 @@ class Repository:
         self.packages[loaded.container] = loaded
         self._fds[loaded.container] = fd
 
+    @property
+    def _place(self) -> str:
+        raise NotImplementedError
+
+    def _check_number(self) -> None:
+        if self._config.capacity_num is not None and len(self.packages) >= self._config.capacity_num:
+            raise Unexpected("max number of container reached")
+
     def _check_room(self, incoming: int) -> None:
         raise NotImplementedError
 
     def _new_insert(self, size: int) -> Insert:
         raise NotImplementedError
 
-    def _delete(self, container: Container) -> None:
-        raise NotImplementedError
-
-    def _commit(self, insert: Insert, check: Check) -> Package:
-        raise NotImplementedError
-
 
 class Insert:
-    """A package on its way in. End it with `commit` or `abort`."""
+    """A package on its way in: `write` all of it, `verify`, `publish`, `adopt`; or `abort`, at any time."""
 
-    def __init__(self, repository: Repository, fd: int, path: str | None) -> None:
-        self.fd = fd
-        self.path = path
-        self.received = 0
+    def __init__(self, repository: Repository, fd: int) -> None:
         self._repository = repository
-        self._handed_over = 0
+        self._fd = fd
+        """What is written to; -1 if that is over."""
+        self._received = 0
 
     def write(self, data: memoryview) -> None:
         """Append to the package. Raises Unexpected if it does not fit."""
         size = len(data)
-        self._repository._check_room(self.received + size)
+        self._repository._check_room(size)
         try:
             while data:
-                data = data[os.write(self.fd, data) :]
-            self.received += size
-            if self.path is not None:
-                self._write_back()
+                data = data[os.write(self._fd, data) :]
+            self._received += size
+            self._repository._incoming += size
+            self._written()
         except OSError as error:
-            raise Unexpected(_write_error(error, self.path)) from None
+            raise Unexpected(self._describe(error)) from None
 
-    def _write_back(self) -> None:
-        """Let the disk work while the rest arrives, so that the fsync at the end is short."""
-        size = self.received - self._handed_over
-        if size >= _WRITEBACK_SIZE:
-            start_writeback(self.fd, self._handed_over, size)
-            self._handed_over += size
+    def verify(self) -> Package:
+        """Read the package. Blocks. Raises Unexpected if it is none, or not signed as it should be."""
+        raise NotImplementedError
 
-    def commit(self, check: Check) -> Package:
-        """Verify the package and make it part of the repository; `check` may refuse it.
+    def publish(self) -> None:
+        """Make permanent what `check_new` has allowed; one at a time. Blocks. Raises Unexpected."""
 
-        Blocks. Raises ApiError, then nothing stays.
-        """
-        try:
-            return self._repository._commit(self, check)
-        except BaseException:
-            self.abort()
-            raise
+    def adopt(self) -> None:
+        """Make it known to the repository."""
+        raise NotImplementedError
 
     def abort(self) -> None:
-        """Throw away what was received."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-        if self.path is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.path)
-            self.path = None
+        """Throw away what was received, unless it was adopted."""
+        self._repository._incoming -= self._received
+        self._received = 0
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
+    def _written(self) -> None:
+        """Some bytes were written. Raises OSError."""
 
-def _write_error(error: OSError, path: str | None) -> str:
-    text = error.strerror or str(error)
-    return "failed stream npk: " + text if path is None else f"{text} ({os.path.dirname(path)})"
+    def _describe(self, error: OSError) -> str:
+        raise NotImplementedError
 
 
 class DirectoryRepository(Repository):
@@ -221,11 +218,24 @@ class DirectoryRepository(Repository):
         super().close()
         self._paths.clear()
 
+    @property
+    def _place(self) -> str:
+        return self._dir
+
+    def check_new(self, container: Container) -> None:
+        """Raises Unexpected also if a package of another name is in the file of that name."""
+        super().check_new(container)
+        if self._target(container) in self._paths.values():
+            raise Unexpected(f"{container} already in {self._dir}")
+
+    def _target(self, container: Container) -> str:
+        return os.path.join(self._dir, f"{container}.npk")
+
     def _check_room(self, incoming: int) -> None:
         capacity = self._config.capacity_size
         if capacity is None:
             return
-        stored = self.size
+        stored = self.size + self._incoming
         if stored >= capacity or stored + incoming > capacity:
             raise Unexpected("size limit reached")
 
@@ -233,41 +243,14 @@ class DirectoryRepository(Repository):
         path = os.path.join(self._dir, f".{os.urandom(12).hex()}{_TEMPORARY_SUFFIX}")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            return Insert(self, os.open(path, flags, 0o644), path)
+            return _FileInsert(self, os.open(path, flags, 0o644), path)
         except OSError as error:
             raise Unexpected(f"{error.strerror} ({self._dir})") from None
 
-    def _commit(self, insert: Insert, check: Check) -> Package:
-        assert insert.path is not None
-        try:
-            # Through a new descriptor, as a file that is open for writing cannot be trusted to stay.
-            fd = _open_regular(insert.path)
-        except OSError as error:
-            raise Unexpected(f"failed to read npk {insert.path}: {error.strerror}") from None
-        try:
-            loaded = self._verify(fd, insert)
-            target = os.path.join(self._dir, f"{loaded.container}.npk")
-            if loaded.container in self.packages or target in self._paths.values():
-                raise Unexpected(f"{loaded.container} already in {self._dir}")
-            check(loaded)
-            _publish(insert, target, self._dir)
-        except BaseException:
-            os.close(fd)
-            raise
-        self._adopt(fd, loaded)
-        self._paths[loaded.container] = target
-        self._log.info(f"Loaded {loaded.container} from {target}")
-        return loaded
-
-    def _verify(self, fd: int, insert: Insert) -> Package:
-        try:
-            return package.load(fd, self.key, str(insert.path))
-        except PackageError as error:
-            raise Unexpected(f"failed to read npk {insert.path}: {error.reason}") from None
-
-    def _delete(self, container: Container) -> None:
+    def delete(self, container: Container) -> None:
+        """Delete the file of a package. Blocks. Raises Unexpected, then nothing has changed."""
+        super().delete(container)
         path = self._paths[container]
-        self._log.debug(f"Removing {container} from {self.id}")
         try:
             if _is_same_file(path, self._fds[container]):
                 os.unlink(path)
@@ -275,7 +258,77 @@ class DirectoryRepository(Repository):
         except OSError as error:
             self._log.warn(f"Failed to remove {path}: {error.strerror}")
             raise Unexpected(f"failed to remove {path}: {error.strerror}") from None
+
+    def forget(self, container: Container) -> int:
+        """A package was deleted; its descriptor, which is the caller's now. Closing it may block."""
         del self._paths[container]
+        return super().forget(container)
+
+
+class _FileInsert(Insert):
+    """A file with a temporary name, until it is complete."""
+
+    _repository: DirectoryRepository
+
+    def __init__(self, repository: DirectoryRepository, fd: int, path: str) -> None:
+        super().__init__(repository, fd)
+        self._path = path
+        self._handed_over = 0
+        self._reader = -1
+        self._package: Package
+
+    def _written(self) -> None:
+        """Let the disk work while the rest arrives, so that the fsync at the end is short."""
+        size = self._received - self._handed_over
+        if size >= _WRITEBACK_SIZE:
+            start_writeback(self._fd, self._handed_over, size)
+            self._handed_over += size
+
+    def _describe(self, error: OSError) -> str:
+        return f"{error.strerror} ({self._repository._dir})"
+
+    def verify(self) -> Package:
+        """Read the package. Blocks. Raises Unexpected if it is none, or not signed as it should be."""
+        try:
+            # Through a new descriptor, as a file that is open for writing cannot be trusted to stay.
+            self._reader = _open_regular(self._path)
+            self._package = package.load(self._reader, self._repository.key, self._path)
+        except OSError as error:
+            raise Unexpected(f"failed to read npk {self._path}: {error.strerror}") from None
+        except PackageError as error:
+            raise Unexpected(f"failed to read npk {self._path}: {error.reason}") from None
+        return self._package
+
+    def publish(self) -> None:
+        """Give the complete file its name, durably. A file of that name that is no package gives way."""
+        target = self._repository._target(self._package.container)
+        try:
+            os.fsync(self._fd)
+            os.rename(self._path, target)
+            self._path = target
+            _sync_directory(self._repository._dir)
+        except OSError as error:
+            raise Unexpected(f"failed to store {target}: {error.strerror}") from None
+
+    def adopt(self) -> None:
+        """Make it known to the repository."""
+        repository, container = self._repository, self._package.container
+        repository._adopt(self._reader, self._package)
+        repository._paths[container] = self._path
+        repository._log.info(f"Loaded {container} from {self._path}")
+        self._reader, self._path = -1, ""
+        super().abort()
+
+    def abort(self) -> None:
+        """Throw away what was received, unless it was adopted."""
+        super().abort()
+        if self._reader >= 0:
+            os.close(self._reader)
+            self._reader = -1
+        if self._path:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+            self._path = ""
 
 
 class MemoryRepository(Repository):
@@ -286,9 +339,13 @@ class MemoryRepository(Repository):
         trust = f"with key {self._config.key}" if self.verified else "(unverified)"
         self._log.info(f"Loading memory repository {trust}")
 
+    @property
+    def _place(self) -> str:
+        return "repository"
+
     def _check_room(self, incoming: int) -> None:
         capacity = self._config.capacity_size
-        if capacity is not None and self.size + incoming >= capacity and incoming:
+        if capacity is not None and self.size + self._incoming + incoming >= capacity and incoming:
             raise Unexpected("repository capacity limit reached")
 
     def _new_insert(self, size: int) -> Insert:
@@ -296,26 +353,34 @@ class MemoryRepository(Repository):
             fd = os.memfd_create(f"northstar-{self.id}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError as error:
             raise Unexpected(f"failed stream npk: {error.strerror}") from None
-        return Insert(self, fd, None)
+        return _MemoryInsert(self, fd)
 
-    def _commit(self, insert: Insert, check: Check) -> Package:
+
+class _MemoryInsert(Insert):
+    """A memfd, sealed when it is complete."""
+
+    _package: Package
+
+    def _describe(self, error: OSError) -> str:
+        return f"failed stream npk: {error.strerror}"
+
+    def verify(self) -> Package:
+        """Read the package. Blocks. Raises Unexpected if it is none, or not signed as it should be."""
         try:
-            _seal(insert.fd)
-            loaded = package.load(insert.fd, self.key, "memfd")
+            _seal(self._fd)
+            self._package = package.load(self._fd, self._repository.key, "memfd")
         except OSError as error:
             raise Unexpected(f"failed to read npk: {error.strerror}") from None
         except PackageError as error:
             raise Unexpected(f"failed to read npk: {error.reason}") from None
-        if loaded.container in self.packages:
-            raise Unexpected(f"{loaded.container} already in repository")
-        check(loaded)
-        self._adopt(insert.fd, loaded)
-        insert.fd = -1
-        self._log.info(f"Loaded {loaded.container} from memfd")
-        return loaded
+        return self._package
 
-    def _delete(self, container: Container) -> None:
-        self._log.debug(f"Removing {container} from {self.id}")
+    def adopt(self) -> None:
+        """Make it known to the repository."""
+        self._repository._adopt(self._fd, self._package)
+        self._repository._log.info(f"Loaded {self._package.container} from memfd")
+        self._fd = -1
+        self.abort()
 
 
 def _open_regular(path: str) -> int:
@@ -325,20 +390,6 @@ def _open_regular(path: str) -> int:
         os.close(fd)
         raise OSError(errno.EINVAL, "it is no regular file", path)
     return fd
-
-
-def _publish(insert: Insert, target: str, directory: str) -> None:
-    """Give a complete file its name, durably. A file of that name that is no package gives way."""
-    assert insert.path is not None
-    try:
-        os.fsync(insert.fd)
-        os.rename(insert.path, target)
-        insert.path = None
-        _sync_directory(directory)
-    except OSError as error:
-        raise Unexpected(f"failed to store {target}: {error.strerror}") from None
-    os.close(insert.fd)
-    insert.fd = -1
 
 
 def _sync_directory(path: str) -> None:

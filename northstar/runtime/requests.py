@@ -80,10 +80,8 @@ class Requests:
         return "shutdown"
 
     async def _inspect(self, _: Peer, request: messages.Inspect) -> object:
-        async def work() -> object:
-            return self._runtime.inspect(request.container)
-
-        return {"inspect": await _outcome(request.container, work(), with_data=True)}
+        work = self._runtime.inspect(request.container)
+        return {"inspect": await _outcome(request.container, work, with_data=True)}
 
     async def _start(self, _: Peer, request: messages.Start) -> object:
         work = self._runtime.start(request.container, request.init, request.arguments, request.environment)

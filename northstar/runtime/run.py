@@ -258,9 +258,15 @@ class Run:
         await self._clean_up()
 
     def statistics(self) -> dict[str, Any]:
-        """Resource usage by cgroup controller, and what the processes of the container do."""
-        groups = {} if self._group is None else self._group.statistics()
-        return groups | {"processes": [_describe(found) for found in proc.descendants(self.process.pid)]}
+        """Resource usage by cgroup controller."""
+        return {} if self._group is None else self._group.statistics()
+
+    async def processes(self) -> list[dict[str, Any]]:
+        """What the processes of the container do. There may be hundreds, so a thread looks at them."""
+        if self.process.pidfd < 0:
+            return []  # its pid may be somebody else's
+        found = await self._host.loop.in_thread(proc.descendants, self.process.pid)
+        return [_describe(process) for process in found]
 
     def read_group(self, file: str) -> str | None:
         """Content of a file of the control group, None if there is none."""

@@ -74,6 +74,7 @@ class Runtime:
         self._notifications = notifications
         self._mount_parallel = mount_parallel or DEFAULT_MOUNT_PARALLEL
         self._mutex = Mutex()
+        self._publishing = Mutex()
         self._up = Future()
 
     # --- life of the runtime
@@ -184,17 +185,13 @@ class Runtime:
 
     # --- inspect and kill
 
-    def inspect(self, container: Container) -> dict[str, Any]:
+    async def inspect(self, container: Container) -> dict[str, Any]:
         """The data object of an inspect response."""
         record = self.containers.get(container)
-        run = record.run
         process = None
-        if run is not None and run.process.started:
-            process = {
-                "pid": run.process.pid,
-                "uptime": int((time.monotonic() - run.process.started) * 1e9),
-                "statistics": run.statistics(),
-            }
+        if record.run is not None:
+            processes = await record.run.processes()
+            process = _process_data(record.run, processes)
         return {
             "manifest": dump.to_json(record.manifest),
             "repository": record.repository.id,
@@ -217,7 +214,7 @@ class Runtime:
         from northstar.runtime.sessions import Session
 
         run = self.containers.get(request.container).run
-        if run is None or not run.process.executing:
+        if run is None or not run.process.executing or run.process.pidfd < 0:
             raise Unexpected(f"{request.container} is not running")
         return Session(self._host, run, request, descriptors)
 
@@ -320,7 +317,7 @@ class Runtime:
     async def _umount_record(self, record: Record) -> None:
         target = self._target(record.container)
         try:
-            self._mounter.umount(target)
+            await self._host.loop.in_thread(self._mounter.umount, target)
         except ApiError:
             record.mounted = os.path.ismount(target)
             raise
@@ -340,22 +337,39 @@ class Runtime:
 
     async def finish_install(self, repository_id: str, insert: Insert) -> Container:
         """Verify and add a package that has been received completely."""
-        repository = self.repositories[repository_id]
-        package, application_filter = await self._host.loop.in_thread(_commit, insert)
+        try:
+            package, application_filter = await self._host.loop.in_thread(_verify, insert)
+            # One after the other, so that no two of them are the same container or take the same room.
+            async with self._publishing:
+                self._check_new(repository_id, package.container)
+                await self._host.loop.in_thread(insert.publish)
+                async with self._mutex:
+                    insert.adopt()
+                    record = Record(
+                        package.container, self.repositories[repository_id], package, application_filter
+                    )
+                    self.containers.add(record)
+        except BaseException:
+            insert.abort()
+            raise
         container = package.container
-        async with self._mutex:
-            if container in self.containers:
-                other = self.containers.get(container).repository.id
-                _log.warn(f"Skipping duplicate container {container} which is already in repository {other}")
-                repository.remove(container)
-                raise InstallDuplicate(container)
-            self.containers.add(Record(container, repository, package, application_filter))
         _log.info(f"Successfully installed {container}")
         manifests = (record.manifest for record in self.containers)
         for warning in users.warnings(manifests, package.manifest.uid):
             _log.warn(warning)
         self._notifications.installed(container)
         return container
+
+    def _check_new(self, repository_id: str, container: Container) -> None:
+        """Raises InstallDuplicate, Unexpected."""
+        repository = self.repositories[repository_id]
+        if container in repository.packages:
+            _log.warn(f"Container {container} is already present in repository")
+        repository.check_new(container)
+        if container in self.containers:
+            other = self.containers.get(container).repository.id
+            _log.warn(f"Skipping duplicate container {container} which is already in repository {other}")
+            raise InstallDuplicate(container)
 
     async def uninstall(self, container: Container, wipe: bool) -> None:
         """Umount if needed, remove the package, delete persistent data if `wipe`."""
@@ -366,13 +380,16 @@ class Runtime:
                 if record.mounted or record.run is not None:
                     self.containers.check_umount(record)
                     await self._umount_record(record)
-                record.repository.remove(container)
+                await self._host.loop.in_thread(record.repository.delete, container)
             except ApiError as error:
                 _log.warn(f"failed to uninstall {container}: {error}")
                 raise
+            descriptor = record.repository.forget(container)
+            self.containers.remove(record)
+            # The last one of a deleted file gives back its room.
+            await self._host.loop.in_thread(os.close, descriptor)
             if wipe:
                 await self._wipe(container)
-            self.containers.remove(record)
         _log.info(f"Uninstalled {container}")
         if self.metrics is not None:
             self.metrics.uninstalled(container)
@@ -485,12 +502,18 @@ class Runtime:
             self.request_shutdown(f"critical container failure: {container} exited with {status}")
 
 
-def _commit(insert: Insert) -> tuple[Package, bytes]:
-    """Make a package part of its repository, with the filter of its application. Blocks."""
-    compiled: list[bytes] = []
+def _process_data(run: Run | None, processes: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What a run does, None if there is none, or it has not got a process yet."""
+    if run is None or not run.process.started:
+        return None
+    return {
+        "pid": run.process.pid,
+        "uptime": int((time.monotonic() - run.process.started) * 1e9),
+        "statistics": run.statistics() | {"processes": processes},
+    }
 
-    def check(package: Package) -> None:
-        compiled.append(filters.application_filter(package.manifest))
 
-    package = insert.commit(check)
-    return package, compiled[0]
+def _verify(insert: Insert) -> tuple[Package, bytes]:
+    """A package that has been received, and the filter of its application. Blocks."""
+    package = insert.verify()
+    return package, filters.application_filter(package.manifest)

@@ -101,7 +101,7 @@ class PretendedRuntime:
     def request_shutdown(self) -> None:
         pass
 
-    def inspect(self, container: Container) -> dict[str, Any]:
+    async def inspect(self, container: Container) -> dict[str, Any]:
         _check(container)
         name = {"name": container.name, "version": str(container.version)}
         if container.name == "a":

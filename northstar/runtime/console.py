@@ -183,10 +183,7 @@ class Connection:
         try:
             if await self._handshake():
                 self._established = True
-                if self._lagged and self._subscribed:
-                    _log.warn(LAGGED)
-                else:
-                    await self._serve()
+                await self._serve()
         except RequestFailed as error:
             _log.warn(f"Failed to process request: {error}")
         except ProtocolError as error:
@@ -261,6 +258,9 @@ class Connection:
     async def _serve(self) -> None:
         for number in itertools.count(1):
             self._busy = False
+            if self._lagged and self._subscribed:
+                _log.warn(LAGGED)
+                return
             self._flush_notifications()
             await self._throttle()
             if number % _IN_A_ROW == 0:
@@ -425,7 +425,7 @@ class Connection:
             # Some containers never connect to their console, and nothing must pile up for them.
             self._lagged = True
             self._queue.clear()
-            if self._subscribed and not self.task.done:
+            if self._subscribed and not self._busy and not self.task.done:
                 _log.warn(LAGGED)
                 self.task.cancel()
         elif not self._busy and self._subscribed:

@@ -114,8 +114,11 @@ def _remove_stale(path: str) -> None:
     except FileNotFoundError:
         return
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Without waiting for a listener that does not accept: EAGAIN, there is one.
+    probe.setblocking(False)
     with probe, contextlib.suppress(ConnectionRefusedError):
-        probe.connect(path)
+        with contextlib.suppress(BlockingIOError):
+            probe.connect(path)
         raise OSError(errno.EADDRINUSE, "another process listens there")
     os.unlink(path)
 

@@ -223,14 +223,23 @@ class Client:
         return await self.call(logs.fetch(container, follow=False))
 
     async def follow_logs(self, container: str) -> AsyncIterator[Output]:
-        """The last output of a container, then what it writes, until it is uninstalled."""
-        yield await self.call(logs.fetch(container, follow=True))
-        async for notification in self.notifications():
-            if notification.container == container:
-                if notification.kind == logs.END:
-                    return
-                if notification.kind == "output":
-                    yield logs.later(notification)
+        """The last output of a container, then what it writes, until it is uninstalled.
+
+        Whoever leaves before that closes the iterator (aclose()), lest output goes on to arrive.
+        """
+        try:
+            yield await self.call(logs.fetch(container, follow=True))
+            async for notification in self.notifications():
+                if notification.container == container:
+                    if notification.kind == logs.END:
+                        return
+                    if notification.kind == logs.OUTPUT:
+                        yield logs.later(notification)
+        except GeneratorExit:
+            with contextlib.suppress(NorthstarError, OSError):
+                await self.logs(container)
+                self._wire.protocol.forget(container, logs.OUTPUT)
+            raise
 
     async def start(
         self,
@@ -270,8 +279,7 @@ class Client:
         with Upload(package, size, progress) as upload:
             call = calls.install(repository, upload.size)
             async with self._sending:
-                response = await self._send(call.request)
-                await self._upload(upload, response)
+                response = await self._upload(call.request, upload)
             return call.decode(await response)
 
     async def uninstall(self, container: str, wipe: bool = False) -> None:
@@ -334,14 +342,17 @@ class Client:
         await self._wire.write(line)
         return response
 
-    async def _upload(self, upload: Upload, response: asyncio.Future[Any]) -> None:
+    async def _upload(self, request: messages.Request, upload: Upload) -> asyncio.Future[Any]:
+        """Send request and package. If that ends half way, so does the connection."""
         try:
+            response = await self._send(request)
             for chunk in upload.chunks():
                 await self._wire.write(chunk)
                 if response.done():
                     # Denied, or the connection has ended: the runtime does not take the rest.
                     self._wire.fail(ConnectionClosed())
-                    return
+                    break
         except BaseException:
             self._wire.fail(ConnectionClosed())
             raise
+        return response

@@ -34,12 +34,14 @@ class Output(NamedTuple):
     lost_bytes: int
 
 
+OUTPUT = "output"
+"""Kind of the notifications that tell what comes after the last output."""
 END = "output_end"
 """Kind of the notification that ends following."""
 
 
 def fetch(container: str, *, follow: bool) -> Call[Output]:
-    """The last output. If `follow`, notifications of the kind `output` tell what comes after it."""
+    """The last output. If `follow`, notifications of the kind OUTPUT tell what comes then; else no more."""
 
     def decode(response: Any) -> Output:
         data = outcome(result(response, "logs"))["data"]

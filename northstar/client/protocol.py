@@ -56,7 +56,7 @@ class ClientProtocol:
         self._backlog = backlog
         self._trace = trace
         self._outstanding = 0
-        self._lines = LineBuffer(0)
+        self._lines = LineBuffer()
 
     def connect(self) -> bytes:
         """The first bytes to send."""
@@ -83,7 +83,17 @@ class ClientProtocol:
         while (line := self._lines.next_line()) is not None:
             if self._trace is not None:
                 self._trace("<", line)
-            self._take(messages.decode_server(line))
+            message = messages.decode_server(line)
+            try:
+                self._take(message)
+            except (AttributeError, LookupError, TypeError, ValueError):
+                raise ClientError(f"malformed message of the runtime: {message.kind}") from None
+
+    def forget(self, container: str, kind: str) -> None:
+        """Drop the notifications of a kind about a container that have arrived."""
+        kept = [n for n in self.notifications if (n.container, n.kind) != (container, kind)]
+        self.notifications.clear()
+        self.notifications.extend(kept)
 
     def _sent(self, line: bytes) -> bytes:
         if self._trace is not None:

@@ -11,6 +11,7 @@ from northstar.client import address, calls, logs
 from northstar.client.errors import ClientError, ConnectionClosed
 from northstar.client.protocol import BACKLOG, ClientProtocol
 from northstar.client.upload import Upload
+from northstar.errors import NorthstarError
 
 if TYPE_CHECKING:
     import os
@@ -116,14 +117,24 @@ class Client:
         return self.call(logs.fetch(container, follow=False))
 
     def follow_logs(self, container: str) -> Iterator[Output]:
-        """The last output of a container, then what it writes, until it is uninstalled."""
-        yield self.call(logs.fetch(container, follow=True))
-        for notification in self.notifications():
-            if notification.container == container:
-                if notification.kind == logs.END:
-                    return
-                if notification.kind == "output":
-                    yield logs.later(notification)
+        """The last output of a container, then what it writes, until it is uninstalled.
+
+        Whoever leaves before that closes the iterator, lest output goes on to arrive; a `for` loop that has
+        the only reference to it does so.
+        """
+        try:
+            yield self.call(logs.fetch(container, follow=True))
+            for notification in self.notifications():
+                if notification.container == container:
+                    if notification.kind == logs.END:
+                        return
+                    if notification.kind == logs.OUTPUT:
+                        yield logs.later(notification)
+        except GeneratorExit:
+            with contextlib.suppress(NorthstarError, OSError):
+                self.logs(container)
+                self._protocol.forget(container, logs.OUTPUT)
+            raise
 
     def start(
         self,

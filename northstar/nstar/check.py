@@ -127,7 +127,7 @@ def _repositories(session: Session) -> Iterator[Finding]:
 
 
 def _containers(session: Session) -> Iterator[Finding]:
-    found = [session.client.inspect(name) for name in sorted(session.client.list())]
+    found = list(session.inspected(sorted(session.client.list())))
     running = sum(data.process is not None for data in found)
     yield Finding("ok", f"containers: {len(found)} installed, {running} running")
     for data in found:

@@ -26,8 +26,7 @@ def list_containers(session: Session, _: argparse.Namespace) -> None:
     if session.json:
         session.say("")
         return
-    found = [session.client.inspect(name) for name in names]
-    found.sort(key=lambda data: ("init" not in data.manifest, data.container))
+    found = sorted(session.inspected(names), key=lambda data: ("init" not in data.manifest, data.container))
     header = ("Name", "Version", "Repository", "Type", "Mounted", "PID", "Uptime")
     print(table.render(header, [_row(data) for data in found], _list_style(session)))
 

@@ -15,8 +15,9 @@ from northstar.names import Container, check_name
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable, Iterator
 
-    from northstar.client import Notification
+    from northstar.client import ContainerData, Notification
 
 DEVICE_SOCKET = "/run/northstar/console"
 URL_VARIABLE = "NSTAR_URL"
@@ -98,6 +99,15 @@ class Session:
             versions = ", ".join(sorted(found))
             raise Refused({"unexpected": {"error": f"container {text} has multiple versions: {versions}"}})
         return found[0]
+
+    def inspected(self, names: Iterable[str]) -> Iterator[ContainerData]:
+        """What the runtime says of each, in their order; without those that are uninstalled meanwhile."""
+        for name in names:
+            try:
+                yield self.client.inspect(name)
+            except Refused as error:
+                if error.variant != "invalid_container":
+                    raise
 
     def colour(self, code: int, text: str) -> str:
         """`text` in an ANSI colour, on a terminal."""

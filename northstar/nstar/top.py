@@ -9,14 +9,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from northstar.client.errors import Refused
 from northstar.nstar import table
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from northstar.client import ContainerData, ProcessData
+    from northstar.client import ProcessData
     from northstar.nstar.session import Session
 
 HEADER = ("Name", "Version", "PID", "Processes", "CPU %", "Memory", "Uptime")
@@ -72,23 +71,12 @@ def _samples(session: Session, previous: dict[str, Sample]) -> tuple[int, list[S
     """The number of installed containers, and the running ones."""
     names = session.client.list()
     samples = []
-    for data in _inspected(session, names):
+    for data in session.inspected(names):
+        if session.json:
+            session.say("")
         if data.process is not None:
             samples.append(sample(data.container, data.process, previous.get(data.container)))
     return len(names), samples
-
-
-def _inspected(session: Session, names: list[str]) -> Iterator[ContainerData]:
-    for name in names:
-        try:
-            data = session.client.inspect(name)
-        except Refused as error:
-            if error.variant != "invalid_container":
-                raise
-            continue  # uninstalled meanwhile
-        if session.json:
-            session.say("")
-        yield data
 
 
 def sample(container: str, process: ProcessData, previous: Sample | None) -> Sample:

@@ -11,8 +11,8 @@ class LineBuffer:
 
     __slots__ = ("_data", "_limit", "_scanned")
 
-    def __init__(self, limit: int) -> None:
-        """`limit` is the longest line accepted, in bytes, without its newline; 0 for no limit."""
+    def __init__(self, limit: int | None = None) -> None:
+        """`limit` is the longest line accepted, in bytes, without its newline."""
         self._data = bytearray()
         self._limit = limit
         self._scanned = 0
@@ -32,7 +32,7 @@ class LineBuffer:
         Raises ProtocolError as soon as a line is certain to exceed the limit.
         """
         end = self._data.find(b"\n", self._scanned)
-        if self._limit and (end if end >= 0 else len(self._data)) > self._limit:
+        if self._limit is not None and (end if end >= 0 else len(self._data)) > self._limit:
             raise ProtocolError(f"a line exceeds the limit of {self._limit} bytes")
         if end < 0:
             self._scanned = len(self._data)

@@ -250,7 +250,7 @@ def test_every_request_has_a_permission() -> None:
 @given(st.lists(st.binary(max_size=20).filter(lambda line: b"\n" not in line), max_size=10), st.data())
 def test_lines_in_any_pieces(lines: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(line + b"\n" for line in lines)
-    buffer = LineBuffer(0)
+    buffer = LineBuffer()
     found = []
     while stream:
         size = data.draw(st.integers(1, len(stream)))

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 MAX_SIZE = 1024 * 1024
+MAX_TOML_SIZE = 64 * 1024
 MAX_DEPTH = 32
+
+_MAX_TOML_DOTS = 2 * MAX_DEPTH
+"""In a line, outside of strings: tomllib takes memory by the square of a key's parts."""
+_MAX_BITS = 256
+_TOML_STRING = re.compile(r"""\"[^"]*"|'[^']*'""")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 _TOML_LINE = re.compile(r"""^\s*(\[{1,2}[^\]]+\]{1,2}|["']?[\w."-]+["']?\s*=)""")
 
@@ -50,17 +57,31 @@ def _json(text: str) -> Any:
         if isinstance(error, json.JSONDecodeError):
             raise
         raise ManifestError(f"invalid JSON: {error}") from None
-    _check_depth(tree, 1)
+    _check(tree, 1)
+    if _SURROGATE.search(text):
+        _check_surrogates(tree)
     return tree
 
 
-def _check_depth(tree: Any, depth: int) -> None:
+def _check(tree: Any, depth: int) -> None:
+    """Neither deep nor with numbers that take long to print."""
     members = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
     if members and depth > MAX_DEPTH:
         raise ManifestError(f"nested deeper than {MAX_DEPTH} levels")
     for member in members:
         if isinstance(member, dict | list):
-            _check_depth(member, depth + 1)
+            _check(member, depth + 1)
+        elif isinstance(member, int) and member.bit_length() > _MAX_BITS:
+            raise ManifestError(f"an integer has {member.bit_length()} bits, at most 64 are possible")
+
+
+def _check_surrogates(tree: Any) -> None:
+    """JSON's `\\ud800` alone is no character, and cannot be written again."""
+    try:
+        json.dumps(tree, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        text = ascii(error.object[error.start : error.end])
+        raise ManifestError(f"invalid JSON: {text} is no character") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -94,12 +115,19 @@ def _yaml(text: str) -> Any:
 def _toml(text: str) -> Any:
     import tomllib
 
+    if len(text) > MAX_TOML_SIZE:
+        raise ManifestError(f"the manifest has {len(text)} characters, the limit for TOML is {MAX_TOML_SIZE}")
+    for line in text.split("\n"):
+        if line.count(".") > _MAX_TOML_DOTS and _TOML_STRING.sub("", line).count(".") > _MAX_TOML_DOTS:
+            raise ManifestError(f"nested deeper than {MAX_DEPTH} levels")
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ManifestError(f"invalid TOML: {error}") from None
+        tree = tomllib.loads(text)
     except RecursionError:
         raise ManifestError(f"nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:
+        raise ManifestError(f"invalid TOML: {error}") from None
+    _check(tree, 1)
+    return tree
 
 
 def _looks_like_toml(text: str) -> bool:

@@ -165,7 +165,8 @@ def _network(value: Any, path: str) -> model.NetworkHost | model.NetworkNamespac
 def _seccomp(value: Any, path: str) -> model.Seccomp:
     members = tree.struct(value, path, ("profile", "allow"))
     profile = members.get("profile")
-    allow = tree.mapping(members.get("allow") or {}, join(path, "allow"), last_wins=True)
+    listed = members.get("allow")
+    allow = {} if is_null(listed) else tree.mapping(listed, join(path, "allow"), last_wins=True)
     return model.Seccomp(
         None if is_null(profile) else tree.choice(profile, join(path, "profile"), ("default",)),
         {string(name, path): _rule(rule, join(path, f"allow.{name}")) for name, rule in allow.items()},
@@ -256,7 +257,8 @@ def _socket(value: Any, path: str) -> model.Socket:
             fail(join(path, required), "missing field")
 
     def number(key: str) -> int | None:
-        return None if is_null(members.get(key)) else integer(members[key], join(path, key), 0, MAX_U32)
+        # The last one means "unchanged" in chown(2).
+        return None if is_null(members.get(key)) else integer(members[key], join(path, key), 0, MAX_U32 - 1)
 
     passcred = members.get("passcred")
     return model.Socket(

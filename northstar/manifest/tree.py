@@ -50,7 +50,10 @@ def show(value: object) -> str:
         return repr(value.text)
     if isinstance(value, Tagged):
         return f"!{value.tag}"
-    text = repr(value)
+    if isinstance(value, list):
+        text = f"[{', '.join(map(show, value))}]"
+    else:
+        text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -12,6 +12,8 @@ from northstar.manifest.tree import fail
 if TYPE_CHECKING:
     from northstar.manifest.model import Manifest
 
+MAX_SOCKETS = 64
+
 RESERVED_ENV = ("NORTHSTAR_NAME", "NORTHSTAR_VERSION", "NORTHSTAR_CONTAINER", "NORTHSTAR_CONSOLE")
 
 _NOT_FOR_RESOURCES = (
@@ -42,6 +44,8 @@ def check(manifest: Manifest) -> None:
         if isinstance(mount, model.Resource):
             _check_resource_mount(target, mount)
     _check_overlaps(manifest)
+    if len(manifest.sockets) > MAX_SOCKETS:
+        fail("sockets", f"{len(manifest.sockets)} sockets, at most {MAX_SOCKETS} are allowed")
     for name in manifest.sockets:
         if not name or "/" in name or name in (".", ".."):
             fail(f"sockets.{name}", f"the name {name!r} is no file name")

@@ -128,15 +128,18 @@ class _Builder:
 
 def _scalar(event: Any) -> Any:
     text: str = event.value
-    plain = event.style in (None, "") and event.implicit[0]
-    scalar = Scalar(text, resolve(text) if plain else text)
-    return _tagged(event.tag, scalar)
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise ManifestError(f"invalid YAML: {text[:20]!a} is no text")
+    plain = event.style in (None, "") and (event.implicit[0] or _is_ours(event.tag))
+    return _tagged(event.tag, Scalar(text, resolve(text) if plain else text))
+
+
+def _is_ours(tag: str | None) -> bool:
+    return tag not in (None, "!") and not tag.startswith(_CORE_TAG)
 
 
 def _tagged(tag: str | None, value: Any) -> Any:
-    if tag is None or tag == "!" or tag.startswith(_CORE_TAG):
-        return value
-    return Tagged(tag.removeprefix("!"), value)
+    return Tagged(tag.removeprefix("!"), value) if tag is not None and _is_ours(tag) else value
 
 
 def parse(text: str, max_depth: int) -> Any:

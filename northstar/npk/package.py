@@ -54,6 +54,9 @@ def load(fd: int, key: bytes | None, path: str) -> Package:
         raise PackageError(path, str(error), getattr(error, "hint", None)) from None
     except OSError as error:
         raise PackageError(path, error.strerror or str(error)) from None
+    except Exception as error:
+        # A mistake of ours; a file that meets it must not keep the runtime from its other packages.
+        raise PackageError(path, f"internal error: {type(error).__name__}: {error}") from error
 
 
 def _load(fd: int, key: bytes | None) -> Package:

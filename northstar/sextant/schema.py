@@ -21,11 +21,12 @@ Schema = dict[str, Any]
 MAX_U16, MAX_U32, MAX_U64 = (1 << 16) - 1, (1 << 32) - 1, (1 << 64) - 1
 
 _TEXT: Schema = {"type": "string", "pattern": "^[^\\u0000]*$"}
-_NAME: Schema = {"type": "string", "pattern": "^[A-Za-z0-9._-]+$", "maxLength": 1024}
+_NAME: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]*$", "maxLength": 1024}
 _U64: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_U64}
 _U32: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_U32}
+_OWNER: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_U32 - 1}
 _ID: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_U16}
-_CONTEXT: Schema = {"type": "string", "pattern": "^[A-Za-z0-9:_]{1,1024}$"}
+_CONTEXT: Schema = {"type": "string", "pattern": "^[A-Za-z0-9:_]{1,65535}$"}
 _NICE: Schema = {"type": "integer", "minimum": -20, "maximum": 19}
 _PRIORITY: Schema = {"type": "integer", "minimum": 1, "maximum": 99}
 
@@ -147,7 +148,7 @@ _BODIES: dict[str, tuple[Any, Schema]] = {
     ),
     "sockets": (model.Sockets, {}),
     "sysfs": (model.Sysfs, {}),
-    "tmpfs": (model.Tmpfs, {"size": {"anyOf": [_U64, {"type": "string", "pattern": "^[0-9]"}]}}),
+    "tmpfs": (model.Tmpfs, {"size": {"anyOf": [_U64, {"type": "string", "pattern": "^[+]?[0-9]"}]}}),
 }
 
 _MOUNTS: Schema = {
@@ -220,8 +221,8 @@ _OVERRIDES: dict[tuple[str, str], Schema] = {
     ("Io", "stderr"): _enum(model.OUTPUTS),
     ("Socket", "type"): _enum(model.SOCKET_TYPES),
     ("Socket", "mode"): _U32,
-    ("Socket", "uid"): _U32,
-    ("Socket", "gid"): _U32,
+    ("Socket", "uid"): _OWNER,
+    ("Socket", "gid"): _OWNER,
     ("Seccomp", "profile"): _enum(["default"]),
     ("Seccomp", "allow"): {"type": "object", "additionalProperties": _RULE},
     ("Selinux", "mount_context"): _CONTEXT,

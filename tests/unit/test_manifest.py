@@ -103,6 +103,11 @@ CHANGES = [
     "mounts: {/a: {type: bind, host: /b, options: 'ro'}}",
     "mounts: {/a: {type: bind, host: /b, options: 'rw,'}}",
     "autostart: maybe",
+    "seccomp: {allow: []}",
+    "seccomp: {allow: 0}",
+    "console: {permissions: !full }",
+    "sockets: {a: {type: stream, mode: 1, uid: 4294967295}}",
+    "sockets: {" + ", ".join(f"s{n}: {{type: stream, mode: 1}}" for n in range(65)) + "}",
 ]
 
 
@@ -180,6 +185,53 @@ def test_garbage(text: bytes) -> None:
         manifest.parse(text)
 
 
+TOML = 'name = "a"\nversion = "1.0.0"\nuid = 1\ngid = 1\ninit = "/a"\n'
+KEY = ".".join(["a"] * 40)
+TOO_MUCH = {
+    "deep TOML key": f"{TOML}custom.{KEY} = 1\n",
+    "very deep TOML key": f"{TOML}custom.{'.'.join(['a'] * 4000)} = 1\n",
+    "deep TOML table": f"{TOML}[custom.{KEY}]\n",
+    "quoted TOML key": TOML + "custom." + ".".join(['"\\""'] * 4000) + " = 1\n",
+    "deep TOML value": f"{TOML}custom = {'[' * 5000}{']' * 5000}\n",
+    "large TOML": TOML + "# ....\n" * 20000,
+    "TOML integer": f"{TOML}[custom]\na = {'9' * 5000}\n",
+    "TOML integer with a base": f"{TOML.replace('uid = 1', 'uid = 0x' + 'f' * 6000)}",
+    "half a surrogate pair": '{"name":"a","version":"1.0.0","uid":1,"gid":1,"init":"/a","args":["\\ud800"]}',
+    "half a surrogate pair as a key": '{"name":"a","version":"1.0.0","uid":1,"gid":1,"custom":{"\\uDFFF":1}}',
+    "half a surrogate pair in TOML": TOML + 'args = ["\\ud800"]\n',
+    "half a surrogate pair in YAML": MINIMAL + 'args: ["\\ud800"]\n',
+}
+
+
+@pytest.mark.parametrize("text", TOO_MUCH.values(), ids=TOO_MUCH)
+def test_what_takes_too_much_is_refused(text: str) -> None:
+    """Before it takes memory, and with an error of ours."""
+    with pytest.raises(ManifestError) as refused:
+        manifest.parse(text.encode())
+    assert len(str(refused.value)) < 300
+
+
+def test_a_surrogate_pair_is_a_character() -> None:
+    text = '{"name":"a","version":"1.0.0","uid":1,"gid":1,"init":"/a","args":["\\ud83d\\ude00"]}'
+    assert manifest.parse(text.encode()).args == ("\U0001f600",)
+
+
+@pytest.mark.parametrize(
+    ("tagged", "plain"),
+    [
+        ("autostart: !critical", "autostart: critical"),
+        ("network: !host", "network: host"),
+        ("sched: {policy: !idle }", "sched: {policy: idle}"),
+        ("io: {stdout: !pipe , stderr: !discard }", "io: {stdout: pipe, stderr: discard}"),
+        ("capabilities: [!CAP_KILL ]", "capabilities: [CAP_KILL]"),
+        ("console: {permissions: [!ident ]}", "console: {permissions: [ident]}"),
+    ],
+)
+def test_words_may_be_tags(tagged: str, plain: str) -> None:
+    parsed = manifest.parse(f"{MINIMAL}{tagged}\n".encode())
+    assert parsed == manifest.parse(f"{MINIMAL}{plain}\n".encode())
+
+
 def test_yaml_bombs_are_refused_quickly() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
@@ -196,9 +248,10 @@ def test_any_bytes_are_answered_with_a_manifest_or_an_error(text: bytes) -> None
 
 
 printable = st.text("abc/ü \"'\\{}[]:,#&*!|>%@`~\t\n-", min_size=1, max_size=20)
+anything = st.text(st.characters(), max_size=5)  # also half surrogate pairs
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | anything,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(anything, inner, max_size=3),
     max_leaves=8,
 )
 
@@ -213,5 +266,10 @@ json_values = st.recursive(
     )
 )
 def test_json_round_trip(description: dict[str, Any]) -> None:
-    parsed = manifest.parse(json.dumps(description).encode())
+    """Whatever is accepted can be written and read again."""
+    try:
+        parsed = manifest.parse(json.dumps(description).encode())
+    except ManifestError as error:
+        assert "is no character" in str(error)
+        return
     assert manifest.parse(manifest.to_text(parsed)) == parsed

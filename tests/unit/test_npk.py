@@ -130,6 +130,17 @@ def test_load_signed(tmp_path: Path) -> None:
     assert found.format_version == Version(0, 9, 2)
 
 
+def test_mistake_of_ours_makes_a_bad_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file never keeps the runtime from its start."""
+
+    def parse(_: bytes) -> manifest.Manifest:
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr(manifest, "parse", parse)
+    with pytest.raises(PackageError, match="internal error: RecursionError: too deep"):
+        loaded(SIGNED, tmp_path)
+
+
 def test_load_without_key_ignores_the_signature(tmp_path: Path) -> None:
     assert loaded(SIGNED, tmp_path, None).verity is None
     assert loaded(UNSIGNED, tmp_path, None).image_offset == 4096

@@ -91,6 +91,7 @@ def run(job: Job, to_init: Socket) -> NoReturn:
         credentials.become_user(job)
         failures = _arrange_descriptors(job, failures)
         program = process.Exec(plan["argv"][0], plan["argv"], plan["env"])
+        job.step = "prepare system call filter"
         application_filter = seccomp.Filter(job.application_filter) if job.application_filter else None
         apply_scheduling(job)
         apply_limits(job)
@@ -215,6 +216,8 @@ def _end_with_init() -> None:
 
 
 def check_executable(path: str) -> None:
-    """A failing execve could not be reported any more once the filter is installed."""
-    descriptor = os.open(path, os.O_PATH)
-    os.close(descriptor)
+    """A failing execve could not be reported any more once the filter is installed.
+
+    There may be no descriptor left: the limits are in force. Raises OSError.
+    """
+    os.stat(path)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from northstar.errors import Unexpected
 from northstar.runtime import log
 from northstar.runtime.child import Child
-from northstar.runtime.loop import Future, Timeout
+from northstar.runtime.loop import Timeout
 from northstar.runtime.output import Lines
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Debugger:
         try:
             started = [self._command(container, pid, text) for text in self.settings.commands]
             if self.settings.strace is not None:
-                await attached.strace(container, pid, self.settings.strace, self.log_dir)
+                strace = attached.strace(container, pid, self.settings.strace, self.log_dir)
+                await self._wait_for_tracer(pid, [strace])
             if self.settings.perf is not None:
                 attached.perf(container, pid, self.settings.perf, self.log_dir)
         except BaseException:
@@ -102,8 +103,8 @@ class Attached:
         self._loop = loop
         self._children: list[tuple[str, Child]] = []
 
-    async def strace(self, container: Container, pid: int, settings: Strace, log_dir: str) -> None:
-        """Start strace and wait until it is attached."""
+    def strace(self, container: Container, pid: int, settings: Strace, log_dir: str) -> Child:
+        """Start strace, which soon traces the container's init."""
         output = _TraceOutput(container, pid, settings, log_dir)
         argv = [settings.path, "-p", str(pid), *settings.flags]
         try:
@@ -112,7 +113,7 @@ class Attached:
             raise Unexpected(f"Failed to spawn strace: {settings.path}: {error.strerror}") from None
         self._children.append(("strace", child))
         _log.debug(f"Attached strace to PID {pid}")
-        await output.attached
+        return child
 
     def perf(self, container: Container, pid: int, settings: Perf, log_dir: str) -> None:
         """Start perf record."""
@@ -138,10 +139,10 @@ class Attached:
 
 
 class _TraceOutput:
-    """stderr of strace: the first line says that it is attached, the others go to the log or a file."""
+    """stderr of strace: what follows its message that it is attached goes to the log or a file."""
 
     def __init__(self, container: Container, pid: int, settings: Strace, log_dir: str) -> None:
-        self.attached = Future()
+        self._banner = f"strace: Process {pid} attached"
         self._container = container
         self._pid = pid
         self._directory = log_dir if settings.output == "file" else None
@@ -154,17 +155,15 @@ class _TraceOutput:
         pause = self._lines.feed(data)
         if data:
             return pause
-        if not self.attached.done:
-            self.attached.set_result()
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
         return 0.0
 
     def _line(self, line: str) -> None:
-        if not self.attached.done:
-            self.attached.set_result()
-        elif self._passing:
+        if self._banner in line:
+            return
+        if self._passing:
             self._pass(line)
         else:
             self._passing = "execve(" in line

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -52,15 +53,13 @@ class ForkerLink:
     async def start(
         self, plan: Plan, descriptors: Sequence[int], filters: tuple[bytes, bytes]
     ) -> tuple[int, int]:
-        """Give a plan to an init; its (pid, pidfd). Raises OSError (fork failed) or ForkerDied."""
-        order = messages.encode_start(plan, *filters)
+        """Give a plan to an init; its (pid, pidfd).
+
+        Raises ForkerDied, or OSError: fork failed, E2BIG: the plan is larger than MAX_ORDER.
+        """
+        order = _order(plan, filters)
         init, self._ready = self._ready, None
-        if init is not None and not _hand_over(init, order, descriptors):
-            # Somebody has killed it while it waited.
-            os.close(init.pidfd)
-            await self.reap(init.pid)
-            init = None
-        if init is None:
+        if init is None or not await self._hand_over(init, order, descriptors):
             init = await self._fork(messages.encode_fork(), order, descriptors)
         return init.pid, init.pidfd
 
@@ -68,7 +67,7 @@ class ForkerLink:
         self, plan: Plan, descriptors: Sequence[int], filters: tuple[bytes, bytes]
     ) -> tuple[int, int]:
         """Give a plan to the supervisor of a session; as `start`."""
-        order = messages.encode_start(plan, *filters)
+        order = _order(plan, filters)
         supervisor = await self._fork(messages.encode_join(), order, descriptors)
         return supervisor.pid, supervisor.pidfd
 
@@ -108,6 +107,23 @@ class ForkerLink:
         if plan:
             orders.close()
         return Init(pid, pidfd, orders)
+
+    async def _hand_over(self, init: Init, order: bytes, descriptors: Sequence[int]) -> bool:
+        """Send the plan; False if init has ended, because somebody has killed it while it waited.
+
+        Raises OSError; then it ends.
+        """
+        try:
+            messages.send(init.orders, order, descriptors)
+            init.orders.close()
+            return True
+        except OSError as error:
+            init.orders.close()
+            os.close(init.pidfd)
+            await self.reap(init.pid)
+            if isinstance(error, BrokenPipeError | ConnectionResetError):
+                return False
+            raise
 
     async def reap(self, pid: int) -> None:
         """Let the forker wait for a dead init; from then on the pid may be used again."""
@@ -160,15 +176,12 @@ class ForkerLink:
         self._on_death()
 
 
-def _hand_over(init: Init, order: bytes, descriptors: Sequence[int]) -> bool:
-    """Send the plan; False if init has ended."""
-    try:
-        messages.send(init.orders, order, descriptors)
-    except (BrokenPipeError, ConnectionResetError):
-        return False
-    finally:
-        init.orders.close()
-    return True
+def _order(plan: Plan, filters: tuple[bytes, bytes]) -> bytes:
+    order = messages.encode_start(plan, *filters)
+    if len(order) > messages.MAX_ORDER:
+        what = "arguments, environment, mounts and system call filter"
+        raise OSError(errno.E2BIG, f"{len(order)} bytes, at most {messages.MAX_ORDER} are possible", what)
+    return order
 
 
 def ended(pidfd: int) -> bool:

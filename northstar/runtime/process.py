@@ -113,7 +113,8 @@ class Process:
             self.pid, self.pidfd = await fork(plan, received, filters)
         except OSError as error:
             ours.close()
-            raise StartContainerFailed(self.container, f"{error.filename}: {error.strerror}") from None
+            what = error.filename or "hand over the plan"
+            raise StartContainerFailed(self.container, f"{what}: {error.strerror}") from None
         except BaseException:
             ours.close()
             raise

@@ -25,6 +25,12 @@ _LIBRARIES = {"c": "libc.so.6", "seccomp": "libseccomp.so.2"}
 _OPTIMIZE_AS_BINARY_TREE = 2
 _UNKNOWN_CALL = -1
 
+MAX_VALUES = 1000
+"""Of all rules together. They are alternatives, each of several instructions, and take long to compile."""
+MAX_INSTRUCTIONS = 4096
+"""BPF_MAXINSNS of the kernel."""
+_INSTRUCTION = 8
+
 
 class SeccompError(ValueError):
     """A rule cannot be compiled; the message names it."""
@@ -62,6 +68,9 @@ def compile_filter(seccomp: Seccomp, capabilities: Iterable[str]) -> bytes:
     """The BPF program for the machine at hand. Raises SeccompError, also if libseccomp is missing."""
     library = _libseccomp()
     rules = rules_of(seccomp, capabilities)
+    values = sum(len(rule.values or ()) for conditions in rules.values() for rule in conditions or ())
+    if values > MAX_VALUES:
+        raise SeccompError(f"seccomp: {values} values in all rules, at most {MAX_VALUES} are possible")
     made = library.SyscallFilter(library.KILL_PROCESS)
     made.set_attr(library.Attr.ACT_BADARCH, library.KILL_PROCESS)
     made.set_attr(library.Attr.CTL_OPTIMIZE, _OPTIMIZE_AS_BINARY_TREE)
@@ -71,7 +80,11 @@ def compile_filter(seccomp: Seccomp, capabilities: Iterable[str]) -> bytes:
     if seccomp.profile == "default" and "clone3" not in rules:
         # Its flags are in memory, where a filter cannot look; C libraries then fall back to clone.
         made.add_rule(library.ERRNO(errno.ENOSYS), "clone3")
-    return _export(made)
+    program = _export(made)
+    size = len(program) // _INSTRUCTION
+    if size > MAX_INSTRUCTIONS:
+        raise SeccompError(f"seccomp: {size} instructions, at most {MAX_INSTRUCTIONS} are possible")
+    return program
 
 
 def _check_name(library: ModuleType, name: str) -> None:

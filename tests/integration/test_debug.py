@@ -126,6 +126,16 @@ def test_strace_into_the_log(runtime: Runtime) -> None:
         wait_for(client, "exit", "a:0.0.1")
 
 
+@needs_strace
+@pytest.mark.parametrize("flags", ["-f -qqq", "-f -o /dev/null"])
+def test_strace_that_says_nothing(runtime: Runtime, flags: str) -> None:
+    """The start does not wait for its words."""
+    runtime.configure_old(repositories=f'[debug.strace]\noutput = "log"\nflags = "{flags}"')
+    runtime.pack(shell("a", "exit 7"))
+    with runtime.started() as client:
+        assert runtime.run(client, "a:0.0.1")[0].code == 7
+
+
 def test_strace_that_is_missing(runtime: Runtime) -> None:
     runtime.configure_old(repositories='[debug.strace]\noutput = "log"\npath = "/nonexistent/strace"')
     runtime.pack(shell("a"))

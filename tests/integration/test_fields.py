@@ -172,6 +172,17 @@ def test_soft_limit_above_the_hard_limit(runtime: SharedRuntime) -> None:
     refused(runtime, shell("a", rlimits=limit), "rlimits.nofile: the soft limit 20 is above")
 
 
+def test_hardly_any_descriptor(runtime: SharedRuntime) -> None:
+    """A limit below what a start has open counts for the program, and not for its start."""
+    limit = {"nofile": {"soft": 4, "hard": 4}}
+    assert lines_of(runtime, "ulimit -n", rlimits=limit) == ["4"]
+
+
+def test_plan_that_is_too_large(runtime: SharedRuntime) -> None:
+    """S-33: the start is refused with the reason, and neither a descriptor nor a process is left."""
+    refused(runtime, shell("a") | {"args": ["x" * 600_000]}, "600[0-9]{3} bytes, at most 524288 are possible")
+
+
 @needs(has_sys_resource)
 def test_limits_can_be_raised(runtime: SharedRuntime) -> None:
     """Up to what the kernel allows, as limits are set while the process is privileged."""

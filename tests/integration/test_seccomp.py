@@ -11,6 +11,7 @@ import pytest
 from runtime import SharedRuntime, probe, shell, wait_for
 
 from northstar.client import Client, ExitStatus, Refused
+from northstar.seccomp import profile
 
 DEFAULT: dict[str, Any] = {"profile": "default"}
 KILLED = ExitStatus(None, int(signal.SIGSYS))
@@ -159,6 +160,18 @@ def test_call_that_no_architecture_has(runtime: SharedRuntime) -> None:
     packed = runtime.pack_only(shell("a", seccomp={"allow": {"make_coffee": "any"}}))
     with runtime.started() as client:
         with pytest.raises(Refused, match="make_coffee"):
+            client.install(str(packed), "default")
+        assert client.list() == []
+    packed.unlink()
+
+
+def test_filter_that_is_too_large(runtime: SharedRuntime) -> None:
+    """It is refused at once: the kernel would not take it, and libseccomp would work on it for seconds."""
+    names = [name for name in profile.BASE if name != "execve"][:21]
+    rules = {name: {"args": {"index": 0, "values": list(range(50))}} for name in names}
+    packed = runtime.pack_only(shell("a", seccomp={"allow": rules}))
+    with runtime.started() as client:
+        with pytest.raises(Refused, match="1050 values in all rules"):
             client.install(str(packed), "default")
         assert client.list() == []
     packed.unlink()

@@ -462,7 +462,7 @@ def assert_quiet(trace: str) -> None:
         elif call.startswith("execve("):
             pivoted.discard(pid)
         elif pid in pivoted:
-            assert call.startswith(("umount2(", "chdir(", "fchdir(", 'openat(AT_FDCWD, "/bin/sh"', "+++")), (
+            assert call.startswith(("umount2(", "chdir(", "fchdir(", 'newfstatat(AT_FDCWD, "/bin/sh"', "+++")), (
                 line
             )
     assert seen

@@ -55,7 +55,7 @@ def measure(bench: Bench) -> None:
         rows += _fan_out(bench, str(small))
         rows.append(_idle_memory(bench, daemon.pid))
         show(f"Console ({CONTAINERS} containers, unix socket)", rows)
-        show("Latency of `list` on a connection while another client ...", _neighbours(bench))
+        show("Latency of `list` on a connection while another client ...", _neighbours(bench, str(small)))
         install.measure(bench)
 
 
@@ -176,7 +176,7 @@ def _idle_memory(bench: Bench, daemon: int) -> Row:
 # --- clients beside each other
 
 
-def _neighbours(bench: Bench) -> list[Row]:
+def _neighbours(bench: Bench, package: str) -> list[Row]:
     alone = _latency(bench)
     rows = [Row("does nothing", str(alone), _tail(alone))]
     for name, behave in (
@@ -185,6 +185,7 @@ def _neighbours(bench: Bench) -> list[Row]:
         ("is half-open: half a request, then nothing", _half_open),
         (f"sends as many requests as it can, {PIPELINED} in flight", _flood),
         ("connects and leaves, again and again", _reconnect),
+        ("installs and uninstalls, again and again", partial(_install_and_uninstall, package)),
     ):
         with _child(partial(behave, bench)):
             latency = _latency(bench)
@@ -259,3 +260,9 @@ def _flood(bench: Bench) -> None:
 def _reconnect(bench: Bench) -> None:
     while True:
         _connect(bench).close()
+
+
+def _install_and_uninstall(package: str, bench: Bench) -> None:
+    with Client.connect(bench.console) as client:
+        while True:
+            client.uninstall(client.install(package, "bench"))

@@ -449,6 +449,9 @@ def tracing(pid: int) -> bool:
     return "TracerPid:\t0" not in Path(f"/proc/{pid}/status").read_text()
 
 
+PLANNED = ("umount2(", "chdir(", "fchdir(", 'newfstatat(AT_FDCWD, "/bin/sh"', "+++")
+
+
 def assert_quiet(trace: str) -> None:
     """Only what is planned lies between pivot_root and execve of a process."""
     pivoted: set[str] = set()
@@ -462,7 +465,5 @@ def assert_quiet(trace: str) -> None:
         elif call.startswith("execve("):
             pivoted.discard(pid)
         elif pid in pivoted:
-            assert call.startswith(("umount2(", "chdir(", "fchdir(", 'newfstatat(AT_FDCWD, "/bin/sh"', "+++")), (
-                line
-            )
+            assert call.startswith(PLANNED), line
     assert seen

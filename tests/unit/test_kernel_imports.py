@@ -20,7 +20,7 @@ ALLOWED = {"__future__", "errno", "fcntl", "select", "time"}
 SCRIPT = """
 import sys
 import ctypes, struct
-type("Structure", (ctypes.Structure,), {"_fields_": [("a", ctypes.c_int)]})  # more of ctypes, from Python 3.14 on
+type("Structure", (ctypes.Structure,), {"_fields_": [("a", ctypes.c_int)]})  # loads more of ctypes (3.14)
 before = set(sys.modules)
 sys.path.insert(0, sys.argv[1])
 __import__("northstar.kernel." + sys.argv[2])

@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 from zlib import crc32
@@ -16,6 +15,7 @@ import pytest
 from abilities import has_device_mapper, has_root, needs
 from isolated import wait_until
 from runtime import Runtime, SharedRuntime, resource, shell, wait_for
+from wire import wire
 
 from northstar.client import Refused
 from northstar.kernel import mount
@@ -173,14 +173,27 @@ def test_connection_lost_in_the_middle(runtime: SharedRuntime) -> None:
         assert client.list() == []
 
 
-def test_requests_of_others_during_an_install(runtime: SharedRuntime) -> None:
+def wait_for_files(runtime: Runtime) -> list[Path]:
+    """What is in the repository as soon as something is."""
+    wait_until(lambda: files(runtime) != [], "there is a file")
+    return list(runtime.repository.iterdir())
+
+
+def test_requests_of_others_during_an_install(own_runtime: Runtime) -> None:
     """An install that takes its time does not keep anybody waiting."""
-    with runtime.started() as client, socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(str(runtime.base / "console"))
-        sock.sendall(b'{"connect":{"version":"0.9.2","subscribe_notifications":false}}\n')
-        sock.sendall(b'{"request":{"install":{"repository":"default","size":1000}}}\n' + b"x" * 500)
-        time.sleep(0.1)
-        assert client.list() == []
+    own_runtime.configure(console='options = { max_requests_per_sec = 0, npk_stream_timeout = "1h" }')
+    package = spare(own_runtime).read_bytes()
+    half = len(package) // 2
+    with own_runtime.started(), wire(own_runtime) as slow, wire(own_runtime) as other:
+        slow.send({"request": {"install": {"repository": "default", "size": len(package)}}})
+        slow.send(package[:half])
+        (incoming,) = wait_for_files(own_runtime)
+        wait_until(lambda: incoming.stat().st_size == half, "one half is there")
+        for _ in range(10):
+            assert other.ask("list") == {"list": []}
+        slow.send(package[half:])
+        assert slow.line() == b'{"response":{"install":{"ok":{"container":"extra:0.0.1"}}}}\n'
+        assert other.ask("list") == {"list": ["extra:0.0.1"]}
 
 
 # --- verification

@@ -190,6 +190,33 @@ def test_a_subscriber_that_lags_is_closed(server: Server) -> None:
 STARTED = b'{"notification":{"started":"a:0.0.1"}}\n'
 
 
+@pytest.mark.parametrize("number", [BACKLOG, BACKLOG + 1])
+def test_a_subscriber_that_lags_while_it_installs_gets_its_answer(server: Server, number: int) -> None:
+    """What it could not read was not its fault, but the connection cannot go on without it."""
+    answer = b'{"response":{"install":{"ok":{"container":"installed:0.0.1"}}}}\n'
+    with server.connection() as sock:
+        connect(sock, SUBSCRIBE)
+        sock.sendall(b'{"request":{"install":{"repository":"mem","size":9}}}\na pack')
+        seen: list[str] = []
+        deadline = time.monotonic() + TIMEOUT
+        while f'info: {PEER}: Using repository "mem"' not in seen:
+            seen += server.logged()
+            assert time.monotonic() < deadline
+        for _ in range(number):
+            server.call(server.notifications.started, A)
+        assert server.logged() == []
+        sock.sendall(b"age")
+        exactly(sock, answer)
+        if number > BACKLOG:
+            assert everything(sock) == b""
+            assert server.logged() == [
+                "warn: Client connection lagged notifications. Closing",
+                f"info: {PEER}: Connection closed",
+            ]
+        else:
+            exactly(sock, STARTED * number)
+
+
 def test_as_many_notifications_as_may_wait_for_a_connect(server: Server) -> None:
     with server.connection() as sock:
         for _ in range(BACKLOG):
@@ -382,6 +409,13 @@ def test_longest_line_and_one_byte_more(server: Server) -> None:
         exactly(sock, EXTERN)
         sock.sendall(IDENT[:-1].ljust(100) + b"\r\n")
         assert everything(sock) == b""
+
+
+def test_no_line_is_short_enough_for_a_limit_of_zero(server: Server) -> None:
+    with server.connection(ConsoleOptions(max_request_size=0)) as sock:
+        sock.sendall(CONNECT)
+        assert everything(sock) == b""
+    assert f"warn: {PEER}: Connection error: a line exceeds the limit of 0 bytes" in server.logged()
 
 
 def test_long_lines_are_decoded_one_after_another_while_others_are_served(

@@ -272,6 +272,15 @@ def test_longest_line() -> None:
         buffer.next_line()
 
 
+def test_a_limit_of_zero_is_a_limit() -> None:
+    buffer = LineBuffer(0)
+    buffer.feed(b"\n")
+    assert buffer.next_line() == b""
+    buffer.feed(b"x")
+    with pytest.raises(ProtocolError, match="limit of 0 bytes"):
+        buffer.next_line()
+
+
 def test_raw_bytes_behind_a_line() -> None:
     buffer = LineBuffer(10)
     buffer.feed(b"line\n" + b"raw" * 10 + b"\nnext\n")

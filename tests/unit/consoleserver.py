@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,11 +32,12 @@ from northstar.errors import (
     Unexpected,
 )
 from northstar.names import Container
-from northstar.protocol import permissions, tokens
-from northstar.runtime import log
+from northstar.protocol import messages, permissions, tokens
+from northstar.runtime import lastoutput, log
 from northstar.runtime.console import EXTERN, ConsoleServer, Peer
 from northstar.runtime.loop import Future, Loop
 from northstar.runtime.notifications import Notifications
+from northstar.runtime.process import ExitStatus
 from northstar.runtime.requests import Requests
 
 TIMEOUT = 60.0
@@ -67,10 +69,34 @@ def _check(container: Container) -> None:
         raise error
 
 
-class _Names:
+class _Containers:
+    def __init__(self) -> None:
+        self._outputs: dict[Container, lastoutput.LastOutput] = {}
+
     @staticmethod
     def names() -> list[str]:
         return ["a:0.0.1", "b:0.0.1"]
+
+    def get(self, container: Container) -> SimpleNamespace:
+        _check(container)
+        if container not in self._outputs:
+            self._outputs[container] = lastoutput.LastOutput()
+            self._outputs[container].begin(1000)
+            self._outputs[container].add("stderr", "first words")
+        return SimpleNamespace(output=self._outputs[container])
+
+
+class _Session:
+    """A command that ends with exit code 3; in the container `endless` only when its client has gone."""
+
+    def __init__(self, container: Container) -> None:
+        self.started, self.ended = Future(), Future()
+        self.started.set_result(True)
+        if container.name != "endless":
+            self.ended.set_result(ExitStatus(code=3))
+
+    def hang_up(self) -> None:
+        self.ended.set_result()
 
 
 class _Insert:
@@ -89,7 +115,7 @@ class PretendedRuntime:
 
     def __init__(self) -> None:
         self.up = True
-        self.containers = _Names()
+        self.containers = _Containers()
         self.repositories = {"default": None, "mem": None}
         self.finished: list[Container] = []
         """Mounted to the end."""
@@ -115,6 +141,10 @@ class PretendedRuntime:
 
     def kill(self, container: Container, number: signal.Signals) -> None:
         _check(container)
+
+    def execute(self, request: messages.Exec, _: Sequence[int]) -> _Session:
+        _check(request.container)
+        return _Session(request.container)
 
     async def mount(self, containers: Sequence[Container]) -> list[ApiError | None]:
         if self.gate is not None:
@@ -154,7 +184,10 @@ class Server:
         self.loop = Loop(self.failures.append)
         self.runtime = PretendedRuntime()
         self.notifications = Notifications()
-        authority = tokens.TokenAuthority(bytes(range(32)), lambda: 5.0)
+        monkeypatch.setattr(lastoutput, "time", SimpleNamespace(time_ns=lambda: 1700000000123456789))
+        self.now = 5.0
+        """What the clock of tokens shows."""
+        authority = tokens.TokenAuthority(bytes(range(32)), lambda: self.now)
         requests = Requests(self.loop, self.runtime, authority)  # type: ignore[arg-type]
         self.console = ConsoleServer(self.loop, self.notifications, requests, ConsoleOptions(), BACKLOG)
         self._end = Future()
@@ -165,7 +198,7 @@ class Server:
         await self._end
 
     def _record(self, level: str, target: str, message: str) -> None:
-        assert target == "runtime::console"
+        assert target in ("runtime::console", "runtime::sessions")
         self._lines.append(f"{level}: {message}")
 
     def logged(self) -> list[str]:
@@ -214,3 +247,12 @@ class Server:
         deadline = time.monotonic() + TIMEOUT
         while not self.call(lambda: served.task.done):
             assert time.monotonic() < deadline, "the connection stays"
+
+
+def serve() -> Iterator[Server]:
+    """One for the tests of a module; nothing unexpected has happened at the end."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        made = Server(monkeypatch)
+        yield made
+        made.stop()
+        assert made.failures == []

@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The console without a runtime: exact bytes, log lines, and whatever a client may send."""
+"""The console without a runtime: who gets which notifications, log lines, limits."""
 
 from __future__ import annotations
 
 import json
-import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from consoleserver import BACKLOG, PEER, TIMEOUT, Server
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from consoleclient import ACK, CONNECT, EXTERN, IDENT, SUBSCRIBE, connect, everything, exactly
+from consoleserver import BACKLOG, PEER, TIMEOUT, Server, serve
 
 from northstar.config import ConsoleOptions
 from northstar.names import Container
@@ -22,151 +19,19 @@ from northstar.protocol import messages
 from northstar.protocol.permissions import FULL, PERMISSIONS
 from northstar.runtime.console import ConsoleServer
 from northstar.runtime.loop import Future
-from northstar.runtime.process import ExitStatus
 
-GOLDEN = Path(__file__).with_name("data") / "console.txt"
-CONNECT = b'{"connect":{"version":"0.9.2","subscribe_notifications":false}}\n'
-SUBSCRIBE = CONNECT.replace(b"false", b"true")
-ACK = b'{"connect_ack":null}\n'
-IDENT, EXTERN = b'{"request":"ident"}\n', b'{"response":{"ident":"extern:0.0.0"}}\n'
 A = Container.parse("a:0.0.1")
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        made = Server(monkeypatch)
-        yield made
-        made.stop()
-        assert made.failures == []
-
-
-def everything(sock: socket.socket) -> bytes:
-    """What comes until the connection is closed."""
-    received = b""
-    while True:
-        try:
-            data = sock.recv(65536)
-        except ConnectionResetError:
-            return received
-        if not data:
-            return received
-        received += data
-
-
-def exactly(sock: socket.socket, expected: bytes) -> None:
-    received = b""
-    while len(received) < len(expected):
-        data = sock.recv(len(expected) - len(received))
-        assert data, f"closed after {received!r}, {expected!r} expected"
-        received += data
-    assert received == expected
-
-
-def connect(sock: socket.socket, hello: bytes = CONNECT) -> None:
-    sock.sendall(hello)
-    exactly(sock, ACK)
-
-
-def conversations() -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for line in GOLDEN.read_text().splitlines():
-        name = re.fullmatch(r"\[(.*)\]", line)
-        if name:
-            found[name[1]] = []
-        elif line and not line.startswith("#"):
-            found[list(found)[-1]].append(line)
-    return found
-
-
-@pytest.mark.parametrize("name", conversations())
-def test_golden(server: Server, name: str) -> None:
-    with server.connection() as sock:
-        for line in conversations()[name]:
-            kind, text = line[0], line[2:].encode()
-            if kind == ">":
-                sock.sendall(text + b"\n")
-            elif kind == "+":
-                sock.sendall(text)
-            elif kind == "<":
-                exactly(sock, text + b"\n")
-            else:
-                assert line == "."
-                assert everything(sock) == b""
-        sock.shutdown(socket.SHUT_WR)
-        assert everything(sock) == b""
-
-
-REQUESTS = [
-    line[2:]
-    for lines in conversations().values()
-    for line in lines
-    if line.startswith('> {"request":') and '"list":null' not in line and '"start":[' not in line
-]
-
-
-def needed(line: str) -> str:
-    """The permission for a request of the golden file."""
-    name = re.findall(r"[a-z_]+", line)[1]
-    if name == "start" and "<INIT>" in line:
-        return "start_command"
-    return "token_verification" if name == "token_verify" else name
-
-
-@pytest.mark.parametrize("line", REQUESTS)
-def test_permission_denied_echoes_the_request(server: Server, line: str) -> None:
-    with server.connection(granted=frozenset()) as sock:
-        connect(sock)
-        sock.sendall(line.encode() + b"\n")
-        exactly(sock, line.replace('{"request":', '{"response":{"permission_denied":').encode() + b"}\n")
-
-
-@pytest.mark.parametrize("permission", sorted(FULL - {"notifications"}))
-def test_each_permission_is_needed(server: Server, permission: str) -> None:
-    """Everything is denied that needs `permission`, and nothing else."""
-    with server.connection(granted=FULL - {permission}) as sock:
-        connect(sock)
-        # The bytes of a package would have to follow.
-        for line in (line for line in REQUESTS if needed(line) != "install" or permission == "install"):
-            sock.sendall(line.encode() + b"\n")
-            assert (b'"permission_denied"' in sock.recv(65536)) == (needed(line) == permission), line
+    yield from serve()
 
 
 def test_notifications_are_denied(server: Server) -> None:
     with server.connection(granted=FULL - {"notifications"}) as sock:
         sock.sendall(SUBSCRIBE)
         assert everything(sock) == b'{"connect_nack":"permission_denied"}\n'
-
-
-NOTIFICATIONS = [
-    ("started", (A,), '{"notification":{"started":"a:0.0.1"}}'),
-    ("exited", (A, ExitStatus(code=0)), '{"notification":{"exit":["a:0.0.1",{"exit":{"code":0}}]}}'),
-    ("exited", (A, ExitStatus(code=-1)), '{"notification":{"exit":["a:0.0.1",{"exit":{"code":-1}}]}}'),
-    (
-        "exited",
-        (A, ExitStatus(signal=15)),
-        '{"notification":{"exit":["a:0.0.1",{"signalled":{"signal":15}}]}}',
-    ),
-    ("installed", (A,), '{"notification":{"install":"a:0.0.1"}}'),
-    ("uninstalled", (A,), '{"notification":{"uninstall":"a:0.0.1"}}'),
-    (
-        "memory_event",
-        (A, {"low": None, "high": None, "max": 34, "oom": 1, "oom_kill": None}),
-        '{"notification":{"c_group":["a:0.0.1",{"memory":{"low":null,"high":null,"max":34,"oom":1,'
-        '"oom_kill":null}}]}}',
-    ),
-]
-
-
-@pytest.mark.parametrize(("event", "arguments", "line"), NOTIFICATIONS)
-def test_golden_notification(server: Server, event: str, arguments: tuple[object, ...], line: str) -> None:
-    with server.connection() as subscriber, server.connection() as other:
-        connect(subscriber, SUBSCRIBE)
-        connect(other)
-        server.call(getattr(server.notifications, event), *arguments)
-        exactly(subscriber, line.encode() + b"\n")
-        other.sendall(IDENT)
-        exactly(other, EXTERN)
 
 
 def test_a_subscriber_gets_what_happened_before_its_connect(server: Server) -> None:
@@ -523,31 +388,3 @@ def test_an_operation_goes_on_when_its_client_is_closed(server: Server) -> None:
     while not server.call(list, runtime.finished):
         assert time.monotonic() < deadline
     assert runtime.finished == [A]
-
-
-# --- anything
-
-
-PIECES = st.sampled_from(
-    [line.encode() + b"\n" for line in REQUESTS]
-    + [CONNECT, SUBSCRIBE, b"\n", b"{", b"}", b'"', b"\xff", b"\0"]
-)
-STREAMS = st.one_of(
-    st.binary(max_size=200),
-    st.lists(st.one_of(PIECES, st.binary(max_size=20)), max_size=8).map(b"".join),
-    st.lists(st.one_of(PIECES, st.binary(max_size=20)), max_size=8).map(lambda p: CONNECT + b"".join(p)),
-)
-
-
-@settings(max_examples=300)
-@given(STREAMS)
-def test_any_bytes_end_in_answers_and_a_closed_connection(server: Server, stream: bytes) -> None:
-    with server.connection() as sock, server.connection() as bystander:
-        connect(bystander)
-        sock.sendall(stream)
-        sock.shutdown(socket.SHUT_WR)
-        answers = everything(sock)
-        assert answers == b"" or answers.endswith(b"\n")
-        bystander.sendall(IDENT)
-        exactly(bystander, EXTERN)
-    assert server.failures == []

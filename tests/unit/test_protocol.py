@@ -221,8 +221,34 @@ requests = st.one_of(
     ),
     st.builds(messages.TokenCreate, names, st.binary(max_size=50)),
     st.builds(messages.TokenVerify, st.binary(min_size=40, max_size=40), names, st.binary(max_size=50)),
+    st.builds(messages.Umount, st.lists(containers, max_size=3).map(tuple)),
     st.builds(messages.Uninstall, containers, st.booleans()),
+    st.sampled_from([messages.Ident(), messages.List(), messages.Repositories(), messages.Shutdown()]),
 )
+
+
+@given(st.builds(Version, *[st.integers(0, 2**64 - 1)] * 3), st.booleans())
+def test_every_connect_decodes_to_itself(version: Version, subscribe: bool) -> None:
+    connect = messages.Connect(version, subscribe)
+    line = messages.encode(connect)
+    assert messages.decode_client(line[:-1]) == connect
+    assert json.loads(line) == {"connect": connect.wire()}
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(st.sampled_from([messages.response, messages.notification]), values)
+def test_everything_a_server_sends_decodes_to_itself(encode: Any, value: Any) -> None:
+    line = encode(value)
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    assert messages.decode_server(line[:-1]) == (encode.__name__, value)
+    assert json.loads(line) == {encode.__name__: value}
 
 
 @given(requests)
@@ -232,6 +258,14 @@ def test_every_request_decodes_to_itself(request: Any) -> None:
     assert line.count(b"\n") == 1
     assert messages.decode_client(line[:-1]) == request
     assert json.loads(line) == {"request": request.wire()}
+
+
+def test_first_answers_decode_to_themselves() -> None:
+    assert messages.decode_server(messages.connect_ack()) == ("connect_ack", None)
+    assert messages.decode_server(messages.connect_nack_permission()) == ("connect_nack", "permission_denied")
+    version = {"invalid_protocol_version": {"version": "0.9.2"}}
+    line = messages.connect_nack_version(Version(0, 9, 2))
+    assert messages.decode_server(line) == ("connect_nack", version)
 
 
 def test_every_request_has_a_permission() -> None:

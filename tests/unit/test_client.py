@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The protocol of the client, without any socket, and what the faces put around it."""
+"""The protocol of the client, without any socket."""
 
 from __future__ import annotations
 
-import asyncio
 import io
 import itertools
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,10 +18,9 @@ from northstar.client import (
     PermissionDenied,
     ProtocolVersion,
     Refused,
-    address,
     calls,
+    logs,
 )
-from northstar.client import aio as asynchronous
 from northstar.client.protocol import ClientProtocol
 from northstar.client.upload import Upload
 from northstar.errors import ProtocolError
@@ -137,12 +133,130 @@ def test_refused() -> None:
     assert caught.value.variant == "stop_container_not_started"
 
 
+ERRORS = [
+    ('{"configuration":{"context":"no such key"}}', "invalid configuration: no such key"),
+    ('{"duplicate_container":{"container":"a:0.0.1"}}', "duplicate container name and version a:0.0.1"),
+    ('{"invalid_container":{"container":"a:0.0.1"}}', "invalid container a:0.0.1"),
+    ('{"invalid_arguments":{"cause":"reserved key"}}', "invalid arguments reserved key"),
+    ('{"mount_busy":{"container":"a:0.0.1"}}', "container busy: a:0.0.1"),
+    ('{"umount_busy":{"container":"a:0.0.1"}}', "container busy: a:0.0.1"),
+    (
+        '{"start_container_started":{"container":"a:0.0.1"}}',
+        "failed to start container a:0.0.1: already started",
+    ),
+    ('{"start_container_resource":{"container":"a:0.0.1"}}', "failed to start container a:0.0.1: resource"),
+    (
+        '{"start_container_missing_resource":{"container":"a:0.0.1","resource":"b","version":">=0.0.2"}}',
+        "failed to start container a:0.0.1: missing resource b version >=0.0.2",
+    ),
+    (
+        '{"start_container_failed":{"container":"a:0.0.1","error":"EIO"}}',
+        "failed to start container a:0.0.1: EIO",
+    ),
+    (
+        '{"stop_container_not_started":{"container":"a:0.0.1"}}',
+        "failed to stop container a:0.0.1: not started",
+    ),
+    ('{"invalid_repository":{"repository":"foo"}}', "invalid repository foo"),
+    ('{"install_duplicate":{"container":"a:0.0.1"}}', "failed to install a:0.0.1: installed"),
+    (
+        '{"critical_container":{"container":"a:0.0.1","status":{"exit":{"code":1}}}}',
+        "critical container a:0.0.1 exited with: {'exit': {'code': 1}}",
+    ),
+    ('{"unexpected":{"error":"EINVAL: Invalid argument"}}', "EINVAL: Invalid argument"),
+    ('{"of_a_newer_runtime":{"x":1}}', "of_a_newer_runtime: {'x': 1}"),
+    ('{"invalid_container":{}}', "invalid_container: {}"),
+    ('"no object"', "no object"),
+]
+
+
+@pytest.mark.parametrize(("error", "text"), ERRORS)
+def test_every_error_is_described(error: str, text: str) -> None:
+    line = f'{{"response":{{"start":{{"error":{{"container":"a:0.0.1","error":{error}}}}}}}}}\n'
+    with pytest.raises(Refused) as caught:
+        answered(calls.start("a:0.0.1", None, (), None), line.encode())
+    assert str(caught.value) == text
+    assert caught.value.variant == (error.split('"')[1] if error.startswith("{") else "unexpected")
+
+
+@pytest.mark.parametrize(
+    ("notification", "text"),
+    [
+        ('"shutdown"', "shutting down"),
+        ('{"started":"a:0.0.1"}', "started a:0.0.1"),
+        ('{"install":"a:0.0.1"}', "installed a:0.0.1"),
+        ('{"uninstall":"a:0.0.1"}', "uninstalled a:0.0.1"),
+        ('{"exit":["a:0.0.1",{"exit":{"code":-2}}]}', "container a:0.0.1 exited with status exit code -2"),
+        (
+            '{"exit":["a:0.0.1",{"signalled":{"signal":15}}]}',
+            "container a:0.0.1 exited with status signalled 15",
+        ),
+        (
+            '{"c_group":["a:0.0.1",{"memory":{"low":null,"high":0,"max":34,"oom":1,"oom_kill":null}}]}',
+            "container a:0.0.1 memory event: high 0, max 34, oom 1",
+        ),
+    ],
+)
+def test_every_notification_is_described(notification: str, text: str) -> None:
+    protocol = established()
+    protocol.receive(f'{{"notification":{notification}}}\n'.encode())
+    assert [str(notification) for notification in protocol.notifications] == [text]
+
+
+def test_output_of_a_container() -> None:
+    line = (
+        b'{"response":{"logs":{"ok":{"container":"a:0.0.1","data":{"lines":[{"time":1500000,"stream":"stderr",\
+"line":"one"}],"lost":{"lines":2,"bytes":30}}}}}}\n'
+    )
+    assert answered(logs.fetch("a:0.0.1", follow=True), line) == ([(1.5, "stderr", "one")], 2, 30)
+    protocol = established()
+    lines = '{"lines":[{"time":1500000,"stream":"stdout","line":"two"}],"lost":3}'
+    protocol.receive(f'{{"notification":{{"output":["a:0.0.1",{lines}]}}}}\n'.encode())
+    protocol.receive(b'{"notification":{"output_end":"a:0.0.1"}}\n')
+    output, end = protocol.notifications
+    assert (output.kind, output.container) == (logs.OUTPUT, "a:0.0.1")
+    assert logs.later(output) == ([(1.5, "stdout", "two")], 3, 0)
+    assert (end.kind, end.container) == (logs.END, "a:0.0.1")
+
+
+@pytest.mark.parametrize("verdict", ["Ok", "Invalid", "Expired", "Future"])
+def test_verdicts_about_tokens(verdict: str) -> None:
+    line = f'{{"response":{{"token_verification":"{verdict}"}}}}\n'
+    assert answered(calls.verify_token(b"x" * 40, "a", b""), line.encode()) == verdict
+
+
+@pytest.mark.parametrize(
+    ("response", "text"),
+    [
+        (
+            '{"permission_denied":{"exec":{"container":"a:0.0.1","command":["x"],"environment":{},'
+            '"terminal":false}}}',
+            "permission denied: exec",
+        ),
+        (
+            '{"exec":{"error":{"container":"a:0.0.1","error":{"unexpected":{"error":"it is not running"}}}}}',
+            "it is not running",
+        ),
+    ],
+)
+def test_command_that_is_not_executed_has_one_response(response: str, text: str) -> None:
+    protocol = established()
+    call = calls.execute("a:0.0.1", ["x"], {}, False)
+    protocol.request(call.request)
+    protocol.receive(f'{{"response":{response}}}\n'.encode())
+    with pytest.raises(ClientError, match=text):
+        call.decode(protocol.responses.popleft())
+    with pytest.raises(ClientError, match="unexpected message"):
+        protocol.receive(b'{"response":{"exec":{"ended":{"exit":{"code":7}}}}}\n')
+
+
 def test_command_has_two_responses() -> None:
     protocol = established()
     protocol.request(calls.execute("a:0.0.1", ["true"], {}, False).request)
     ended = b'{"response":{"exec":{"ended":{"exit":{"code":7}}}}}\n'
     protocol.receive(b'{"response":{"exec":{"ok":{"container":"a:0.0.1"}}}}\n' + ended)
     assert calls.exit_status(protocol.responses[1]) == (7, None)
+    assert calls.exit_status({"exec": {"ended": {"signalled": {"signal": 9}}}}) == (None, 9)
     with pytest.raises(ClientError, match="unexpected message"):
         protocol.receive(ended)
 
@@ -203,88 +317,3 @@ def test_upload_of_something_that_cannot_seek() -> None:
 def test_upload_that_is_too_short() -> None:
     with pytest.raises(ClientError, match="only 7 of 8 bytes"):
         list(Upload(Pipe(b"content"), 8, None).chunks())
-
-
-# --- faces
-
-
-def test_both_faces_have_the_same_methods() -> None:
-    from northstar.client import Client
-
-    def public(face: type) -> set[str]:
-        return {name for name in vars(face) if not name.startswith("_")}
-
-    # Descriptors go with the request of a command, which transports of asyncio cannot send.
-    blocking = {"answered", "execute", "exit_status", "fileno"}
-    assert public(Client) - blocking == public(asynchronous.Client)
-
-
-@pytest.mark.parametrize("module", ["asyncio", "tomllib", "northstar.config", "northstar.manifest"])
-def test_blocking_face_does_not_import(module: str) -> None:
-    """A command line client is started often, also on slow devices."""
-    script = f"import sys, northstar.client; sys.exit({module!r} in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
-
-
-@pytest.mark.parametrize("value", ["", "x", "-1", "²", "987654"])
-def test_no_inherited_console(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    monkeypatch.setenv(address.CONSOLE_VARIABLE, value)
-    with pytest.raises(ClientError, match="NORTHSTAR_CONSOLE"):
-        address.inherited()
-
-
-async def serve(path: Path, script: dict[bytes, bytes]) -> asyncio.Server:
-    """A runtime of a few lines: what it answers to which line."""
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async for line in reader:
-            writer.write(script[line])
-        writer.close()
-
-    return await asyncio.start_unix_server(talk, path)
-
-
-CONNECT = b'{"connect":{"version":"0.9.2","subscribe_notifications":true}}\n'
-IDENT = b'{"request":"ident"}\n'
-LIST = b'{"request":"list"}\n'
-
-
-def test_cancelled_request_leaves_the_connection_in_step(tmp_path: Path) -> None:
-    async def run() -> None:
-        script = {
-            CONNECT: ACK,
-            IDENT: b"",
-            LIST: b'{"response":{"ident":"x:0.0.1"}}\n{"response":{"list":[]}}\n',
-        }
-        server = await serve(tmp_path / "console", script)
-        async with server:
-            url = f"unix://{tmp_path}/console"
-            async with await asynchronous.Client.connect(url, notifications=True) as client:
-                request = asyncio.create_task(client.ident())
-                await asyncio.sleep(0)
-                request.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await request
-                assert await client.list() == []
-
-    asyncio.run(run())
-
-
-def test_end_of_the_connection_is_told_to_all(tmp_path: Path) -> None:
-    async def run() -> None:
-        script = {CONNECT: ACK + STARTED, IDENT: b"", LIST: b"no message\n"}
-        server = await serve(tmp_path / "console", script)
-        async with server:
-            url = f"unix://{tmp_path}/console"
-            async with await asynchronous.Client.connect(url, notifications=True) as client:
-                results = await asyncio.gather(client.ident(), client.list(), return_exceptions=True)
-                assert [type(result) for result in results] == [ProtocolError, ProtocolError]
-                with pytest.raises(ProtocolError):
-                    await client.ident()
-                seen = []
-                with pytest.raises(ProtocolError):
-                    async for notification in client.notifications():
-                        seen.append(str(notification))
-                assert seen == ["started a:0.0.1"]
-
-    asyncio.run(run())

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from northstar.client.model import ContainerData, ExitStatus
-from northstar.client.protocol import outcome, result
+from northstar.client.protocol import decoded, outcome, result
 from northstar.names import Container, check_name
 from northstar.protocol import messages
 
@@ -25,7 +25,11 @@ class Call(NamedTuple, Generic[T]):
     """A request and how to read its response."""
 
     request: messages.Request
-    decode: Callable[[Any], T]
+    read: Callable[[Any], T]
+
+    def decode(self, response: Any) -> T:
+        """What the response means."""
+        return decoded(self.read, response)
 
 
 def ident() -> Call[str]:
@@ -80,7 +84,7 @@ def execute(
 
 def exit_status(response: Any) -> ExitStatus:
     """How the command ended: what the second response of `execute` means."""
-    return ExitStatus.from_wire(result(response, "exec")["ended"])
+    return decoded(lambda value: ExitStatus.from_wire(result(value, "exec")["ended"]), response)
 
 
 def mount(containers: Sequence[str]) -> Call[list[Any]]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from northstar.client.calls import Call
-from northstar.client.protocol import outcome, result
+from northstar.client.protocol import decoded, outcome, result
 from northstar.names import Container
 from northstar.protocol import messages
 
@@ -51,8 +51,8 @@ def fetch(container: str, *, follow: bool) -> Call[Output]:
 
 
 def later(notification: Notification) -> Output:
-    """What a notification of the kind `output` tells."""
-    return Output(_lines(notification.details["lines"]), notification.details["lost"], 0)
+    """What a notification of the kind `output` tells. Raises ClientError."""
+    return decoded(lambda data: Output(_lines(data["lines"]), data["lost"], 0), notification.details)
 
 
 def _lines(values: list[dict[str, Any]]) -> list[Line]:

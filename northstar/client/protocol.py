@@ -9,7 +9,7 @@ in `responses` and `notifications` afterwards. Framing and messages are those of
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from northstar import API_VERSION
 from northstar.client.errors import (
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Trace = Callable[[str, bytes], None]
+
+T = TypeVar("T")
 
 BACKLOG = 16384
 """Notifications that are kept for a client which does not take them."""
@@ -148,3 +150,11 @@ def outcome(value: Any) -> Any:
     if "error" in value:
         raise Refused(value["error"]["error"])
     return value["ok"]
+
+
+def decoded(decode: Callable[[Any], T], value: Any) -> T:
+    """What `decode` makes of what the runtime sent. Raises ClientError if that is malformed, too."""
+    try:
+        return decode(value)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise ClientError(f"malformed message of the runtime: {value}") from None

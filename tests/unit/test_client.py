@@ -274,6 +274,39 @@ def test_response_of_another_kind() -> None:
         answered(calls.ident(), b'{"response":{"list":[]}}\n')
 
 
+@pytest.mark.parametrize(
+    ("call", "response"),
+    [
+        (calls.containers(), '{"list":null}'),
+        (calls.kill("a:0.0.1", 15), '{"kill":null}'),
+        (calls.kill("a:0.0.1", 15), '{"kill":{}}'),
+        (calls.kill("a:0.0.1", 15), '{"kill":{"error":{}}}'),
+        (calls.inspect("a:0.0.1"), '{"inspect":{"ok":{"container":"a:0.0.1"}}}'),
+        (calls.inspect("a:0.0.1"), '{"inspect":{"ok":{"data":{"process":1}}}}'),
+        (calls.install("mem", 1), '{"install":{"ok":null}}'),
+        (calls.mount(["a:0.0.1"]), '{"mount":7}'),
+        (calls.create_token("a", b""), '{"token":"no base64"}'),
+        (logs.fetch("a:0.0.1", follow=False), '{"logs":{"ok":{"data":{"lines":[1],"lost":{}}}}}'),
+    ],
+)
+def test_malformed_response(call: calls.Call[object], response: str) -> None:
+    with pytest.raises(ClientError, match="malformed message"):
+        answered(call, f'{{"response":{response}}}\n'.encode())
+
+
+@pytest.mark.parametrize("ended", [None, {}, {"vanished": {}}, {"exit": {}}])
+def test_malformed_end_of_a_command(ended: object) -> None:
+    with pytest.raises(ClientError, match="malformed message"):
+        calls.exit_status({"exec": {"ended": ended}})
+
+
+def test_malformed_output() -> None:
+    protocol = established()
+    protocol.receive(b'{"notification":{"output":["a:0.0.1",{"lines":[{}],"lost":0}]}}\n')
+    with pytest.raises(ClientError, match="malformed message"):
+        logs.later(protocol.notifications.popleft())
+
+
 def test_malformed_container() -> None:
     with pytest.raises(ValueError, match="version"):
         calls.inspect("a")

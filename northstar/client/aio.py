@@ -236,9 +236,9 @@ class Client:
                     if notification.kind == logs.OUTPUT:
                         yield logs.later(notification)
         except GeneratorExit:
-            with contextlib.suppress(NorthstarError, OSError):
+            leaving = self._wire.protocol.ignoring(container, logs.OUTPUT)
+            with contextlib.suppress(NorthstarError, OSError), leaving:
                 await self.logs(container)
-                self._wire.protocol.forget(container, logs.OUTPUT)
             raise
 
     async def start(

@@ -8,6 +8,7 @@ in `responses` and `notifications` afterwards. Framing and messages are those of
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,7 +27,7 @@ from northstar.protocol import messages
 from northstar.protocol.framing import LineBuffer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Trace = Callable[[str, bytes], None]
 
@@ -58,6 +59,7 @@ class ClientProtocol:
         self._backlog = backlog
         self._trace = trace
         self._outstanding = 0
+        self._ignored: tuple[str, str] | None = None
         self._lines = LineBuffer()
 
     def connect(self) -> bytes:
@@ -91,11 +93,17 @@ class ClientProtocol:
             except (AttributeError, LookupError, TypeError, ValueError):
                 raise ClientError(f"malformed message of the runtime: {message.kind}") from None
 
-    def forget(self, container: str, kind: str) -> None:
-        """Drop the notifications of a kind about a container that have arrived."""
+    @contextlib.contextmanager
+    def ignoring(self, container: str, kind: str) -> Iterator[None]:
+        """Drop the notifications of a kind about a container: those that have arrived, and what comes."""
         kept = [n for n in self.notifications if (n.container, n.kind) != (container, kind)]
         self.notifications.clear()
         self.notifications.extend(kept)
+        self._ignored = (container, kind)
+        try:
+            yield
+        finally:
+            self._ignored = None
 
     def _sent(self, line: bytes) -> bytes:
         if self._trace is not None:
@@ -110,11 +118,16 @@ class ClientProtocol:
                 self._outstanding -= 1
             self.responses.append(message.value)
         elif message.kind == "notification":
-            if len(self.notifications) >= self._backlog:
-                raise LaggedNotifications(self._backlog)
-            self.notifications.append(Notification.from_wire(message.value))
+            self._take_notification(Notification.from_wire(message.value))
         else:
             raise ClientError(f"unexpected message of the runtime: {message.kind}")
+
+    def _take_notification(self, notification: Notification) -> None:
+        if (notification.container, notification.kind) == self._ignored:
+            return
+        if len(self.notifications) >= self._backlog:
+            raise LaggedNotifications(self._backlog)
+        self.notifications.append(notification)
 
     def _take_first(self, message: messages.ServerMessage) -> None:
         if message.kind == "connect_ack":

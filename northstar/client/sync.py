@@ -131,9 +131,9 @@ class Client:
                     if notification.kind == logs.OUTPUT:
                         yield logs.later(notification)
         except GeneratorExit:
-            with contextlib.suppress(NorthstarError, OSError):
+            leaving = self._protocol.ignoring(container, logs.OUTPUT)
+            with contextlib.suppress(NorthstarError, OSError), leaving:
                 self.logs(container)
-                self._protocol.forget(container, logs.OUTPUT)
             raise
 
     def start(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -137,6 +138,54 @@ def test_a_follower_that_does_not_read_harms_nobody(runtime: SharedRuntime) -> N
         assert got + lost == lines
         assert lost > 0
         assert slow.list() == ["loud:0.0.1"]
+
+
+FLOOD = "i=0; while :; do echo line $i; i=$((i+1)); done"
+CHATTY = shell("chatty", f"trap '{FLOOD}' USR1; echo ready; while :; do sleep 0.01; done")
+
+
+def flood(client: Client, runtime: Runtime) -> None:
+    """Let the container write more than is kept for a client that does not read."""
+    client.kill("chatty:0.0.1", signal.SIGUSR1)
+    runtime.wait_for_log("line 500")
+
+
+def test_leaving_a_chatty_container(runtime: SharedRuntime) -> None:
+    """No more output comes, neither with the answers to later requests nor instead of them."""
+    runtime.pack(CHATTY)
+    with runtime.started() as client, runtime.connect(backlog=50) as other:
+        following = other.follow_logs("chatty:0.0.1")
+        client.start("chatty:0.0.1")
+        while "ready" not in texts(next(following)):
+            pass
+        flood(client, runtime)
+        following.close()  # type: ignore[attr-defined]
+        for _ in range(100):
+            assert other.list() == ["chatty:0.0.1"]
+        assert list(other.notifications(timeout=0.1)) == []
+
+
+def test_leaving_a_chatty_container_with_asyncio(runtime: SharedRuntime) -> None:
+    asyncio = pytest.importorskip("asyncio")
+    aio = pytest.importorskip("northstar.client.aio")
+
+    async def run() -> None:
+        async with await aio.Client.connect(runtime.url, timeout=TIMEOUT, backlog=50) as other:
+            following = other.follow_logs("chatty:0.0.1")
+            client.start("chatty:0.0.1")
+            async for output in following:
+                if "ready" in texts(output):
+                    break
+            flood(client, runtime)
+            await following.aclose()
+            for _ in range(100):
+                assert await other.list() == ["chatty:0.0.1"]
+            assert [notification async for notification in other.notifications(timeout=0.1)] == []
+            assert (await other.logs("chatty:0.0.1")).lines
+
+    runtime.pack(CHATTY)
+    with runtime.started() as client:
+        asyncio.run(run())
 
 
 def test_several_containers_are_followed(runtime: SharedRuntime) -> None:

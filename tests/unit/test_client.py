@@ -102,6 +102,17 @@ def test_notifications_that_nobody_takes() -> None:
         protocol.receive(STARTED)
 
 
+def test_notifications_that_nobody_wants_do_not_count() -> None:
+    protocol = established(backlog=2)
+    output = b'{"notification":{"output":["a:0.0.1",{"lines":[],"lost":1}]}}\n'
+    protocol.receive(output + STARTED)
+    with protocol.ignoring("a:0.0.1", logs.OUTPUT):
+        protocol.receive(output * 3)
+        assert [notification.kind for notification in protocol.notifications] == ["started"]
+    protocol.receive(output)
+    assert [notification.kind for notification in protocol.notifications] == ["started", "output"]
+
+
 def test_trace() -> None:
     seen = []
     protocol = ClientProtocol(trace=lambda direction, line: seen.append((direction, line)))

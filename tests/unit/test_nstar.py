@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import socket
 import subprocess
@@ -114,6 +115,90 @@ def test_what_cannot_be_sent(
         assert cli.main(["-u", url, *arguments]) == 1
         answering.join()
     assert capsys.readouterr().err.startswith(f"Error: {said}")
+
+
+MANIFEST = '{"name":"a","version":"0.0.1","uid":1,"gid":1,"autostart":"relaxed"}'
+DATA = f'{{"manifest":{MANIFEST},"repository":"mem","mounted":false,"process":PROCESS}}'
+PROCESS = '{"pid":7,"uptime":1000000000,"statistics":{"processes":[]}}'
+
+
+def inspected(container: str, process: str = "null") -> str:
+    data = DATA.replace("PROCESS", process)
+    return f'{{"response":{{"inspect":{{"ok":{{"container":"{container}","data":{data}}}}}}}}}\n'
+
+
+def refused(container: str, error: str) -> str:
+    return f'{{"response":{{"inspect":{{"error":{{"container":"{container}","error":{error}}}}}}}}}\n'
+
+
+GONE = refused("b:0.0.1", '{"invalid_container":{"container":"b:0.0.1"}}')
+
+
+def answers(tmp_path: Path, inspections: dict[str, str], *arguments: str) -> int:
+    """Exit code of a command when the runtime says this of its containers."""
+
+    accepted: list[socket.socket] = []
+
+    def answer() -> None:
+        accepted.append(accept())
+        (connection,) = accepted
+        with connection.makefile("rb") as lines:
+            for line in lines:
+                request = line.decode().strip()
+                found = [text for name, text in inspections.items() if f'"{name}"' in request]
+                if "inspect" in request:
+                    connection.sendall(found[0].encode())
+                else:
+                    kind = "list" if "list" in request else "repositories"
+                    names = json.dumps(list(inspections))
+                    connection.sendall(f'{{"response":{{"{kind}":{names}}}}}\n'.encode())
+
+    with console(tmp_path) as (url, accept):
+        answering = threading.Thread(target=answer)
+        answering.start()
+        code = cli.main(["-u", url, *arguments])
+        accepted[0].shutdown(socket.SHUT_RDWR)
+        answering.join()
+    return code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["list"], ["a    | 0.0.1   | mem        | resource | no      | 7   | 1s"]),
+        (["top"], ["1 of 2 containers are running", "a    | 0.0.1   | 7   | 0"]),
+        (["check"], ["containers: 1 installed, 1 running"]),
+    ],
+)
+def test_container_that_is_uninstalled_between_list_and_inspect(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    said: list[str],
+) -> None:
+    monkeypatch.setattr("northstar.nstar.check.find_script", lambda: None)
+    inspections = {"a:0.0.1": inspected("a:0.0.1", PROCESS), "b:0.0.1": GONE}
+    assert answers(tmp_path, inspections, *arguments) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert all(text in printed.out for text in said), printed.out
+
+
+@pytest.mark.parametrize(("command", "code"), [("list", 3), ("top", 3), ("check", 1)])
+def test_container_that_cannot_be_inspected(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    code: int,
+) -> None:
+    """Any other refusal is told."""
+    monkeypatch.setattr("northstar.nstar.check.find_script", lambda: None)
+    inspections = {"b:0.0.1": refused("b:0.0.1", '{"unexpected":{"error":"it is broken"}}')}
+    assert answers(tmp_path, inspections, command) == code
+    printed = capsys.readouterr()
+    assert "it is broken" in printed.out + printed.err
 
 
 @pytest.mark.parametrize(

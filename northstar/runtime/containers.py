@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from northstar.errors import InvalidContainer, StartContainerStarted, StopContainerNotStarted, UmountBusy
-from northstar.runtime import plan
+from northstar.runtime import log, plan
 from northstar.runtime.lastoutput import LastOutput
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from northstar.npk.package import Package
     from northstar.runtime.repository import Repository
     from northstar.runtime.run import Run
+
+_log = log.Logger("runtime::state")
 
 
 class Record:
@@ -111,11 +113,13 @@ class Containers:
         if not record.mounted or record.run is not None:
             raise UmountBusy(record.container)
         for other in self:
-            if other.run is None:
+            if other.run is None or record.container not in other.run.resources:
                 continue
-            if record.container in other.run.resources:
-                resource_only = record.manifest.init is None
-                raise UmountBusy(other.container if resource_only else record.container)
+            if record.manifest.init is None:
+                _log.warn(f"Resource container {record.container} is used by {other.container}")
+                raise UmountBusy(other.container)
+            _log.warn(f"Failed to umount {record.container} because it is used by {other.container}")
+            raise UmountBusy(record.container)
 
     def resources_of(self, manifest: Manifest) -> dict[str, Container]:
         """The resources that a start would use now; raises StartContainerMissingResource."""

@@ -164,20 +164,21 @@ class Process:
         await self._end()
         return status
 
-    def kill(self, number: int = signal.SIGKILL) -> None:
+    def kill(self, number: int = signal.SIGKILL) -> bool:
         """Send a signal: SIGKILL to init, which takes everything with it; others to its process group.
 
-        No error if it has ended already. Raises OSError.
+        False if it has ended already. Raises OSError.
         """
         if self.pidfd < 0 or forkerlink.ended(self.pidfd):
-            return
+            return False
         try:
             if number == signal.SIGKILL:
                 kernel_process.pidfd_send_signal(self.pidfd, number)
             else:
                 kernel_process.killpg(self.pid, number)
         except ProcessLookupError:
-            return
+            return False
+        return True
 
     async def _report(self) -> tuple[bytes, int, str]:
         while True:

@@ -32,6 +32,8 @@ _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 class Repository:
     """Packages under one key. `load` and `delete` block, other methods do not block for long."""
 
+    _dropped = ""
+
     def __init__(self, config: RepositoryConfig, log: Logger) -> None:
         """Read the key; raises NorthstarError."""
         self.id = config.id
@@ -69,6 +71,7 @@ class Repository:
     def check_new(self, container: Container) -> None:
         """Raises Unexpected if a package that was received completely cannot become part of this."""
         if container in self.packages:
+            self._log.warn(f"Container {container} is already present in repository{self._dropped}")
             raise Unexpected(f"{container} already in {self._place}")
         self._check_number()
 
@@ -334,10 +337,14 @@ class _FileInsert(Insert):
 class MemoryRepository(Repository):
     """Packages in sealed memory, gone with the daemon (memfd_create(2), F_ADD_SEALS in fcntl(2))."""
 
+    _dropped = ". Dropping..."
+
     def load(self) -> None:
         """Nothing to load; it starts empty."""
-        trust = f"with key {self._config.key}" if self.verified else "(unverified)"
-        self._log.info(f"Loading memory repository {trust}")
+        key = self._config.key
+        self._log.info(
+            f"Loading memory repository with key {key}" if key else "Loading repository (unverified)"
+        )
 
     @property
     def _place(self) -> str:

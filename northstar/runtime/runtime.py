@@ -204,7 +204,8 @@ class Runtime:
         run = self.containers.running(container)
         _log.info(f"Killing {container} with {number.name}")
         try:
-            run.process.kill(number)
+            if not run.process.kill(number) and run.process.pid:
+                _log.debug(f"Process {run.process.pid} already exited")
         except OSError as error:
             _log.error(f"failed to kill {container} with {number.name}: {error.strerror}")
             raise Unexpected(f"failed to kill {container}: {error.strerror}") from None
@@ -362,10 +363,7 @@ class Runtime:
 
     def _check_new(self, repository_id: str, container: Container) -> None:
         """Raises InstallDuplicate, Unexpected."""
-        repository = self.repositories[repository_id]
-        if container in repository.packages:
-            _log.warn(f"Container {container} is already present in repository")
-        repository.check_new(container)
+        self.repositories[repository_id].check_new(container)
         if container in self.containers:
             other = self.containers.get(container).repository.id
             _log.warn(f"Skipping duplicate container {container} which is already in repository {other}")

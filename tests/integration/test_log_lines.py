@@ -7,7 +7,7 @@ import re
 from contextlib import suppress
 
 import pytest
-from runtime import Runtime, SharedRuntime, resource, shell, wait_for
+from runtime import Runtime, SharedRuntime, resource, shell, wait_for, with_mounts
 
 from northstar.client import Client, Refused
 
@@ -142,6 +142,49 @@ def test_refusals(runtime: SharedRuntime) -> None:
         )
 
 
+def test_umount_of_what_is_in_use(runtime: SharedRuntime) -> None:
+    """A resource says who uses it, and so does an application whose files another one uses."""
+    runtime.pack(resource("data"))
+    runtime.pack(shell("app"))
+    mounts = {
+        target: {"type": "resource", "name": name, "version": "0.0.1", "dir": "/"}
+        for target, name in (("data", "data"), ("resource", "app"))
+    }
+    runtime.pack(shell("user", mounts=with_mounts(**mounts)))
+    with runtime.started() as client:
+        client.start("user:0.0.1")
+        client.umount(["data:0.0.1", "app:0.0.1"])
+        attempt(client, "uninstall", "data:0.0.1")
+        expect(
+            logged(runtime, "runtime::state"),
+            r"WARN Resource container data:0\.0\.1 is used by user:0\.0\.1",
+            r"WARN Failed to umount app:0\.0\.1 because it is used by user:0\.0\.1",
+            r"WARN failed to umount data:0\.0\.1: container user:0\.0\.1 cannot be unmounted: busy",
+            r"WARN failed to umount app:0\.0\.1: container app:0\.0\.1 cannot be unmounted: busy",
+            r"WARN Umount operation failed after .*",
+            r"INFO Trying to uninstall data:0\.0\.1",
+            r"WARN Resource container data:0\.0\.1 is used by user:0\.0\.1",
+            r"WARN failed to uninstall data:0\.0\.1: .*",
+        )
+
+
+@pytest.mark.parametrize(
+    ("repository", "line"),
+    [
+        ("default", r"WARN Container a:0\.0\.1 is already present in repository"),
+        ("mem", r"WARN Container a:0\.0\.1 is already present in repository\. Dropping\.\.\."),
+    ],
+)
+def test_package_that_is_there_already(runtime: SharedRuntime, repository: str, line: str) -> None:
+    package = str(runtime.pack_only(shell("a")))
+    with runtime.started() as client:
+        client.install(package, repository)
+        attempt(client, "install", package, repository)
+        expect(
+            logged(runtime, "runtime", "runtime::console"), line, r"WARN Failed to install: .* already in .*"
+        )
+
+
 def test_beginning_and_end(own_runtime: Runtime) -> None:
     own_runtime.pack(shell("a", autostart="relaxed"))
     own_runtime.pack(shell("b", init="/nonexistent", autostart="relaxed"))
@@ -160,6 +203,9 @@ def test_beginning_and_end(own_runtime: Runtime) -> None:
         r"DEBUG Started console on /run/.*/console",
         r"INFO Loading repository .*/default .*",
         r"INFO Loaded 2 containers from .*/default in [0-9]+\.[0-9]{3}s",
+        r"INFO Loading memory repository with key .*\.pub"
+        if own_runtime.verified
+        else r"INFO Loading repository \(unverified\)",
         r"INFO Autostarting [ab]:0\.0\.1 \(Relaxed\)",
         r"WARN Failed to autostart relaxed b:0\.0\.1: container b:0\.0\.1 failed to start: .*",
         r"INFO Successfully started 1 container\(s\) in .*",

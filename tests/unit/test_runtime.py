@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations of the runtime on many containers: others have their turns in between."""
+"""Operations of the runtime, without containers."""
 
 from __future__ import annotations
 
 import itertools
+import os
+import signal
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from northstar.errors import Unexpected
 from northstar.names import Container
+from northstar.runtime import log
 from northstar.runtime.containers import Record
 from northstar.runtime.loop import Loop
 from northstar.runtime.notifications import Notifications
+from northstar.runtime.process import Process
 from northstar.runtime.runtime import Runtime
 
 NAMES = [Container.parse(f"{name}:0.0.1") for name in "abc"]
@@ -27,6 +33,21 @@ class Mounter:
         self._events.append(target.rpartition("/")[2])
         if "/b:" in target:
             raise Unexpected("EBUSY: Device or resource busy")
+
+
+class Ended:
+    """A process of a container that has ended, but not been dealt with."""
+
+    def __init__(self) -> None:
+        self.pid = os.posix_spawn("/bin/true", ["true"], {})
+        self._process = Process(None, None, NAMES[0])  # type: ignore[arg-type]
+        self._process.pid, self._process.pidfd = self.pid, os.pidfd_open(self.pid)
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        self.kill = self._process.kill
+
+    def close(self) -> None:
+        os.close(self._process.pidfd)
+        os.waitpid(self.pid, 0)
 
 
 def fail(failure: BaseException) -> None:
@@ -58,3 +79,23 @@ def test_others_have_turns_during_an_umount() -> None:
     umounts = [position for position, event in enumerate(events) if event != "other"]
     assert [events[position] for position in umounts] == ["a:0.0.1", "b:0.0.1", "c:0.0.1"]
     assert all("other" in events[first:second] for first, second in itertools.pairwise(umounts))
+
+
+def test_kill_of_a_process_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts as a success."""
+    lines: list[str] = []
+    monkeypatch.setattr(log, "record", lambda level, target, message: lines.append(f"{level}: {message}"))
+    made: Any = Runtime({}, None, Notifications(), None)  # type: ignore[arg-type]
+    record: Any = Record(NAMES[0], None, SimpleNamespace(manifest=None))  # type: ignore[arg-type]
+    made.containers.add(record)
+    process = Ended()
+    record.run = SimpleNamespace(process=process)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        made.kill(NAMES[0], number)
+    process.close()
+    assert lines == [
+        "info: Killing a:0.0.1 with SIGTERM",
+        f"debug: Process {process.pid} already exited",
+        "info: Killing a:0.0.1 with SIGKILL",
+        f"debug: Process {process.pid} already exited",
+    ]

@@ -200,4 +200,5 @@ def test_any_bytes_end_in_answers_and_a_closed_connection(
         bystander.sendall(IDENT)
         exactly(bystander, EXTERN)
     assert server.failures == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    # Less, if the collector finds some of another test meanwhile.
+    assert len(os.listdir("/proc/self/fd")) <= before

@@ -64,14 +64,20 @@ def _add(rules: Rules, name: str, rule: ArgRule | None) -> None:
         rules[name] = [*(rules.get(name) or []), rule]
 
 
-def compile_filter(seccomp: Seccomp, capabilities: Iterable[str]) -> bytes:
-    """The BPF program for the machine at hand. Raises SeccompError, also if libseccomp is missing."""
+def compile_filter(seccomp: Seccomp, capabilities: Iterable[str], architecture: str | None = None) -> bytes:
+    """The BPF program for the machine at hand, or for another `architecture` (x86_64, aarch64).
+
+    Raises SeccompError, also if libseccomp is missing.
+    """
     library = _libseccomp()
     rules = rules_of(seccomp, capabilities)
     values = sum(len(rule.values or ()) for conditions in rules.values() for rule in conditions or ())
     if values > MAX_VALUES:
         raise SeccompError(f"seccomp: {values} values in all rules, at most {MAX_VALUES} are possible")
     made = library.SyscallFilter(library.KILL_PROCESS)
+    if architecture is not None:
+        made.remove_arch(library.Arch.NATIVE)
+        made.add_arch(getattr(library.Arch, architecture.upper()))
     made.set_attr(library.Attr.ACT_BADARCH, library.KILL_PROCESS)
     made.set_attr(library.Attr.CTL_OPTIMIZE, _OPTIMIZE_AS_BINARY_TREE)
     for name, conditions in rules.items():

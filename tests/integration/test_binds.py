@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of mounts: what the kernel says about them in a container, and what can be done there."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runtime import Runtime, resource, shell, with_mounts
+
+from northstar.kernel import mount
+
+OPTIONS = ("rw", "rec", "nosuid", "nodev", "noexec")
+COMBINATIONS = [
+    combination
+    for length in range(len(OPTIONS) + 1)
+    for combination in itertools.combinations(OPTIONS, length)
+]
+FLAGS = {"ro", "rw", "nosuid", "nodev", "noexec"}
+STRICT = {"nosuid", "nodev", "noexec"}
+
+TRY = """\
+try() {
+    test -e $1/tool || echo empty $1
+    $1/tool $1 2>/dev/null
+    { echo x > $1/null; } 2>/dev/null && echo device $1
+    { echo x > $1/written; } 2>/dev/null && echo wrote $1
+}
+"""
+"""What can be done in a directory that `filled` has made."""
+
+
+@contextmanager
+def mounted(path: Path, flags: int = 0) -> Iterator[None]:
+    """A file system with a program, a device node, and a directory to mount something on."""
+    path.mkdir(exist_ok=True)
+    mount.mount("tmpfs", str(path), "tmpfs", 0)
+    try:
+        path.chmod(0o777)
+        (path / "tool").write_text("#!/bin/sh\necho ran $1\n")
+        (path / "tool").chmod(0o755)
+        os.mknod(path / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        (path / "null").chmod(0o666)
+        (path / "sub").mkdir()
+        if flags:
+            mount.mount(None, str(path), None, flags | mount.MS_REMOUNT | mount.MS_BIND)
+        yield
+    finally:
+        mount.umount(str(path), mount.MNT_DETACH)
+
+
+def looked_up(
+    runtime: Runtime, script: str, mounts: dict[str, Any]
+) -> tuple[dict[str, set[str]], set[tuple[str, str]]]:
+    """Flags by mount point, and what a script says besides."""
+    runtime.pack(shell("a", f"cat /proc/self/mountinfo; echo tried; {TRY}{script}", mounts=mounts))
+    with runtime.started() as client:
+        status, lines = runtime.run(client, "a:0.0.1")
+    assert status.success, lines
+    position = lines.index("tried")
+    fields = [line.split() for line in lines[:position]]
+    said = {(word, path) for word, path in (line.split() for line in lines[position + 1 :])}
+    return {field[4]: FLAGS & set(field[5].split(",")) for field in fields}, said
+
+
+@pytest.mark.covers("mounts.bind.options")
+def test_options_of_binds(runtime: Runtime) -> None:
+    """S-22: each alone and with others is in force, in a submount as well, as mountinfo says and as tried."""
+    source = runtime.base / "source"
+    # Binds cannot lie in one another, but in the container's own directory.
+    places = runtime.base / "data/a"
+    mounts: dict[str, Any] = {"data": {"type": "persist"}}
+    for number, options in enumerate(COMBINATIONS):
+        (places / str(number)).mkdir(parents=True)
+        mounts[f"data/{number}"] = {"type": "bind", "host": str(source), "options": ",".join(options)}
+    with mounted(source), mounted(source / "sub"):
+        script = "for d in /data/*; do try $d; try $d/sub; done; true"
+        flags, said = looked_up(runtime, script, with_mounts(**mounts))
+    for number, options in enumerate(COMBINATIONS):
+        path, below = f"/data/{number}", f"/data/{number}/sub"
+        expected = set(options) - {"rec"} | ({"rw"} if "rw" in options else {"ro"})
+        assert flags[path] == expected
+        assert flags.get(below) == (expected if "rec" in options else None)
+        for tried in (path, below):
+            empty = tried == below and "rec" not in options
+            found = {word for word, where in said if where == tried}
+            possible = {"empty"} if empty else {"ran", "device"} - blocked(options)
+            # An empty mount point belongs to root.
+            assert found == possible | ({"wrote"} if "rw" in options and not empty else set()), options
+
+
+def blocked(options: tuple[str, ...]) -> set[str]:
+    """What options make impossible."""
+    return {word for word, option in (("ran", "noexec"), ("device", "nodev")) if option in options}
+
+
+@pytest.mark.covers("mounts.bind.options")
+def test_flags_of_the_source_are_kept(runtime: Runtime) -> None:
+    """S-22: what the host has restricted stays so, whatever a manifest asks for."""
+    source = runtime.base / "source"
+    restricted = mount.MS_RDONLY | mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
+    binds = {"data": "rw,rec", "resource": "rw", "tmp": "rec"}
+    mounts = {
+        target: {"type": "bind", "host": str(source), "options": options} for target, options in binds.items()
+    }
+    with ExitStack() as stack:
+        stack.enter_context(mounted(source))
+        stack.enter_context(mounted(source / "sub", restricted))
+        mount.mount(None, str(source), None, restricted | mount.MS_REMOUNT | mount.MS_BIND)
+        script = "for d in /data /data/sub /resource /tmp /tmp/sub; do try $d; done; true"
+        flags, said = looked_up(runtime, script, with_mounts(**mounts))
+    for path in ("/data", "/data/sub", "/resource", "/tmp", "/tmp/sub"):
+        assert flags[path] == {"ro", *STRICT}
+    assert said == set()
+
+
+@pytest.mark.covers("mounts.bind.options")
+def test_submount_of_a_read_only_bind(runtime: Runtime) -> None:
+    """S-22: `rec` without `rw` is read-only all the way down; the host's own mounts stay as they are."""
+    source = runtime.base / "source"
+    mounts = with_mounts(data={"type": "bind", "host": str(source), "options": "rec"})
+    with mounted(source), mounted(source / "sub"):
+        before = Path("/proc/self/mountinfo").read_text()
+        _, said = looked_up(runtime, "try /data/sub; true", mounts)
+        (source / "sub/by the host").touch()
+        assert Path("/proc/self/mountinfo").read_text() == before
+    assert said == {("ran", "/data/sub"), ("device", "/data/sub")}
+
+
+def test_flags_of_all_other_mounts(runtime: Runtime) -> None:
+    """S-09, S-22, S-23: those that no manifest can take away."""
+    runtime.pack(resource("text"))
+    mounts = with_mounts(
+        sys={"type": "sysfs"},
+        tmp={"type": "tmpfs", "size": 4096},
+        data={"type": "persist"},
+        sockets={"type": "sockets"},
+        resource={"type": "resource", "name": "text", "version": "*", "dir": "/"},
+    )
+    flags, _ = looked_up(runtime, "true", mounts)
+    nodes = {path: found for path, found in flags.items() if path.startswith("/dev/")}
+    assert {path: found for path, found in flags.items() if path not in nodes} == {
+        "/": {"ro", "nosuid", "nodev"},
+        "/proc": {"ro", *STRICT},
+        "/sys": {"ro", *STRICT},
+        "/dev": {"ro", *STRICT},
+        "/tmp": {"rw", *STRICT},
+        "/data": {"rw", *STRICT},
+        "/sockets": {"rw", *STRICT},
+        "/resource": {"ro", "nosuid", "nodev"},
+    }
+    assert sorted(nodes) == [f"/dev/{name}" for name in ("full", "null", "random", "tty", "urandom", "zero")]
+    assert all({"nosuid", "noexec"} <= found for found in nodes.values())

@@ -4,18 +4,22 @@
     python3 -m tests.coverage > tests/coverage.md
 
 Fields are named by the mark `covers` of a test; a field covers what lies below it. Requirements are those
-numbers S-nn of docs/security.md that a test names in its docstring or a comment.
+numbers of docs/security.md, S-nn and ESR-01-nnn, that a test names in its docstring or a comment.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent / "integration"
+ROOT = Path(__file__).resolve().parent
+TESTS = ROOT / "integration"
+SECURITY = ROOT.parent / "docs/security.md"
+_NUMBER = re.compile(r"\b(?:S-\d\d|ESR-01-\d{3})\b")
 
 
 def marks() -> dict[str, set[str]]:
@@ -47,8 +51,42 @@ def leaves(fields: list[str]) -> list[str]:
     return [field for field in fields if not any(other.startswith(f"{field}.") for other in fields)]
 
 
+def documented() -> set[str]:
+    """The numbers of docs/security.md that stand at the beginning of a line of a table."""
+    heads = re.findall(r"^\| ([^|]*) \|", SECURITY.read_text(), re.MULTILINE)
+    return set(_NUMBER.findall(" ".join(heads)))
+
+
+def requirements() -> dict[str, set[str]]:
+    """Number -> tests, of all kinds; a whole module if its docstring has the number."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for path in sorted(ROOT.rglob("test_*.py")):
+        text, module = path.read_text(), f"{path.parent.name}/{path.stem}"
+        tree = ast.parse(text)
+        for number in _NUMBER.findall(ast.get_docstring(tree) or ""):
+            found[number].add(module)
+        for function in tree.body:
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                for number in _NUMBER.findall(ast.get_source_segment(text, function) or ""):
+                    found[number].add(f"{module}::{function.name}")
+    return dict(found)
+
+
 def table(fields: list[str]) -> str:
     """The Markdown text."""
+    return _fields(fields) + "\n" + _requirements()
+
+
+def _requirements() -> str:
+    rows = [f"| {number} | {', '.join(sorted(names))} |" for number, names in sorted(requirements().items())]
+    head = (
+        "# Requirements and their tests\n\nThe numbers are those of docs/security.md.\n\n"
+        "| number | tests in `tests` |\n|---|---|\n"
+    )
+    return head + "\n".join(rows) + "\n"
+
+
+def _fields(fields: list[str]) -> str:
     known = marks()
     rows = [f"| `{field}` | {', '.join(sorted(tests_of(field, known)))} |" for field in leaves(fields)]
     head = (

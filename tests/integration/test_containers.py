@@ -120,7 +120,7 @@ def test_signals_are_reset(runtime: SharedRuntime) -> None:
 
 
 def test_open_files_are_standard_streams_only(runtime: SharedRuntime) -> None:
-    """S-26: no descriptor of the runtime reaches a container; 3 is the directory that ls reads."""
+    """S-27: no descriptor of the runtime reaches a container; 3 is the directory that ls reads."""
     runtime.pack(shell("a") | {"init": "/bin/ls", "args": ["/proc/self/fd"]})
     with runtime.started() as client:
         assert runtime.run(client, "a:0.0.1") == ((0, None), ["0", "1", "2", "3"])
@@ -574,7 +574,7 @@ def test_memory_of_init_is_small(runtime: SharedRuntime) -> None:
 
 
 def test_init_is_in_the_container_and_has_no_privileges(runtime: SharedRuntime) -> None:
-    """S-22: pid 1 has the container's root, no capability, and cannot gain any."""
+    """S-29: pid 1 has the container's root, no capability, and cannot gain any."""
     runtime.pack(shell("a"))
     with runtime.started() as client:
         client.start("a:0.0.1")

@@ -348,7 +348,7 @@ def test_owner_and_mode_of_sockets(runtime: SharedRuntime) -> None:
 
 
 def test_descriptors_of_sockets_are_the_only_ones(runtime: SharedRuntime) -> None:
-    """S-26: 0, 1, 2 and four sockets."""
+    """S-27: 0, 1, 2 and four sockets."""
     lines = told(runtime, "inspect", sockets=SOCKETS)
     assert "    total: 7" in lines
     links = [line.partition(": ")[2] for line in lines if "/proc/self/fd/" in line and ": " in line]

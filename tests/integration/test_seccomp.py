@@ -151,7 +151,7 @@ def test_other_personalities_are_refused(runtime: SharedRuntime) -> None:
 
 
 def test_namespaces_cannot_be_made_by_clone(runtime: SharedRuntime) -> None:
-    """S: CLONE_NEWUSER in the flags of clone."""
+    """S-36: CLONE_NEWUSER in the flags of clone."""
     clone = 56 if X86_64 else 220
     assert status_of(runtime, probe("syscall", str(clone), "0x10000011", "0", seccomp=DEFAULT)) == KILLED
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every field of the manifest has a test that looks from inside a container."""
+"""Every field of the manifest has a test that looks from inside a container, every requirement one at all."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ def test_marks_name_existing_fields() -> None:
 def test_table_is_current() -> None:
     """Run `python3 -m tests.coverage > tests/coverage.md`."""
     assert (REPOSITORY / "tests/coverage.md").read_text() == coverage.table(schema.fields())
+
+
+def test_every_requirement_has_a_test() -> None:
+    """And no test has a number that docs/security.md does not know."""
+    assert coverage.requirements().keys() == coverage.documented()
 
 
 def test_schema_is_current() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from northstar.errors import StartContainerFailed
@@ -17,6 +18,8 @@ from northstar.kernel import cgroup
 from northstar.runtime import cgroupsettings, log
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from northstar.manifest import Manifest
     from northstar.names import Container
     from northstar.runtime.cgroupsettings import Setting
@@ -95,7 +98,7 @@ class Cgroups:
         """Remove the top level group."""
         _log.info("Shutting down cgroups")
         for root in self._roots.values():
-            _remove(root, self._name)
+            _remove(root, self._name, _remove_group)
             os.close(root)
         self._roots.clear()
 
@@ -130,14 +133,15 @@ class Group:
     def open(self, controller: str, root: int, settings: list[Setting]) -> None:
         """Make the group in one hierarchy. Raises OSError.
 
-        What a daemon that was killed has left there is removed first, lest old limits survive.
+        What a daemon that was killed has left there is removed first, lest old limits survive, with the
+        processes in it, lest they count as the container's.
         """
         self._make_parents(root)
         if controller == "unified":
             self._enable(root, {setting.controller for setting in settings})
         parent, name = _parent_of(root, self._path)
         try:
-            cgroup.remove(parent, name)
+            _remove_with_processes(parent, name, self._path)
             self._fds[controller] = cgroup.create(parent, name)
         finally:
             os.close(parent)
@@ -229,11 +233,14 @@ class Group:
         self.entrances.clear()
 
     def remove(self) -> None:
-        """Remove the groups; everything in them has ended. May block for `REMOVE_TIMEOUT`."""
+        """Remove the groups, also if somebody has put other processes into them.
+
+        Those of the container have ended. May block for `REMOVE_TIMEOUT`.
+        """
         self.close_entrances()
         for controller, fd in self._fds.items():
             os.close(fd)
-            _remove(self._roots[controller], self._path)
+            _remove(self._roots[controller], self._path, _remove_with_processes)
         self._fds.clear()
 
     def remove_parents(self) -> None:
@@ -262,11 +269,37 @@ def _parent_of(root: int, path: str) -> tuple[int, str]:
     return (cgroup.open_group(root, above) if above else os.dup(root)), name
 
 
-def _remove(root: int, path: str) -> None:
+def _remove_group(parent: int, name: str, path: str) -> None:
+    cgroup.remove(parent, name, timeout=REMOVE_TIMEOUT)
+
+
+def _remove_with_processes(parent: int, name: str, path: str) -> None:
+    """Remove a group and kill what is in it and below. Raises OSError."""
+    try:
+        cgroup.remove(parent, name)
+        return
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+    fd = cgroup.open_group(parent, name)
+    try:
+        deadline = time.monotonic() + REMOVE_TIMEOUT
+        # Processes that just die are not worth a word. One by one, those that fork may escape.
+        if not cgroup.wait_unpopulated(fd, 0.05):
+            _log.warn(f"Killing what is left in cgroup {path}")
+            cgroup.kill(fd)
+            while not cgroup.wait_unpopulated(fd, 0.1) and time.monotonic() < deadline:
+                cgroup.kill(fd)
+    finally:
+        os.close(fd)
+    _remove_group(parent, name, path)
+
+
+def _remove(root: int, path: str, remove: Callable[[int, str, str], None]) -> None:
     try:
         parent, name = _parent_of(root, path)
         try:
-            cgroup.remove(parent, name, timeout=REMOVE_TIMEOUT)
+            remove(parent, name, path)
         finally:
             os.close(parent)
     except FileNotFoundError:

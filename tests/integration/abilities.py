@@ -97,6 +97,13 @@ def has_cgroup1_controllers() -> str | None:
 
 
 @functools.cache
+def has_cgroup_controllers() -> str | None:
+    """Controllers, be it of v1 or of v2."""
+    reasons = has_cgroup1_controllers(), has_cgroup2_controllers()
+    return None if None in reasons else "; ".join(filter(None, reasons))
+
+
+@functools.cache
 def has_keyrings() -> str | None:
     """Kernel keyrings (CONFIG_KEYS)."""
     return _in_child(lambda: process.join_session_keyring())

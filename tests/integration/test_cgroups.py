@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from abilities import has_cgroup1_controllers, has_cgroup2_controllers, needs
+from abilities import has_cgroup1_controllers, has_cgroup2_controllers, has_cgroup_controllers, needs
 from isolated import wait_until
-from runtime import Runtime, SharedRuntime, probe, shell, wait_for
+from runtime import TIMEOUT, Runtime, SharedRuntime, probe, shell, wait_for
 
 from northstar.client import Refused
 
@@ -343,6 +346,79 @@ def refused(runtime: SharedRuntime, cgroups: dict[str, Any], reason: str) -> Non
             client.start("a:0.0.1")
         assert client.list() == ["a:0.0.1"]
         assert client.inspect("a:0.0.1").process is None
+
+
+# --- processes of others in a container's groups
+
+SOME: dict[str, Any] = {"memory": {"memory_hard_limit": 64 * MEBIBYTE}}
+"""With version 1, a container without limits has no groups."""
+
+
+def groups(runtime: Runtime) -> list[Path]:
+    """All of a container with limits of memory."""
+    if (V2 / "memory").is_dir():
+        return [group(runtime, controller=name) for name in ("memory", "pids")]
+    return [group(runtime)]
+
+
+@contextmanager
+def intruders(directories: Iterable[Path]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """A process in each group; all end within the block, by a signal that cannot be ignored."""
+    with ExitStack() as stack:
+        started = []
+        for directory in directories:
+            directory.mkdir(parents=True, exist_ok=True)
+            process = stack.enter_context(subprocess.Popen(["sleep", "1000"]))
+            stack.callback(process.kill)
+            (directory / "cgroup.procs").write_text(str(process.pid))
+            started.append(process)
+        yield started
+        for process in started:
+            assert process.wait(TIMEOUT) == -signal.SIGKILL
+
+
+@needs(has_cgroup_controllers)
+def test_processes_left_in_an_earlier_group(runtime: SharedRuntime) -> None:
+    """S-46: neither they nor limits of theirs are part of the container."""
+    runtime.pack(shell("a", "exec sleep 1000", cgroups=SOME))
+    with runtime.started() as client:
+        stale = [path / below for path in groups(runtime) for below in ("", "below/most")]
+        with intruders(stale):
+            client.start("a:0.0.1")
+        for path in groups(runtime):
+            assert not (path / "below").exists()
+            for pid in (path / "cgroup.procs").read_text().split():
+                assert Path(f"/proc/{pid}/root/unix-sockets").exists(), "not of the container"
+        runtime.wait_for_log("Killing what is left in cgroup")
+    if (V2 / "memory").is_dir():
+        # The daemon has found the group above, and not made it.
+        for path in groups(runtime):
+            path.parent.rmdir()
+
+
+@needs(has_cgroup_controllers)
+def test_processes_left_in_a_group_at_its_end(runtime: SharedRuntime) -> None:
+    """S-46: also below, in groups that the container or somebody else has made."""
+    runtime.pack(shell("a", "exec sleep 1000", cgroups=SOME))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        directories = [path / below for path in groups(runtime) for below in ("", "inner/most")]
+        with intruders(directories):
+            client.kill("a:0.0.1", signal.SIGKILL)
+            wait_for(client, "exit", "a:0.0.1")
+        assert not [path for path in groups(runtime) if path.exists()]
+        client.start("a:0.0.1")
+
+
+@needs(has_cgroup_controllers)
+def test_end_of_a_container_without_such_processes(runtime: SharedRuntime) -> None:
+    """S-46: nobody is killed then."""
+    runtime.pack(shell("a", "sleep 1000 & sleep 1000", cgroups=SOME))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        client.kill("a:0.0.1", signal.SIGKILL)
+        wait_for(client, "exit", "a:0.0.1")
+        assert "Killing what is left" not in runtime.output()
 
 
 # --- version 1

@@ -46,7 +46,7 @@ class OomMonitor:
                 container, "cgroup: memory.oom_monitor: there is no memory controller"
             ) from None
         if events is not None:
-            self._last_oom = self._read().get("oom") or 0
+            self._last_oom = _ooms(self._read())
         self._channel: Channel = loop.register(self._fd)
         self._task: Task = loop.spawn(self._watch())
 
@@ -59,8 +59,8 @@ class OomMonitor:
     def check(self) -> None:
         """Report what has happened since the last event: the end of a container may come first."""
         event = self._read()
-        if (event.get("oom") or 0) > self._last_oom:
-            self._last_oom = event.get("oom") or 0
+        if (ooms := _ooms(event)) > self._last_oom:
+            self._last_oom = ooms
             _log.warn(f"Process {self._container} is out of memory")
             self._report(event)
 
@@ -83,6 +83,11 @@ class OomMonitor:
             return event
         event.update({key: found.get(key) for key in KEYS})
         return event
+
+
+def _ooms(event: Event) -> int:
+    """How often there was no memory. Where it was the host that had none, only the killed processes count."""
+    return max(event.get("oom") or 0, event.get("oom_kill") or 0)
 
 
 def _eventfd(group: Group) -> int:

@@ -272,6 +272,28 @@ def test_out_of_memory(runtime: SharedRuntime) -> None:
     is_told_and_killed(runtime, swappiness=0)
 
 
+@needs(has_cgroup2_controllers)
+def test_pressure_is_not_reported(runtime: SharedRuntime) -> None:
+    """S-48: at memory.high there is reclaim, and no shortage."""
+    memory = {"oom_monitor": True, "attrs": {"memory.high": str(16 * MEBIBYTE)}}
+    runtime.pack(probe("leak-memory", cgroups={"memory": memory}))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        wait_until(lambda: events_of(runtime)["high"] > 3, "the container is under pressure", TIMEOUT)
+        assert (events_of(runtime)["oom"], events_of(runtime)["oom_kill"]) == (0, 0)
+        client.kill("a:0.0.1", signal.SIGKILL)
+        kinds = []
+        while "exit" not in kinds:
+            kinds += [next(client.notifications(timeout=TIMEOUT)).kind]
+        assert "c_group" not in kinds
+    assert "out of memory" not in runtime.output()
+
+
+def events_of(runtime: Runtime) -> dict[str, int]:
+    text = (group(runtime) / "memory.events").read_text()
+    return {key: int(value) for key, value in (line.split() for line in text.splitlines())}
+
+
 def is_told_and_killed(runtime: SharedRuntime, **more: int) -> None:
     """A container that leaks memory meets its limit."""
     memory = {"oom_monitor": True, "memory_hard_limit": 20 * MEBIBYTE, **more}

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What counts as running out of memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from northstar.names import Container
+from northstar.runtime.oom import OomMonitor
+
+CONTAINER = Container.parse("a:0.0.1")
+QUIET = "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\n"
+
+
+class Monitor:
+    """A monitor, and the file memory.events that it reads."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self.events: list[dict[str, Any]] = []
+        path.write_text(text)
+        group = Mock(open_events=lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        loop = Mock(spawn=lambda watch: (watch.close(), Mock())[1])
+        self.monitor = OomMonitor(loop, CONTAINER, group, self.events.append)
+
+    def after(self, text: str) -> int:
+        """How many events are reported when the file has changed."""
+        self.path.write_text(text)
+        self.events.clear()
+        self.monitor.check()
+        return len(self.events)
+
+
+@pytest.mark.parametrize("before", [QUIET, "low 1\nhigh 2\nmax 3\noom 4\noom_kill 4\n", ""])
+def test_what_is_there_at_the_beginning_is_no_event(tmp_path: Path, before: str) -> None:
+    monitor = Monitor(tmp_path / "events", before)
+    assert monitor.after(before) == 0
+    monitor.monitor.stop()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        QUIET.replace("high 0", "high 99"),
+        QUIET.replace("max 0", "max 99").replace("low 0", "low 7"),
+        QUIET + "oom_group_kill 3\nsock_throttled 99\n",
+        QUIET + "\n\xff\xfe garbage\noom\noom x\noom_kill -1\n",
+    ],
+    ids=["high", "max", "unknown keys", "garbage"],
+)
+def test_pressure_is_no_shortage(tmp_path: Path, text: str) -> None:
+    """S-48: neither are keys that this version does not know."""
+    monitor = Monitor(tmp_path / "events", QUIET)
+    assert monitor.after(text) == 0
+    monitor.monitor.stop()
+
+
+def test_each_increase_counts_once(tmp_path: Path) -> None:
+    """S-48: the kernel counts the shortage, and a moment later whom it has killed."""
+    monitor = Monitor(tmp_path / "events", QUIET)
+    short = QUIET.replace("oom 0", "oom 1")
+    killed = short.replace("oom_kill 0", "oom_kill 1")
+    assert [monitor.after(text) for text in (short, short, killed, killed)] == [1, 0, 0, 0]
+    again = killed.replace("oom 1", "oom 3")
+    assert [monitor.after(text) for text in (again, again)] == [1, 0]
+    monitor.monitor.stop()
+
+
+def test_shortage_of_the_host(tmp_path: Path) -> None:
+    """S-48: the container has not met its limit, but has lost a process all the same."""
+    monitor = Monitor(tmp_path / "events", QUIET)
+    assert monitor.after(QUIET.replace("oom_kill 0", "oom_kill 1")) == 1
+    assert monitor.events[0]["oom"] == 0
+    assert monitor.events[0]["oom_kill"] == 1
+    monitor.monitor.stop()

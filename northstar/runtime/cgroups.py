@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _log = log.Logger("runtime::cgroups")
 
 CONTROLLERS = ("cpu", "cpuset", "memory", "io", "pids")
+CONTROLLERS_OF_VERSION_1 = ("cpu", "cpuset", "memory", "blkio", "pids")
 REMOVE_TIMEOUT = 2.0
 """Seconds that the last processes of a group may take to end."""
 
@@ -50,6 +51,10 @@ class Cgroups:
         self.unified = self.hierarchies.mode == "v2"
         _log.info(f"Initializing cgroups with name {name}")
         _log.debug(f"Using cgroups version {2 if self.unified else 1}")
+        known = CONTROLLERS if self.unified else CONTROLLERS_OF_VERSION_1
+        missing = [controller for controller in known if controller not in self.hierarchies.controllers]
+        if missing:
+            _log.warn(f"No cgroup controller {', '.join(missing)}: containers that need it cannot be started")
 
     def open(self) -> None:
         """Make the top level group, with version 2. Raises OSError."""

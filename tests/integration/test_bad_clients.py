@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import resource
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from isolated import wait_until
 from runtime import Runtime, SharedRuntime, shell
 from wire import CONNECT, wire
 
@@ -87,6 +91,54 @@ def test_a_client_that_sends_faster_than_it_is_answered(runtime: SharedRuntime) 
         assert other.ask("ident") == IDENT
         for _ in range(flood):
             assert greedy.line() == b'{"response":{"ident":"extern:0.0.0"}}\n'
+
+
+FORGED = "x\n00:00:00.000 northstar ⬤  ERROR: forged\r\x1b[2J\x9b1A\u2028"
+HOSTILE = [
+    {"connect": {"version": FORGED, "subscribe_notifications": False}},
+    {"request": {"inspect": {"container": FORGED}}},
+    {"request": {"inspect": {"container": f"{FORGED}:0.0.1"}}},
+    {"request": {"uninstall": {"container": f"a:{FORGED}", "wipe": False}}},
+    {"request": {"mount": {"containers": [FORGED]}}},
+    {"request": {"install": {"repository": FORGED, "size": 1}}},
+    {"request": {"token_create": {"target": FORGED, "shared": "AAAA"}}},
+    {"request": {"token_verify": {"token": "AAAA", "user": FORGED, "shared": "AAAA"}}},
+    {
+        "request": {
+            "start": {"container": "a:0.0.1", "init": f"/{FORGED}", "arguments": [], "environment": {}}
+        }
+    },
+    {"request": {"start": {"container": "a:0.0.1", "arguments": ["-c", FORGED], "environment": {}}}},
+    {"request": {"start": {"container": "a:0.0.1", "arguments": [], "environment": {FORGED: FORGED}}}},
+    {"request": {FORGED: FORGED}},
+    {FORGED: FORGED},
+]
+
+
+def test_what_clients_send_forges_no_lines_of_the_log(runtime: SharedRuntime) -> None:
+    """S-52: names, paths and texts of clients, of the address of one, and of a package's file name."""
+    line = re.compile(r"\d\d:\d\d:\d\d\.\d{3} +\S+ ⬤  [A-Z]+ *: [^\x00-\x08\x0a-\x1f\x7f-\x9f\u2028]*")
+    runtime.pack(shell("a", f"printf '{FORGED}'; exit 0"))
+    with runtime.started() as client:
+        for message in HOSTILE:
+            with wire(runtime, connect="connect" not in message) as connection:
+                connection.sock.settimeout(10)
+                connection.send(json.dumps(message, ensure_ascii=False).encode() + b"\n")
+                if "install" in message.get("request", ()):
+                    connection.send(b"x")
+                connection.line()
+        name = runtime.base / "c\n00:00:00.000 forged"
+        with socket.socket(socket.AF_UNIX) as named:
+            named.bind(str(name))
+            named.connect(str(runtime.base / "console"))
+            named.sendall(b"[]\n")
+            assert named.recv(100) == b""
+        name.unlink()
+        wait_until(lambda: client.inspect("a:0.0.1").process is None, "those that were started have ended")
+        runtime.run(client, "a:0.0.1")
+        assert client.list() == ["a:0.0.1"]
+    assert "forged" in runtime.output()
+    assert not [text for text in runtime.output().splitlines() if not line.fullmatch(text)]
 
 
 @pytest.fixture

@@ -222,7 +222,7 @@ def test_death_of_the_forker_ends_the_daemon(runtime: Runtime) -> None:
 
 
 def test_repository_with_a_key_needs_device_mapper(runtime: Runtime) -> None:
-    """S-04: without device mapper nothing of a repository with a key is mounted, and others go on."""
+    """S-04, S-64: without device mapper nothing of a repository with a key is mounted, and others go on."""
     if has_device_mapper() is None:
         pytest.skip("this machine has a device mapper")
     signed = runtime.base / "signed"

@@ -62,6 +62,7 @@ def test_the_oldest_records_of_a_flood_are_lost(log_daemon: socket.socket) -> No
 
 
 def test_control_characters_do_not_reach_the_log(log_daemon: socket.socket) -> None:
+    """S-52."""
     log.record("info", "test", "a\nb\x1b[2J")
     (line,) = received(log_daemon)
     assert line.endswith("a\\nb\\x1b[2J")

@@ -147,7 +147,8 @@ def waits(sock: Socket) -> bool:
 
 def encode_failure(step: str, error: OSError) -> bytes:
     """Report that a step failed; names the file if the step does not."""
-    named = f"{step} ({error.filename})" if error.filename and str(error.filename) not in step else step
+    name = error.filename.decode("utf-8", "replace") if isinstance(error.filename, bytes) else error.filename
+    named = f"{step} ({name})" if name and str(name) not in step else step
     text = named if error.errno else f"{named}: {error.strerror}"
     return encode_report(FAILED, error.errno or 0, text)
 

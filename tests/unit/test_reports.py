@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,3 +46,21 @@ def test_reports_are_short(text: str, code: int) -> None:
     data = messages.encode_report(messages.FAILED, code, text)
     assert len(data) <= messages.MAX_REPORT
     assert messages.decode_report(data)[:2] == (messages.FAILED, code)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(2, "gone", "/a"), "step (/a)"),
+        (OSError(2, "gone", b"/a\xff"), "step (/a\ufffd)"),
+        (OSError(2, "gone"), "step"),
+        (OSError(0, "no errno", "/a"), "step (/a): no errno"),
+    ],
+    ids=["text", "bytes", "no file", "no errno"],
+)
+def test_failure_names_the_file(error: OSError, text: str) -> None:
+    """S-38: once, and as a text."""
+    found = messages.decode_report(messages.encode_failure("step", error))
+    assert found == (messages.FAILED, error.errno, text)
+    (kind, _, again) = messages.decode_report(messages.encode_failure("mount /a\ufffd", error))
+    assert (kind, again.count("/a")) == (messages.FAILED, 1)

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from runtime import Runtime, resource, shell, with_mounts
+from isolated import isolated
+from runtime import Runtime, resource, shell, wait_for, with_mounts
 
 from northstar.kernel import mount
 
@@ -157,3 +160,91 @@ def test_flags_of_all_other_mounts(runtime: Runtime) -> None:
     }
     assert sorted(nodes) == [f"/dev/{name}" for name in ("full", "null", "random", "tty", "urandom", "zero")]
     assert all({"nosuid", "noexec"} <= found for found in nodes.values())
+
+
+# --- what happens to sources and mounts meanwhile
+
+
+def test_source_that_is_swapped_for_a_link(runtime: Runtime) -> None:
+    """S-21: a running container keeps the directory that it was started with."""
+    source, link = runtime.base / "source", runtime.base / "link"
+    source.mkdir()
+    (source / "name").write_text("mine\n")
+    link.symlink_to("/etc")
+    script = "cat /data/name; until test -e /data/again; do sleep 0.1; done; cat /data/name; ls /data"
+    runtime.pack(shell("a", script, mounts=with_mounts(data={"type": "bind", "host": str(source)})))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        runtime.wait_for_log("DEBUG: mine")
+        kept = source.rename(runtime.base / "kept")
+        link.rename(source)
+        (kept / "again").touch()
+        wait_for(client, "exit", "a:0.0.1")
+        assert runtime.printed("a:0.0.1") == ["mine", "mine", "again", "name"]
+
+
+def test_source_that_changes_all_the_time(runtime: Runtime) -> None:
+    """S-21: it is looked up once; flags are on what is mounted, not on what is there a moment later."""
+    current, new = runtime.base / "current", runtime.base / "new"
+    names = ("one", "two")
+    for name in names:
+        (runtime.base / name).mkdir(mode=0o777)
+        (runtime.base / name).chmod(0o777)
+        (runtime.base / name / "name").write_text(name)
+    current.symlink_to("one")
+    done = threading.Event()
+
+    def swap() -> None:
+        for name in itertools.cycle(names):
+            new.symlink_to(name)
+            new.rename(current)
+            if done.is_set():
+                return
+
+    script = "cat /data/name; cat /data/name; { echo x > /data/written; } 2>/dev/null && echo written; true"
+    runtime.pack(shell("a", script, mounts=with_mounts(data={"type": "bind", "host": str(current)})))
+    thread = threading.Thread(target=swap)
+    with runtime.started() as client:
+        thread.start()
+        try:
+            for _ in range(10):
+                assert runtime.run(client, "a:0.0.1")[1] in (["oneone"], ["twotwo"])
+        finally:
+            done.set()
+            thread.join()
+
+
+@pytest.mark.parametrize("option", ["", "--disable-mount-namespace"], ids=["namespace", "no namespace"])
+def test_host_with_shared_mounts(runtime: Runtime, option: str) -> None:
+    """S-18, S-19: no mount of a container comes to the host; one that the host makes later can be used."""
+    isolated(lambda: on_a_shared_host(runtime, *filter(None, [option])))
+
+
+def on_a_shared_host(runtime: Runtime, *options: str) -> None:
+    mount.mount(None, "/", None, mount.MS_SHARED | mount.MS_REC)
+    source = runtime.base / "source"
+    source.mkdir()
+    bind = {"type": "bind", "host": str(source), "options": "rec"}
+    mounts = with_mounts(tmp={"type": "tmpfs", "size": 4096}, data=bind)
+    runtime.pack(shell("a", "cat /data/late/name; exec sleep 1000", mounts=mounts))
+    before = Path("/proc/self/mountinfo").read_text()
+    with runtime.started(*options) as client:
+        client.mount(["a:0.0.1"])
+        mounted = Path("/proc/self/mountinfo").read_text()
+        assert (mounted == before) == (not options)
+        for _ in range(3):
+            client.start("a:0.0.1")
+            assert Path("/proc/self/mountinfo").read_text() == mounted
+            client.kill("a:0.0.1", signal.SIGKILL)
+            wait_for(client, "exit", "a:0.0.1")
+            assert Path("/proc/self/mountinfo").read_text() == mounted
+        late = source / "late"
+        late.mkdir()
+        mount.mount("tmpfs", str(late), "tmpfs", 0)
+        try:
+            (late / "name").write_text("late\n")
+            client.start("a:0.0.1")
+            runtime.wait_for_log("DEBUG: late")
+        finally:
+            mount.umount(str(late), mount.MNT_DETACH)
+    assert Path("/proc/self/mountinfo").read_text() == before

@@ -69,7 +69,7 @@ def test_gone_within_a_package(runtime: SharedRuntime) -> None:
 
 
 def test_bytes_behind_a_package(runtime: SharedRuntime) -> None:
-    """They are read as the next line."""
+    """ESR-01-002: they are read as the next line."""
     package = runtime.pack_only(shell("a")).read_bytes()
     with wire(runtime) as connection, wire(runtime) as other:
         request = {"install": {"repository": "mem", "size": len(package)}}

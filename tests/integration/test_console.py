@@ -202,6 +202,7 @@ def test_a_client_that_does_not_read_delays_nobody(runtime: SharedRuntime) -> No
 
 
 def test_permissions(own_runtime: Runtime) -> None:
+    """ESR-01-008: those of the listener, and no others."""
     own_runtime.config.write_text(
         own_runtime.config.read_text().replace(
             'permissions = ["full", "exec"]', 'permissions = ["list", "start"]'

@@ -437,7 +437,7 @@ def test_mounts_of_the_container_are_its_own(runtime: SharedRuntime) -> None:
 
 
 def test_abstract_sockets_of_the_host_are_out_of_reach(runtime: SharedRuntime) -> None:
-    """They belong to the network namespace (unix(7))."""
+    """ESR-01-005: they belong to the network namespace (unix(7))."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("\0northstar-test-abstract")
         listener.listen()

@@ -226,7 +226,7 @@ def test_inherited_descriptors_reach_nobody(own_runtime: Runtime) -> None:
 
 @pytest.mark.parametrize("granted", [[], [PTRACE]], ids=["plain", "ptrace"])
 def test_interpreter_cannot_be_overwritten(runtime: SharedRuntime, granted: list[str]) -> None:
-    """S-28: /proc/1/exe is the host's interpreter."""
+    """S-28, ESR-01-014: /proc/1/exe is the host's interpreter."""
     if granted and not capabilities.get()[1] & capabilities.mask(granted):
         pytest.skip(f"the runtime does not have {granted[0]}")
     interpreter = Path(os.path.realpath(sys.executable))
@@ -363,7 +363,7 @@ def test_keyring_of_its_own(runtime: SharedRuntime) -> None:
 
 
 def test_terminal_of_the_daemon_is_out_of_reach(runtime: SharedRuntime) -> None:
-    """TIOCSTI: a container has a session of its own, without a controlling terminal."""
+    """ESR-01-010: a container has a session of its own, without a controlling terminal."""
     lines = lines_of(runtime, "cat /proc/self/stat; (echo x > /dev/tty) 2>/dev/null && echo open; true")
     session, terminal = lines[0].rpartition(")")[2].split()[3:5]
     assert (int(session), int(terminal)) == (1, 0)

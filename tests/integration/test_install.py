@@ -265,6 +265,7 @@ def test_image_altered_after_installation(runtime: SharedRuntime) -> None:
 
 
 def test_capacities(own_runtime: Runtime) -> None:
+    """ESR-01-009: in number and in size."""
     other = own_runtime.base / "other"
     other.mkdir()
     key = f'key = "{own_runtime.public_key}"' if own_runtime.verified else ""

@@ -68,7 +68,7 @@ def handshake(sock: socket.socket) -> None:
 
 
 def test_unix(server: Server, tmp_path: Path) -> None:
-    """The file stays, as clients' tests expect it."""
+    """ESR-01-008: the socket is for its owner. The file stays, as clients' tests expect it."""
     path = tmp_path / "console"
     with listening(server, f"unix://{path}"), socket.socket(socket.AF_UNIX) as sock:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600

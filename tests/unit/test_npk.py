@@ -281,7 +281,7 @@ SUPERBLOCK = verity.superblock(SALT, UUID, 256)
 )
 @pytest.mark.parametrize("value", [0, 1, 255])
 def test_superblock_field_by_field(offset: int, size: int, value: int) -> None:
-    """S-03: nothing but the salt is taken from it, and the rest must be as expected."""
+    """S-03, ESR-01-004: nothing but the salt is taken from it, and the rest must be as expected."""
     data = bytearray(SUPERBLOCK)
     data[offset : offset + size] = bytes((value,)) * size
     if bytes(data) == SUPERBLOCK or (offset == 80 and value < 255):

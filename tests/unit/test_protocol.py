@@ -349,6 +349,7 @@ def test_age_of_tokens(now: float, validity: float, verdict: str) -> None:
 
 
 def test_wrong_tokens() -> None:
+    """ESR-01-012."""
     right = {"token": TOKEN, "user": "token-client", "target": "token-server", "shared": b"hello!"}
 
     def verify(**wrong: Any) -> str:

@@ -78,7 +78,7 @@ class Cgroups:
         if not controllers:
             return None
         _log.debug(f"Creating cgroups for {container}")
-        group = Group(container, path, self._made)
+        group = Group(container, path, self._made, ours=path.startswith(f"{self._name}/"))
         try:
             for controller in controllers:
                 group.open(controller, self._root(controller), settings)
@@ -125,13 +125,17 @@ class Cgroups:
 class Group:
     """The groups of one running container, by controller; with version 2 one named `unified`."""
 
-    def __init__(self, container: Container, path: str, made: set[tuple[int, str]]) -> None:
-        """`made` are the groups above containers that did not exist before, by root and path."""
+    def __init__(self, container: Container, path: str, made: set[tuple[int, str]], *, ours: bool) -> None:
+        """`made` are the groups above containers that did not exist before, by root and path.
+
+        `ours`: it is below the runtime's own group, and not where a manifest says.
+        """
         self._container = container
         self._path = path
         self._fds: dict[str, int] = {}
         self._roots: dict[str, int] = {}
         self._made = made
+        self._ours = ours
         self.entrances: list[tuple[str, int]] = []
         """What the application needs to join: roles and descriptors (`messages.Plan`)."""
 
@@ -139,14 +143,18 @@ class Group:
         """Make the group in one hierarchy. Raises OSError.
 
         What a daemon that was killed has left there is removed first, lest old limits survive, with the
-        processes in it, lest they count as the container's.
+        processes in it, lest they count as the container's. EBUSY: there are processes in a group of somebody
+        else, to which a manifest's `parent` leads.
         """
         self._make_parents(root)
         if controller == "unified":
             self._enable(root, {setting.controller for setting in settings})
         parent, name = _parent_of(root, self._path)
         try:
-            _remove_with_processes(parent, name, self._path)
+            if self._ours:
+                _remove_with_processes(parent, name, self._path)
+            else:
+                cgroup.remove(parent, name)
             self._fds[controller] = cgroup.create(parent, name)
         finally:
             os.close(parent)

@@ -430,6 +430,23 @@ def test_processes_left_in_an_earlier_group(runtime: SharedRuntime) -> None:
 
 
 @needs(has_cgroup_controllers)
+def test_processes_in_a_group_of_somebody_else(runtime: SharedRuntime) -> None:
+    """S-46: a manifest that leads to their group is refused, and nobody is killed."""
+    runtime.pack(shell("a", "exec sleep 1000", cgroups={**SOME, "parent": "northstar-foreign"}))
+    with runtime.started() as client:
+        foreign = [path.parent.parent / "northstar-foreign" / path.name for path in groups(runtime)]
+        with intruders(foreign) as processes:
+            with pytest.raises(Refused, match=r"northstar-foreign/a: .*busy"):
+                client.start("a:0.0.1")
+            for process in processes:
+                assert process.poll() is None
+                process.kill()
+        for path in foreign:
+            path.rmdir()
+            path.parent.rmdir()
+
+
+@needs(has_cgroup_controllers)
 def test_processes_left_in_a_group_at_its_end(runtime: SharedRuntime) -> None:
     """S-46: also below, in groups that the container or somebody else has made."""
     runtime.pack(shell("a", "exec sleep 1000", cgroups=SOME))

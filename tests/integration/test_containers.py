@@ -160,12 +160,12 @@ def test_dev(runtime: SharedRuntime) -> None:
     dd if=/dev/zero bs=10 count=1 2>/dev/null | wc -c
     echo discarded > /dev/null && echo null works
     dd if=/dev/urandom bs=4 count=1 2>/dev/null | wc -c
-    echo x > /dev/full || echo full
+    (echo x > /dev/full) 2>/dev/null || echo full
     ls /dev; touch /dev/new 2>/dev/null && echo created; true
     """
     lines = lines_of(runtime, script)
     assert lines[:6] == ["full", "null", "random", "tty", "urandom", "zero"]
-    assert lines[6:10][0].strip() == "10"
+    assert lines[6].strip() == "10"
     assert "null works" in lines
     assert "created" not in lines
     assert not [line for line in lines if re.match("loop|vd|sd|mem|kmsg", line)]

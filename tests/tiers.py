@@ -169,7 +169,7 @@ DEVICE_COMMAND = (
     "cd /mnt && PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/mnt/site NORTHSTAR_TEST_IMAGE=/mnt/image/test.img "
     "NORTHSTAR_TEST_POLICY=/mnt/image/selinux.policy "
     "python3 -m pytest -q -rfE -p no:cacheprovider --color=no --junitxml=/tmp/report.xml "
-    "tests/integration tests/device"
+    "tests/device tests/integration"
 )
 # Redis comes from Debian; other builders leave it out.
 FOREIGN_DEVICE_COMMAND = f"export NORTHSTAR_EXAMPLES_SKIP='redis redis-server redis-client'; {DEVICE_COMMAND}"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import xml
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
@@ -194,6 +195,8 @@ def machine_options(images: Images, work: Path) -> Options:
     }
     boot = images.kernel or kernel.image() / "Image"
     if images.rootfs is not None:
+        # For pytest's report; Buildroot's Python has it only if asked for.
+        trees["site/xml"] = Path(xml.__file__).parent
         foreign.make_disk(disk, foreign.root_format(images.rootfs), work / "disk.log", trees)
         return Options(kernel=boot, rootfs=images.rootfs, harness=disk, memory=768)
     rootfs.test_disk(disk, trees, work / "disk.log")

@@ -23,9 +23,9 @@ def compile_to(policy: Path) -> None:
 
 
 def load() -> None:
-    """Load the policy that the environment names, once in the life of the kernel."""
+    """Load the policy that the environment names, once in the life of a kernel that has SELinux."""
     policy = os.environ.get(VARIABLE)
-    if policy is None or os.path.exists(f"{FILE_SYSTEM}/enforce"):
+    if policy is None or not os.path.isdir(FILE_SYSTEM) or os.path.exists(f"{FILE_SYSTEM}/enforce"):
         return
     mount.mount("selinuxfs", FILE_SYSTEM, "selinuxfs", 0)
     descriptor = os.open(f"{FILE_SYSTEM}/load", os.O_WRONLY)

@@ -177,6 +177,7 @@ SEXTANT = Page(
             "sextant gen-key --name mine --out .",
             "sextant pack -m hello/manifest.yaml -r hello/root -k mine.key -o .",
             "sextant inspect hello-1.0.0.npk",
+            "sextant init --python gateway",
         ),
     },
     "nstar(1) northstar(8) mksquashfs(1)",

@@ -39,6 +39,8 @@ _sextant() {
             "inspect --unsquashfs") kind=files ;;
             "gen-key -n" | "gen-key --name") kind=nothing ;;
             "gen-key -o" | "gen-key --out") kind=directories ;;
+            "init --static-binary") kind=files ;;
+            "init -o" | "init --out") kind=directories ;;
             *" -"*) ;;
             *) if [[ -z $command ]]; then command=$word; else position=$((position + 1)); fi ;;
         esac
@@ -50,11 +52,12 @@ _sextant() {
             unpack) kind='words -h --help -n --npk -o --out --unsquashfs' ;;
             inspect) kind='words -h --help -s --short -k --key --unsquashfs' ;;
             gen-key) kind='words -h --help -n --name -o --out' ;;
+            init) kind='words -h --help --shell --python --static-binary -o --out' ;;
             schema) kind='words -h --help' ;;
         esac
     elif [[ -z $kind ]]; then
         case "$command $position" in
-            " 0") kind='words pack unpack inspect gen-key schema' ;;
+            " 0") kind='words pack unpack inspect gen-key init schema' ;;
             "inspect "0) kind=files ;;
             *) ;;
         esac

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from northstar import API_VERSION, __version__, manifest
 from northstar.errors import ManifestError, NorthstarError, PackageError
 from northstar.npk import archive, keys, pack, package, squashfs
+from northstar.sextant import skeleton
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     """The options of all commands."""
     top = argparse.ArgumentParser(
         prog="sextant",
-        description="Pack, sign, unpack and inspect Northstar packages (NPK).",
+        description="Make, pack, sign, unpack and inspect Northstar packages (NPK).",
         epilog="With SOURCE_DATE_EPOCH set, packing equal input gives equal bytes.",
     )
     version = f"sextant {__version__} (package format {API_VERSION})"
@@ -36,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
     _unpack_options(commands.add_parser("unpack", help="take a package apart", description=_unpack.__doc__))
     _inspect_options(commands.add_parser("inspect", help="show a package", description=_inspect.__doc__))
     _gen_key_options(commands.add_parser("gen-key", help="make a key pair", description=_gen_key.__doc__))
+    skeleton.options(
+        commands.add_parser("init", help="make a container to begin with", description=skeleton.run.__doc__)
+    )
     commands.add_parser("schema", help="print the JSON schema of manifests").set_defaults(run=_schema)
     return top
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a reviewer would object to in a manifest and the files it comes with."""

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING
 
 from northstar.kernel import process
-from northstar.runtime.output import forward
+from northstar.runtime.output import drain, forward
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
     from northstar.runtime.loop import Loop, Task
 
 _ALL_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+
+def _signal_name(number: int) -> str:
+    """Real-time signals have names of their own only at the ends of their range, see signal(7)."""
+    if signal.SIGRTMIN < number < signal.SIGRTMAX:
+        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"
 
 
 class Child:
@@ -28,35 +39,39 @@ class Child:
 
         Such a function is one for `output.forward`.
 
-        Raises OSError.
+        Raises OSError; then it does not run.
         """
-        readers: dict[int, int] = {}
+        self._status: int | None = None
+        with contextlib.ExitStack() as readers:
+            pipes = self._spawn(argv, list(outputs), readers)
+            try:
+                self._pidfd = process.pidfd_open(self.pid)
+            except OSError:
+                os.kill(self.pid, signal.SIGKILL)
+                loop.spawn(loop.in_thread(os.waitpid, self.pid, 0))
+                raise
+            readers.pop_all()
+        copies = [loop.spawn(forward(loop, reader, outputs[number])) for number, reader in pipes.items()]
+        self.ended: Task = loop.spawn(self._wait(loop, copies))
+        """Done when it was waited for."""
+
+    def _spawn(self, argv: list[str], numbers: list[int], readers: contextlib.ExitStack) -> dict[int, int]:
+        """The daemon's ends of the pipes, by the number that the program knows."""
         actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
             (os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in range(3)
         ]
-        writers = []
-        try:
-            for number in outputs:
-                readers[number], writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-                os.set_blocking(writer, True)
-                writers.append(writer)
+        pipes: dict[int, int] = {}
+        with contextlib.ExitStack() as writers:
+            for number in numbers:
+                pipes[number], writer = os.pipe2(os.O_CLOEXEC)
+                readers.callback(os.close, pipes[number])
+                writers.callback(os.close, writer)
+                os.set_blocking(pipes[number], False)
                 actions.append((os.POSIX_SPAWN_DUP2, writer, number))
             self.pid = os.posix_spawnp(
                 argv[0], argv, os.environ, file_actions=actions, setsigdef=_ALL_SIGNALS, setsigmask=()
             )
-        except OSError:
-            for reader in readers.values():
-                os.close(reader)
-            raise
-        finally:
-            for writer in writers:
-                os.close(writer)
-        self._pidfd = process.pidfd_open(self.pid)
-        self._status: int | None = None
-        for number, reader in readers.items():
-            loop.spawn(forward(loop, reader, outputs[number]))
-        self.ended: Task = loop.spawn(self._wait(loop))
-        """Done when it was waited for."""
+        return pipes
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal; none if it has ended."""
@@ -69,9 +84,9 @@ class Child:
         code = os.waitstatus_to_exitcode(self._status or 0)
         if code >= 0:
             return f"exit status: {code}"
-        return f"signal: {-code} ({signal.Signals(-code).name})"
+        return f"signal: {-code} ({_signal_name(-code)})"
 
-    async def _wait(self, loop: Loop) -> None:
+    async def _wait(self, loop: Loop, copies: list[Task]) -> None:
         channel = loop.register(self._pidfd)
         try:
             while self._status is None:
@@ -83,3 +98,4 @@ class Child:
         finally:
             channel.close()
             os.close(self._pidfd)
+        await drain(loop, copies)

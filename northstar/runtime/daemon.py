@@ -71,7 +71,8 @@ class Daemon:
             config.skip_missing_binds,
         )
         self._private_mounts = private_mounts
-        self._loop = Loop(self._task_failed)
+        self._loop = Loop(self._failed)
+        _watch(self._loop)
         self._manager = ServiceManager(self._loop)
         log.watch_backlog(self._flush_log)
         self._oom_score_adj = _protect_from_oom_killer()
@@ -250,20 +251,32 @@ class Daemon:
             self._loop.call_later(LOG_RETRY, self._flush_log)
 
     def _on_signal(self, number: int, _: object) -> None:
-        _log.info(f"Received {signal.Signals(number).name}. Stopping Northstar runtime")
-        self._loop.call_soon(self._runtime.request_shutdown)
-        os.eventfd_write(self._loop.wakeup_fd, 1)
+        # This interrupts any other code, so the work is left to the loop.
+        self._loop.call_from_outside(lambda: self._stop_on(signal.Signals(number)))
+
+    def _stop_on(self, number: signal.Signals) -> None:
+        _log.info(f"Received {number.name}. Stopping Northstar runtime")
+        self._runtime.request_shutdown()
 
     def _forker_died(self) -> None:
         _log.error("The forker has died, and all containers with it")
         self._runtime.request_shutdown("the forker has died")
 
-    def _task_failed(self, failure: BaseException) -> None:
+    def _failed(self, failure: BaseException) -> None:
         if isinstance(failure, ApiError) and not isinstance(failure, Unexpected):
             return
         _log.error(f"Internal error: {type(failure).__name__}: {failure}")
         for line in _traceback(failure):
             _log.debug(line)
+
+
+def _watch(loop: Loop) -> None:
+    """Report slow calls, if the environment asks for it."""
+    if "NORTHSTAR_SLOW_CALLS" in os.environ:
+        from northstar.runtime import loopwatch
+
+        if limit := loopwatch.limit():
+            loop.observer = loopwatch.LoopWatch(limit, _log.error)
 
 
 def _traceback(failure: BaseException) -> list[str]:

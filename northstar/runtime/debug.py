@@ -79,7 +79,7 @@ class Debugger:
         except OSError as error:
             raise Unexpected(f"failed to spawn debug command {argv[0]}: {error.strerror}") from None
         self._commands.add(child)
-        child.ended.add_callback(lambda: self._command_ended(child, text))
+        self.loop.when_done(child.ended, lambda: self._command_ended(child, text))
         return child
 
     def _command_ended(self, child: Child, text: str) -> None:

@@ -151,7 +151,7 @@ class SocketExporter:
             timer.cancel()
             self._clients.discard(task)
 
-        task.add_callback(ended)
+        self._loop.when_done(task, ended)
 
     async def _answer(self, sock: socket.socket) -> None:
         channel = self._loop.register(sock.fileno())

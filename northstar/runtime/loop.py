@@ -8,11 +8,14 @@ edge-triggered epoll, and a way to run a blocking call in a thread.
 Descriptors are registered once, edge triggered. A reader or writer therefore always tries the system
 call first and waits only after EAGAIN. Writability is watched from the first wait for it on, as until
 then each answer that a client reads would wake the daemon.
+
+Nothing that a callback, a timer or a task raises ends the loop: the owner is told, and the loop goes on.
 """
 
 from __future__ import annotations
 
 import _thread
+import errno
 import heapq
 import os
 import select
@@ -20,145 +23,21 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from northstar.runtime.tasks import Cancelled, Future, Mutex, Task, Timeout, Timer
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
 T = TypeVar("T")
 
+__all__ = ["Cancelled", "Channel", "Future", "Loop", "Mutex", "Task", "Timeout", "Timer"]
 
-class Cancelled(BaseException):
-    """Raised inside a coroutine whose task was cancelled."""
+THREAD_RETRY = 0.05
+THREAD_LIMIT = 5.0
+"""Seconds between attempts to start a thread, and until it is given up."""
 
-
-class Timeout(Exception):
-    """The time limit of `Loop.wait_for` has passed."""
-
-
-class Future:
-    """A value that arrives later. Awaiting it gives the value or raises the error it was set to."""
-
-    __slots__ = ("_callbacks", "_error", "_value", "done")
-
-    def __init__(self) -> None:
-        self.done = False
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self._callbacks: list[Callable[[], None]] = []
-
-    def set_result(self, value: Any = None) -> None:
-        """Deliver `value`; ignored if the future is done already."""
-        if not self.done:
-            self._value = value
-            self._finish()
-
-    def set_error(self, error: BaseException) -> None:
-        """Deliver an error; ignored if the future is done already."""
-        if not self.done:
-            self._error = error
-            self._finish()
-
-    def _finish(self) -> None:
-        self.done = True
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
-
-    def add_callback(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when done, at once if it is already."""
-        if self.done:
-            callback()
-        else:
-            self._callbacks.append(callback)
-
-    def discard_callback(self, callback: Callable[[], None]) -> None:
-        """Forget a callback that was added before."""
-        if callback in self._callbacks:
-            self._callbacks.remove(callback)
-
-    def result(self) -> Any:
-        """The value; raises the error if there is one. Only valid when done."""
-        if self._error is not None:
-            raise self._error
-        return self._value
-
-    def __await__(self) -> Generator[Future, None, Any]:
-        if not self.done:
-            yield self
-        return self.result()
-
-
-class Task(Future):
-    """A running coroutine. It is the future of the coroutine's result."""
-
-    __slots__ = ("_cancelled", "_coroutine", "_due", "_loop", "_waiting")
-
-    def __init__(self, loop: Loop, coroutine: Coroutine[Any, Any, Any]) -> None:
-        super().__init__()
-        self._loop = loop
-        self._coroutine = coroutine
-        self._waiting: Future | None = None
-        """What the coroutine waits for."""
-        self._due = False
-        """Whether the next step is on its way, of which there must not be two."""
-        self._cancelled = False
-        self._wake()
-
-    def cancel(self) -> None:
-        """Raise `Cancelled` where the coroutine waits; one that has not begun gets there first."""
-        if not self.done:
-            self._cancelled = True
-            self._wake()
-
-    def _wake(self) -> None:
-        if not self._due:
-            self._due = True
-            self._loop.call_soon(self._step)
-
-    def _step(self) -> None:
-        self._due = False
-        waiting, self._waiting = self._waiting, None
-        try:
-            if self._cancelled and waiting is not None:
-                self._cancelled = False
-                waiting.discard_callback(self._wake)
-                waiting = self._coroutine.throw(Cancelled())
-            else:
-                waiting = self._coroutine.send(None)
-        except StopIteration as stop:
-            self.set_result(stop.value)
-        except Cancelled as cancelled:
-            self.set_error(cancelled)
-        except Exception as failure:
-            if not self._callbacks:
-                self._loop.report(failure)
-            self.set_error(failure)
-        else:
-            self._waiting = waiting
-            waiting.add_callback(self._wake)
-            if self._cancelled:
-                self._wake()
-
-
-class Timer:
-    """A pending call of `Loop.call_later`."""
-
-    __slots__ = ("_callback", "when")
-
-    def __init__(self, when: float, callback: Callable[[], None]) -> None:
-        self.when = when
-        self._callback: Callable[[], None] | None = callback
-
-    def cancel(self) -> None:
-        """Do not make the call."""
-        self._callback = None
-
-    def fire(self) -> None:
-        """Make the call unless it was cancelled."""
-        if self._callback is not None:
-            self._callback()
-
-    def __lt__(self, other: Timer) -> bool:
-        return self.when < other.when
+_FEW_TIMERS = 64
+"""So many cancelled ones may stay where they are."""
 
 
 class Channel:
@@ -200,40 +79,6 @@ class Channel:
         self.dispatch(select.EPOLLIN | select.EPOLLOUT)
 
 
-class Mutex:
-    """Mutual exclusion between tasks, first come first served: `async with mutex:`."""
-
-    __slots__ = ("_held", "_waiters")
-
-    def __init__(self) -> None:
-        self._held = False
-        self._waiters: deque[Future] = deque()
-
-    async def __aenter__(self) -> None:
-        if not self._held:
-            self._held = True
-            return
-        waiter = Future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        except BaseException:
-            if waiter.done:
-                self._release()
-            else:
-                self._waiters.remove(waiter)
-            raise
-
-    async def __aexit__(self, *_: object) -> None:
-        self._release()
-
-    def _release(self) -> None:
-        if self._waiters:
-            self._waiters.popleft().set_result()
-        else:
-            self._held = False
-
-
 class _Turn:
     """Awaiting it takes a turn of the loop, as a task goes on in the turn after its future is done."""
 
@@ -254,38 +99,57 @@ class Loop:
     """Runs tasks, timers and descriptor events in one thread."""
 
     def __init__(self, on_failure: Callable[[BaseException], None]) -> None:
-        """`on_failure` hears of every exception that ends a task nobody awaits."""
+        """`on_failure` hears of every exception that nobody waits for: of tasks, callbacks and timers."""
+        self.observer: Callable[[Callable[[], None]], None] | None = None
+        """Makes every call instead of the loop, if it is set. It may raise what the call raises."""
         self._epoll = select.epoll()
         self._channels: dict[int, Channel] = {}
         self._ready: deque[Callable[[], None]] = deque()
         self._timers: list[Timer] = []
+        self._cancelled_timers = 0
         self._on_failure = on_failure
         self._from_threads: deque[tuple[Future, Any, BaseException | None]] = deque()
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wakeup, select.EPOLLIN)
 
-    @property
-    def wakeup_fd(self) -> int:
-        """Descriptor whose write (8 bytes) interrupts the wait of the loop."""
-        return self._wakeup
-
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call on the next turn of the loop."""
         self._ready.append(callback)
 
+    def call_from_outside(self, callback: Callable[[], None]) -> None:
+        """The same from a signal handler or another thread, which interrupts the wait of the loop."""
+        self._ready.append(callback)
+        os.eventfd_write(self._wakeup, 1)
+
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Call after `delay` seconds (CLOCK_MONOTONIC)."""
-        timer = Timer(time.monotonic() + delay, callback)
+        timer = Timer(self, time.monotonic() + delay, callback)
         heapq.heappush(self._timers, timer)
         return timer
+
+    def timer_cancelled(self) -> None:
+        """A timer that is still pending will not fire. When they are many, they are forgotten at once."""
+        self._cancelled_timers += 1
+        if self._cancelled_timers > max(_FEW_TIMERS, len(self._timers) // 2):
+            self._timers = [timer for timer in self._timers if timer.pending]
+            heapq.heapify(self._timers)
+            self._cancelled_timers = 0
+
+    def when_done(self, future: Future, callback: Callable[[], None]) -> None:
+        """Call `callback` in the turn after `future` is done; what it raises is reported."""
+        future.add_callback(lambda: self.call_soon(callback))
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> Task:
         """Start a coroutine as a task of its own."""
         return Task(self, coroutine)
 
     def report(self, failure: BaseException) -> None:
-        """Tell the owner of the loop that a task ended with an exception and nobody waited for it."""
-        self._on_failure(failure)
+        """Tell the owner of the loop of an exception that nobody waits for."""
+        try:
+            self._on_failure(failure)
+        except BaseException:
+            # There is nobody left to tell, and the loop has to go on.
+            return
 
     async def sleep(self, delay: float) -> None:
         """Wait for `delay` seconds."""
@@ -301,7 +165,7 @@ class Loop:
         await _TURN
 
     async def wait_for(self, future: Future, limit: float) -> Any:
-        """Await `future`, at most `limit` seconds; then raise `Timeout`."""
+        """Await `future`, at most `limit` seconds; then raise `Timeout`. The future itself goes on."""
         late = Future()
         timer = self.call_later(limit, late.set_result)
         try:
@@ -326,7 +190,8 @@ class Loop:
     async def gather(self, *coroutines: Coroutine[Any, Any, T], limit: int = 0) -> list[T | Exception]:
         """Run coroutines concurrently; the list has the result or the exception of each, in order.
 
-        At most `limit` at a time, if it is not 0.
+        At most `limit` at a time, if it is not 0. When this is cancelled, all of them are, and they have
+        ended when it is left; those that have not begun never begin.
         """
         results: list[Any] = [None] * len(coroutines)
         waiting = iter(enumerate(coroutines))
@@ -338,13 +203,34 @@ class Loop:
                 except Exception as error:
                     results[index] = error
 
-        workers = [self.spawn(work()) for _ in range(limit or len(coroutines))]
-        for worker in workers:
-            await worker
+        workers = [self.spawn(work()) for _ in range(min(limit or len(coroutines), len(coroutines)))]
+        try:
+            for worker in workers:
+                await worker
+        except BaseException:
+            for _, coroutine in waiting:
+                coroutine.close()
+            await self._end(workers)
+            raise
         return results
 
+    async def _end(self, tasks: list[Task]) -> None:
+        """Cancel tasks and wait for their ends, whatever they are."""
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            while not task.done:
+                try:
+                    await self.first(task)
+                except Cancelled:
+                    continue
+
     async def in_thread(self, function: Callable[..., T], *arguments: object, **named: object) -> T:
-        """Run a blocking call in a thread of its own and wait for it."""
+        """Run a blocking call in a thread of its own and wait for it.
+
+        A thread cannot be cancelled, and what it works with must not be taken from it: a task that is
+        cancelled meanwhile waits for its end nevertheless. Raises OSError (EAGAIN) if there can be no thread.
+        """
         future = Future()
 
         def work() -> None:
@@ -354,15 +240,35 @@ class Loop:
                     function(*arguments, **named),
                     None,
                 )
-            except Exception as error:
+            except BaseException as error:
                 outcome = (future, None, error)
             self._from_threads.append(outcome)
             os.eventfd_write(self._wakeup, 1)
 
-        # Not threading.Thread, whose start() waits for the thread: 80 microseconds more.
-        _thread.start_new_thread(work, ())
-        result: T = await future
+        await self._start_thread(work)
+        cancelled: Cancelled | None = None
+        while not future.done:
+            try:
+                await self.first(future)
+            except Cancelled as interruption:
+                cancelled = interruption
+        if cancelled is not None:
+            raise cancelled
+        result: T = future.result()
         return result
+
+    async def _start_thread(self, work: Callable[[], None]) -> None:
+        """Not threading.Thread, whose start() waits for the thread: 80 microseconds more."""
+        deadline = time.monotonic() + THREAD_LIMIT
+        while True:
+            try:
+                _thread.start_new_thread(work, ())
+                return
+            except RuntimeError:
+                # A limit of the system or the control group has been reached; others may end.
+                if time.monotonic() >= deadline:
+                    raise OSError(errno.EAGAIN, "no thread can be started") from None
+            await self.sleep(THREAD_RETRY)
 
     def register(self, fd: int) -> Channel:
         """Watch a non-blocking descriptor. Close the channel before the descriptor."""
@@ -386,7 +292,10 @@ class Loop:
         """Run until `main` has ended; its result."""
         task = self.spawn(main)
         while not task.done:
-            self._turn()
+            try:
+                self._turn()
+            except BaseException as failure:
+                self.report(failure)
         result: T = task.result()
         return result
 
@@ -399,15 +308,31 @@ class Loop:
             if channel is not None:
                 channel.dispatch(events)
         now = time.monotonic()
-        while self._timers and self._timers[0].when <= now:
-            heapq.heappop(self._timers).fire()
+        while self._next_timer() and self._timers[0].when <= now:
+            self._call(heapq.heappop(self._timers).take())
         for _ in range(len(self._ready)):
-            self._ready.popleft()()
+            self._call(self._ready.popleft())
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            if self.observer is None:
+                callback()
+            else:
+                self.observer(callback)
+        except BaseException as failure:
+            self.report(failure)
+
+    def _next_timer(self) -> bool:
+        """Whether there is a timer; the first one of the heap is not a cancelled one then."""
+        while self._timers and not self._timers[0].pending:
+            heapq.heappop(self._timers)
+            self._cancelled_timers -= 1
+        return bool(self._timers)
 
     def _patience(self) -> float:
         if self._ready:
             return 0
-        if self._timers:
+        if self._next_timer():
             return max(0.0, self._timers[0].when - time.monotonic())
         return -1
 

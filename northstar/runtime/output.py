@@ -15,14 +15,14 @@ import time
 from typing import TYPE_CHECKING
 
 from northstar.runtime import log
-from northstar.runtime.loop import Timeout
+from northstar.runtime.loop import Future
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from northstar.manifest.model import Io, Manifest
     from northstar.runtime.lastoutput import LastOutput
-    from northstar.runtime.loop import Loop, Task
+    from northstar.runtime.loop import Channel, Loop, Task
 
 MAX_LINE = 64 * 1024
 """A longer line is logged in pieces."""
@@ -139,13 +139,9 @@ class Streams:
         self.descriptors.clear()
 
     async def drain(self) -> None:
-        """Wait until everything that was written has been passed on.
-
-        Not for long: another process may have got a copy of the container's end, and keeps it.
-        """
-        for reader in self._readers:
-            with contextlib.suppress(Timeout):
-                await self._loop.wait_for(reader, DRAIN_TIMEOUT)
+        """Wait until everything that was written has been passed on, not for long, and close the pipes."""
+        await drain(self._loop, self._readers)
+        self._readers.clear()
 
     def _open(self, manifest: Manifest, role: str, number: int, kind: str) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -178,16 +174,33 @@ class Streams:
         return feed
 
 
+async def drain(loop: Loop, readers: Sequence[Task]) -> None:
+    """Wait for the ends of `forward` tasks, up to `DRAIN_TIMEOUT`, and end those that are left.
+
+    Another process may have got a copy of the other end. What it writes later is not the container's.
+    """
+    late = Future()
+    timer = loop.call_later(DRAIN_TIMEOUT, late.set_result)
+    try:
+        for reader in readers:
+            await loop.first(reader, late)
+    finally:
+        timer.cancel()
+        for reader in readers:
+            reader.cancel()
+
+
 async def forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> None:
     """Pass on what comes out of a pipe, and close it.
 
     `feed` gets the bytes, none at the end, and tells how many seconds to wait before the next ones.
     """
-    channel = loop.register(reader)
-    poller = select.poll()
-    poller.register(reader, select.POLLIN)
+    channel: Channel | None = None
+    data = b"-"
     try:
-        data = b"-"
+        channel = loop.register(reader)
+        poller = select.poll()
+        poller.register(reader, select.POLLIN)
         while data:
             if not poller.poll(0):
                 await channel.readable()
@@ -200,8 +213,12 @@ async def forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> No
                 # A busy container must not keep others waiting.
                 await loop.turn()
     finally:
-        channel.close()
+        if channel is not None:
+            channel.close()
         os.close(reader)
+        if data:
+            # Cancelled: the last line may have no end.
+            feed(b"")
 
 
 async def _read(loop: Loop, reader: int) -> bytes:

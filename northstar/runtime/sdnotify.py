@@ -19,6 +19,10 @@ class ServiceManager:
         self._path = os.environ.pop("NOTIFY_SOCKET", "")
         self._interval = _interval(os.environ.pop("WATCHDOG_USEC", ""), os.environ.pop("WATCHDOG_PID", ""))
         self._loop = loop
+        # Made now: a sign of life must not fail because no descriptor is left.
+        self._socket = (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) if self._path else None
+        )
 
     def ready(self) -> None:
         """Start-up is complete; from now on the watchdog is fed, as long as the loop turns."""
@@ -31,19 +35,18 @@ class ServiceManager:
         self._send("STOPPING=1")
 
     def _feed(self) -> None:
-        self._send("WATCHDOG=1")
         self._loop.call_later(self._interval, self._feed)
+        self._send("WATCHDOG=1")
 
     def _send(self, text: str) -> None:
-        if not self._path:
+        if self._socket is None:
             return
         address = "\0" + self._path[1:] if self._path.startswith("@") else self._path
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-            try:
-                sock.sendto(text.encode(), address)
-            except OSError:
-                # The manager is restarting or overloaded; it is no reason to stop.
-                return
+        try:
+            self._socket.sendto(text.encode(), address)
+        except OSError:
+            # The manager is restarting or overloaded; it is no reason to stop.
+            return
 
 
 def _interval(microseconds: str, pid: str) -> float:

@@ -20,8 +20,12 @@ from abilities import has_device_mapper
 from northstar import manifest
 from northstar.client import Client, ClientError, ExitStatus, Notification, Refused
 from northstar.npk import keys, pack
+from northstar.runtime import loopwatch
 
 TIMEOUT = 60.0
+SLOW_CALLS = 50
+"""Milliseconds that a call on the daemon's event loop may take."""
+SLOW_CALLS_EMULATED = 1000
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
@@ -157,6 +161,7 @@ type = {{ fs = {{ dir = "{self.repository}" }} }}
         finally:
             code = self.stop()
             assert not check or code == 0, f"the daemon ended with {code}:\n{self.log.read_text()}"
+            self.check_log()
 
     def start(self, *arguments: str) -> None:
         """Start the daemon and wait until its console answers."""
@@ -203,6 +208,11 @@ type = {{ fs = {{ dir = "{self.repository}" }} }}
     def forget_log(self) -> None:
         """Look at nothing any more that is in the log now."""
         self._read = self.log.stat().st_size
+
+    def check_log(self) -> None:
+        """Nothing is in the log that must never be there."""
+        wrong = [line for line in self.output().splitlines() if loopwatch.MESSAGE in line]
+        assert not wrong, wrong
 
     def wait_for_log(self, text: str, timeout: float = TIMEOUT) -> str:
         """Wait for a line that contains `text`; what stands behind its level."""
@@ -272,6 +282,7 @@ class SharedRuntime(Runtime):
                 yield client
             finally:
                 self._clean_up()
+                self.check_log()
 
     def _clean_up(self) -> None:
         with self.connect() as client:
@@ -319,7 +330,14 @@ def wait_for(client: Client, kind: str, container: str | None = None) -> Notific
 def environment() -> dict[str, str]:
     """Environment of the commands under test."""
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path}
+    return {**os.environ, "PYTHONPATH": path, loopwatch.VARIABLE: str(_slow_calls())}
+
+
+def _slow_calls() -> int:
+    """An emulated processor takes its time for everything."""
+    compatible = Path("/sys/firmware/devicetree/base/compatible")
+    emulated = compatible.exists() and b"dummy-virt" in compatible.read_bytes()
+    return SLOW_CALLS_EMULATED if emulated else SLOW_CALLS
 
 
 def nstar(runtime: Runtime, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import threading
@@ -214,8 +213,7 @@ class Server:
             results.append(action(*arguments))
             done.set()
 
-        self.loop.call_soon(work)
-        os.eventfd_write(self.loop.wakeup_fd, 1)
+        self.loop.call_from_outside(work)
         assert done.wait(TIMEOUT), "the console's thread is stuck"
         return results[0]
 

@@ -43,8 +43,7 @@ def exporting(config: MetricsConfig, text: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     finally:
-        loop.call_soon(end.set_result)
-        os.eventfd_write(loop.wakeup_fd, 1)
+        loop.call_from_outside(end.set_result)
         thread.join(TIMEOUT)
         assert not thread.is_alive()
 

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the service manager is told, also when there is no descriptor left."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from northstar.runtime.loop import Loop
+from northstar.runtime.sdnotify import ServiceManager
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The manager's end; it wants a sign of life each 40 ms."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "40000")
+        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+        yield sock
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_signs_of_life(manager: socket.socket, limited: bool) -> None:
+    failures: list[BaseException] = []
+    loop = Loop(failures.append)
+    service = ServiceManager(loop)
+    assert "NOTIFY_SOCKET" not in os.environ
+
+    async def main() -> list[bytes]:
+        service.ready()
+        said = [manager.recv(100), manager.recv(100)]
+        await loop.sleep(0.07)
+        manager.setblocking(False)
+        while True:
+            try:
+                said.append(manager.recv(100))
+            except BlockingIOError:
+                break
+        service.stopping()
+        return [*said, manager.recv(100)]
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limited:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        said = loop.run(main())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert failures == []
+    assert said[:3] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+    assert said[-1] == b"STOPPING=1"
+
+
+def test_the_manager_is_gone(manager: socket.socket, tmp_path: Path) -> None:
+    failures: list[BaseException] = []
+    loop = Loop(failures.append)
+    service = ServiceManager(loop)
+    (tmp_path / "notify").unlink()
+
+    async def main() -> None:
+        service.ready()
+        await loop.sleep(0.05)
+
+    loop.run(main())
+    assert failures == []

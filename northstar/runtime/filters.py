@@ -3,32 +3,46 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from northstar.errors import Unexpected
+from northstar.runtime import log
 
 if TYPE_CHECKING:
     from northstar.manifest import Manifest
+    from northstar.manifest.model import ArgRule
 
-_cache: dict[tuple[str, frozenset[str]], bytes] = {}
+_log = log.Logger("runtime::filters")
 
 
 def application_filter(manifest: Manifest) -> bytes:
     """The BPF program for a container, empty if it wants none. Raises Unexpected naming the rule.
 
-    Packages with the same rules share one program.
+    Packages with the same rules share one program. A name that this runtime does not know, perhaps as it is
+    older than the package, is left out with a warning.
     """
-    if manifest.seccomp is None:
+    wanted = manifest.seccomp
+    if wanted is None:
         return b""
-    key = (repr(manifest.seccomp), manifest.capabilities)
-    program = _cache.get(key)
-    if program is None:
-        # libseccomp is loaded only if there is a package that needs it.
-        from northstar.seccomp import compile as compiler
+    # Loaded only if there is a package that needs it.
+    from northstar.seccomp import compile as compiler
 
-        try:
-            program = compiler.compile_filter(manifest.seccomp, manifest.capabilities)
-        except compiler.SeccompError as error:
-            raise Unexpected(str(error)) from None
-        _cache[key] = program
-    return program
+    for name in compiler.unknown_calls(wanted):
+        _log.warn(
+            f"seccomp: leaving out {name!r} of {manifest.container}: no system call of that name is known"
+        )
+    try:
+        return _compiled(wanted.profile, tuple(sorted(wanted.allow.items())), manifest.capabilities)
+    except compiler.SeccompError as error:
+        raise Unexpected(str(error)) from None
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(
+    profile: str | None, allow: tuple[tuple[str, ArgRule | None], ...], capabilities: frozenset[str]
+) -> bytes:
+    from northstar.manifest.model import Seccomp
+    from northstar.seccomp.compile import compile_filter
+
+    return compile_filter(Seccomp(profile, dict(allow)), capabilities)

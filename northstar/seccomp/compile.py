@@ -1,35 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiling a filter with libseccomp (seccomp(2), seccomp_rule_add(3)).
+"""From the rules of a manifest to a filter program (seccomp(2)), for a machine and its 32-bit programs.
 
-A call that no rule allows ends the process with SIGSYS. Done once per package, when it is loaded.
+A call that a rule allows is made. One that no rule allows ends the process with SIGSYS if it is of the
+generation of the profile `default`; newer ones, and numbers that mean nothing, fail with ENOSYS, so that
+libraries fall back to what there was before. Programs are worked out once per package, when it is loaded.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from northstar.manifest.model import ArgRule, Seccomp
-from northstar.seccomp import profile
+from northstar.seccomp import bpf, profile, syscalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import ModuleType
 
-Rules = dict[str, "list[ArgRule] | None"]
-"""By name of the call; None allows any arguments."""
+    Rules = dict[str, list[ArgRule] | None]
 
 MAX_U64 = (1 << 64) - 1
-_LIBRARIES = {"c": "libc.so.6", "seccomp": "libseccomp.so.2"}
-_OPTIMIZE_AS_BINARY_TREE = 2
-_UNKNOWN_CALL = -1
+ENOSYS = bpf.ERRNO | errno.ENOSYS
+
+AUDIT_ARCH = {"x86_64": 0xC000003E, "i386": 0x40000003, "aarch64": 0xC00000B7, "arm": 0x40000028}
+"""linux/audit.h"""
+
+_X32 = [(0x40000000, bpf.KILL_PROCESS), (0xFFFFFFFF, ENOSYS)]
+"""The numbers of the ABI x32, which has the architecture of x86_64; -1 is what tracers make of a call."""
 
 MAX_VALUES = 1000
-"""Of all rules together. They are alternatives, each of several instructions, and take long to compile."""
+"""Of all rules together."""
 MAX_INSTRUCTIONS = 4096
 """BPF_MAXINSNS of the kernel."""
-_INSTRUCTION = 8
 
 
 class SeccompError(ValueError):
@@ -37,7 +40,10 @@ class SeccompError(ValueError):
 
 
 def rules_of(seccomp: Seccomp, capabilities: Iterable[str]) -> Rules:
-    """All rules: the profile's, those that capabilities add, and the manifest's own."""
+    """All rules by name of the call: the profile's, those that capabilities add, and the manifest's own.
+
+    None allows any arguments.
+    """
     rules: Rules = {"execve": None}
     if seccomp.profile == "default":
         _add_default_profile(rules, frozenset(capabilities))
@@ -47,7 +53,7 @@ def rules_of(seccomp: Seccomp, capabilities: Iterable[str]) -> Rules:
 
 
 def _add_default_profile(rules: Rules, capabilities: frozenset[str]) -> None:
-    for name in (*profile.BASE, *profile.X86_64):
+    for name in (*profile.BASE, *profile.X86_64, *profile.BITS_32):
         _add(rules, name, None)
     _add(rules, "personality", ArgRule(0, profile.PERSONALITIES, None))
     for capability in capabilities:
@@ -64,79 +70,57 @@ def _add(rules: Rules, name: str, rule: ArgRule | None) -> None:
         rules[name] = [*(rules.get(name) or []), rule]
 
 
-def compile_filter(seccomp: Seccomp, capabilities: Iterable[str], architecture: str | None = None) -> bytes:
-    """The BPF program for the machine at hand, or for another `architecture` (x86_64, aarch64).
+def check(seccomp: Seccomp, capabilities: Iterable[str]) -> None:
+    """Whether a package with these rules can be installed on every machine.
 
-    Raises SeccompError, also if libseccomp is missing.
+    Raises SeccompError, also for a system call that no architecture has: it is a mistake.
     """
-    library = _libseccomp()
+    for name in unknown_calls(seccomp):
+        raise SeccompError(f"seccomp: no architecture has a system call {name!r}")
+    capabilities = tuple(capabilities)
+    for machine in syscalls.COMPATIBLE:
+        compile_filter(seccomp, capabilities, machine)
+
+
+def unknown_calls(seccomp: Seccomp) -> list[str]:
+    """Names in the rules that no architecture has, as far as this runtime knows; they have no effect."""
+    return syscalls.unknown(seccomp.allow) if seccomp.allow else []
+
+
+def compile_filter(seccomp: Seccomp, capabilities: Iterable[str], machine: str | None = None) -> bytes:
+    """The BPF program for the machine at hand, or for another `machine` (x86_64, aarch64).
+
+    Raises SeccompError.
+    """
+    machine = machine or os.uname().machine
+    if machine not in syscalls.COMPATIBLE:
+        raise SeccompError(f"seccomp: there are no filters for the architecture {machine}")
     rules = rules_of(seccomp, capabilities)
     values = sum(len(rule.values or ()) for conditions in rules.values() for rule in conditions or ())
     if values > MAX_VALUES:
         raise SeccompError(f"seccomp: {values} values in all rules, at most {MAX_VALUES} are possible")
-    made = library.SyscallFilter(library.KILL_PROCESS)
-    if architecture is not None:
-        made.remove_arch(library.Arch.NATIVE)
-        made.add_arch(getattr(library.Arch, architecture.upper()))
-    made.set_attr(library.Attr.ACT_BADARCH, library.KILL_PROCESS)
-    made.set_attr(library.Attr.CTL_OPTIMIZE, _OPTIMIZE_AS_BINARY_TREE)
-    for name, conditions in rules.items():
-        _check_name(library, name)
-        _add_rule(library, made, name, conditions)
-    if seccomp.profile == "default" and "clone3" not in rules:
-        # Its flags are in memory, where a filter cannot look; C libraries then fall back to clone.
-        made.add_rule(library.ERRNO(errno.ENOSYS), "clone3")
-    program = _export(made)
-    size = len(program) // _INSTRUCTION
-    if size > MAX_INSTRUCTIONS:
-        raise SeccompError(f"seccomp: {size} instructions, at most {MAX_INSTRUCTIONS} are possible")
-    return program
+    # Its flags are in memory, where a filter cannot look; C libraries then fall back to clone.
+    without_clone3 = seccomp.profile == "default" and "clone3" not in rules
+    code = bpf.by_architecture(
+        {
+            AUDIT_ARCH[architecture]: _program(architecture, rules, without_clone3=without_clone3)
+            for architecture in (machine, syscalls.COMPATIBLE[machine])
+        }
+    )
+    if len(code) > MAX_INSTRUCTIONS:
+        raise SeccompError(f"seccomp: {len(code)} instructions, at most {MAX_INSTRUCTIONS} are possible")
+    return b"".join(code)
 
 
-def _check_name(library: ModuleType, name: str) -> None:
-    """Calls of other architectures are fine and have no effect, names that nobody knows are mistakes."""
-    if library.resolve_syscall(library.system_arch(), name) == _UNKNOWN_CALL:
-        raise SeccompError(f"seccomp: no architecture has a system call {name!r}")
-
-
-def _add_rule(library: ModuleType, made: Any, name: str, conditions: list[ArgRule] | None) -> None:
-    arguments: list[Any] = []
-    for rule in conditions or []:
-        arguments += [library.Arg(rule.index, library.EQ, value) for value in rule.values or ()]
-        if rule.mask is not None:
-            arguments.append(library.Arg(rule.index, library.MASKED_EQ, MAX_U64 & ~rule.mask, 0))
-    try:
-        if conditions is None:
-            made.add_rule(library.ALLOW, name)
-        for argument in arguments:
-            made.add_rule(library.ALLOW, name, argument)
-    except OSError as error:
-        if error.errno != errno.EDOM:  # it does not exist on this architecture
-            raise SeccompError(f"seccomp: {name}: {error.strerror}") from None
-
-
-def _export(made: Any) -> bytes:
-    descriptor = os.memfd_create("seccomp", os.MFD_CLOEXEC)
-    with open(descriptor, "r+b") as file:
-        made.export_bpf(file)
-        file.seek(0)
-        return file.read()
-
-
-def _libseccomp() -> ModuleType:
-    """pyseccomp, with the names of the libraries that it looks for.
-
-    It asks ldconfig or gcc, and a lean image has neither.
-    """
-    import ctypes.util
-
-    original = ctypes.util.find_library
-    ctypes.util.find_library = lambda name: _LIBRARIES.get(name) or original(name)
-    try:
-        import pyseccomp
-    except (ImportError, RuntimeError, OSError) as error:
-        raise SeccompError(f"seccomp: libseccomp is not usable: {error}") from None
-    finally:
-        ctypes.util.find_library = original
-    module: ModuleType = pyseccomp
-    return module
+def _program(architecture: str, rules: Rules, *, without_clone3: bool) -> list[bytes]:
+    """What happens with the calls of one architecture."""
+    verdicts: dict[int, int | list[ArgRule]] = {}
+    for name, number in syscalls.numbers(architecture).items():
+        if name in rules:
+            conditions = rules[name]
+            verdicts[number] = bpf.ALLOW if conditions is None else conditions
+        elif name == "clone3" and without_clone3:
+            verdicts[number] = ENOSYS
+        elif syscalls.is_of_generation(name, number):
+            verdicts.setdefault(number, bpf.KILL_PROCESS)
+    return bpf.by_number(verdicts, ENOSYS, _X32 if architecture == "x86_64" else ())

@@ -130,6 +130,7 @@ def _pack(options: argparse.Namespace) -> None:
     """Make a package of a manifest and a root directory or an image, signed if a key is given."""
     key = _signing_key(options)
     description = _read_manifest(options.manifest_path)
+    _check_filter(description, options.manifest_path)
     for variant in _variants(description, options):
         if options.image is not None:
             pack.pack_image(variant, options.image, options.out, key=key)
@@ -164,6 +165,18 @@ def _read_manifest(path: str) -> Manifest:
         raise NorthstarError(f"failed to read {path}: {error.strerror}") from None
     except ManifestError as error:
         raise NorthstarError(f"{path}: {error}", error.hint) from None
+
+
+def _check_filter(description: Manifest, path: str) -> None:
+    """Find mistakes in the system call filter here and not on the device. Raises NorthstarError."""
+    if description.seccomp is None:
+        return
+    from northstar.seccomp import compile as compiler
+
+    try:
+        compiler.check(description.seccomp, description.capabilities)
+    except compiler.SeccompError as error:
+        raise NorthstarError(f"{path}: {error}") from None
 
 
 def _variants(description: Manifest, options: argparse.Namespace) -> list[Manifest]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
+import programs32
 import pytest
-from runtime import SharedRuntime, probe, shell, wait_for
+from abilities import needs
+from runtime import SharedRuntime, probe, shell, wait_for, with_mounts
 
 from northstar.client import Client, ExitStatus, Refused
 from northstar.seccomp import profile
@@ -156,13 +159,44 @@ def test_namespaces_cannot_be_made_by_clone(runtime: SharedRuntime) -> None:
     assert status_of(runtime, probe("syscall", str(clone), "0x10000011", "0", seccomp=DEFAULT)) == KILLED
 
 
-def test_call_that_no_architecture_has(runtime: SharedRuntime) -> None:
-    packed = runtime.pack_only(shell("a", seccomp={"allow": {"make_coffee": "any"}}))
+def test_call_that_this_runtime_does_not_know(runtime: SharedRuntime) -> None:
+    """It may be of a kernel to come: what the package needs on this one, it has."""
+    allow = {"call_of_tomorrow": "any", "sethostname": "any"}
+    assert status_of(runtime, shell("a", "exec hostname x", seccomp={**DEFAULT, "allow": allow})) == FAILED
+    assert "'call_of_tomorrow' of a:0.0.1" in runtime.wait_for_log("seccomp: leaving out")
+
+
+@pytest.mark.parametrize("name", ["mseal", "fchmodat2", "listns"])
+def test_call_that_libraries_of_the_device_need_not_know(runtime: SharedRuntime, name: str) -> None:
+    """Numbers are the runtime's own."""
+    manifest = shell("a", "exit 0", seccomp={**DEFAULT, "allow": {name: "any"}})
+    assert status_of(runtime, manifest).success
+    assert "leaving out" not in runtime.output()
+
+
+@pytest.mark.parametrize("number", [444, 452, 500, 700, 65535])
+def test_calls_that_are_newer_than_the_profile(runtime: SharedRuntime, number: int) -> None:
+    """Landlock, fchmodat2, and what is to come: libraries try them and fall back."""
+    runtime.pack(probe("sleep", seccomp=DEFAULT))
     with runtime.started() as client:
-        with pytest.raises(Refused, match="make_coffee"):
-            client.install(str(packed), "default")
-        assert client.list() == []
-    packed.unlink()
+        assert "Function not implemented" in printed_line(runtime, client, "syscall", str(number), "1", "1")
+
+
+@needs(programs32.cannot_run)
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [(programs32.UMASK, ExitStatus(7, None)), (programs32.SETHOSTNAME, KILLED)],
+    ids=["allowed", "not allowed"],
+)
+def test_32_bit_program(runtime: SharedRuntime, tmp_path: Path, call: int, status: ExitStatus) -> None:
+    """S-36: the filter holds for it, with its own numbers (60 is exit, 74 fsync of x86_64)."""
+    tmp_path.chmod(0o755)
+    program = tmp_path / "program"
+    program.write_bytes(programs32.program((call, 0), (programs32.EXIT, 7)))
+    program.chmod(0o755)
+    mounts = with_mounts(data={"type": "bind", "host": str(tmp_path)})
+    manifest = shell("a", seccomp=DEFAULT, mounts=mounts)
+    assert status_of(runtime, {**manifest, "init": "/data/program", "args": []}) == status
 
 
 def test_filter_that_is_too_large(runtime: SharedRuntime) -> None:

@@ -437,6 +437,16 @@ def test_gen_key_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "already exists" in capsys.readouterr().err
 
 
+def test_rule_for_a_system_call_that_nobody_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from northstar.sextant import cli
+
+    rules = "seccomp: {allow: {read: any, make_coffee: any}}\n"
+    (tmp_path / "m.yaml").write_bytes(MANIFEST + rules.encode())
+    assert cli.main(["pack", "-m", str(tmp_path / "m.yaml"), "-o", str(tmp_path)]) == 1
+    assert "'make_coffee'" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["m.yaml"]
+
+
 def test_pack_errors_name_the_cause(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from northstar.sextant import cli
 

@@ -57,6 +57,46 @@ def test_verify_sees_mistakes(root: Path) -> None:
     assert "WatchdogSecs" in analyse(root, "verify", "--man=no", "--recursive-errors=no")
 
 
+def test_nothing_is_decided_for_containers() -> None:
+    """They would inherit these filters and attributes of mounts, and their manifests would not say why."""
+    unit = (OVERLAY / "usr/lib/systemd/system/northstar.service").read_text()
+    names = {line.partition("=")[0] for line in unit.splitlines() if "=" in line and line[0] != "#"}
+    inherited = (
+        *(
+            "SystemCall",
+            "Restrict",
+            "Protect",
+            "Private",
+            "Capability",
+            "Ambient",
+            "Lock",
+            "Memory",
+            "Personality",
+        ),
+        *(
+            "ReadOnly",
+            "ReadWrite",
+            "Inaccessible",
+            "Bind",
+            "Temporary",
+            "NoExecPaths",
+            "ExecPaths",
+            "IPAddress",
+        ),
+        *(
+            "DeviceAllow",
+            "DevicePolicy",
+            "SecureBits",
+            "RootDirectory",
+            "RootImage",
+            "User",
+            "Group",
+            "Dynamic",
+        ),
+    )
+    assert not [name for name in names if name.startswith(inherited)]
+
+
 def test_exposure(root: Path) -> None:
     """The level that the documentation states: a container runtime needs what others give up."""
     output = analyse(root, "security", "--offline=true", "--no-pager")

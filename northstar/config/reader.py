@@ -27,6 +27,7 @@ from northstar.protocol.url import ConsoleUrl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MAX_U32 = (1 << 32) - 1
 MIN_METRICS_INTERVAL = 1.0
 _OLD_SOCKET_DIR = "sockets"
 _NEW_KEYS = ("socket_dir", "event_buffer_size", "notification_buffer_size", "loop_device_timeout")
@@ -83,7 +84,7 @@ def _check_repository(repository: RepositoryConfig) -> list[str]:
 def _read(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            return tomllib.load(file)
+            return tomllib.loads(file.read().decode("utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
         raise ConfigError(path, [error.strerror or str(error)]) from None
     except UnicodeDecodeError:
@@ -264,7 +265,7 @@ def _new_repository(table: Table, name: str) -> RepositoryConfig:
         dir=_repository_dir(table),
         key=table.optional_text("key"),
         mount_on_start=table.boolean("mount_on_start", False),
-        capacity_num=table.optional_integer("capacity_num"),
+        capacity_num=table.optional_integer("capacity_num", high=MAX_U32),
         capacity_size=table.optional_size("capacity_size"),
     )
     table.finish()

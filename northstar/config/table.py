@@ -10,6 +10,8 @@ from northstar import sizes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MAX_I64 = (1 << 63) - 1
+
 T = TypeVar("T")
 
 
@@ -59,17 +61,18 @@ class Table:
         """true or false."""
         return self.take(key, "a boolean", _boolean, default, needed=False)
 
-    def integer(self, key: str, default: int, low: int = 0) -> int:
-        """An integer from `low` on."""
+    def integer(self, key: str, default: int, low: int = 0, high: int = MAX_I64) -> int:
+        """An integer from `low` to `high`, by default the largest of TOML."""
         value = self.take(key, "an integer", _integer, default, needed=False)
         if value < low:
             self.problem(key, f"must be at least {low}, not {value}")
-            return default
-        return value
+        elif value > high:
+            self.problem(key, f"must be at most {high}")
+        return value if low <= value <= high else default
 
-    def optional_integer(self, key: str, low: int = 0) -> int | None:
-        """An integer from `low` on, or None."""
-        return self.integer(key, low, low) if self.has(key) else None
+    def optional_integer(self, key: str, low: int = 0, high: int = MAX_I64) -> int | None:
+        """An integer from `low` to `high`, or None."""
+        return self.integer(key, low, low, high) if self.has(key) else None
 
     def duration(self, key: str, default: float) -> float:
         """Seconds of a duration such as "10s"."""

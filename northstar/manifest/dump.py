@@ -107,7 +107,7 @@ def _seccomp(seccomp: model.Seccomp) -> dict[str, Any]:
     data: dict[str, Any] = {}
     if seccomp.profile is not None:
         data["profile"] = seccomp.profile
-    if seccomp.allow:
+    if seccomp.allow is not None:
         data["allow"] = {
             name: "any" if rule is None else {"args": _present(rule)} for name, rule in seccomp.allow.items()
         }

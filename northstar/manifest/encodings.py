@@ -8,6 +8,7 @@ and tomllib are imported only when needed.
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,9 @@ MAX_DEPTH = 32
 
 _MAX_TOML_DOTS = 2 * MAX_DEPTH
 """In a line, outside of strings: tomllib takes memory by the square of a key's parts."""
-_MAX_BITS = 256
+_MAX_BITS = 1023
+"""Of an integer in JSON: more than 64 bits become a float, as upstream's parser does it."""
+_MAX_TOML_BITS = 64
 _TOML_STRING = re.compile(r"""\"[^"]*"|'[^']*'""")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -35,7 +38,7 @@ def parse(data: bytes) -> Any:
     if len(data) > MAX_SIZE:
         raise ManifestError(f"the manifest has {len(data)} bytes, the limit is {MAX_SIZE}")
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")  # some editors write a byte order mark
     except UnicodeDecodeError as error:
         raise ManifestError(f"the manifest is not UTF-8: {error}") from None
     if text.lstrip()[:1] == "{":
@@ -50,29 +53,29 @@ def parse(data: bytes) -> Any:
 
 def _json(text: str) -> Any:
     try:
-        tree = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+        tree = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
     except RecursionError:
         raise ManifestError(f"nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:
         if isinstance(error, json.JSONDecodeError):
             raise
         raise ManifestError(f"invalid JSON: {error}") from None
-    _check(tree, 1)
+    _check(tree, 1, _MAX_BITS)
     if _SURROGATE.search(text):
         _check_surrogates(tree)
     return tree
 
 
-def _check(tree: Any, depth: int) -> None:
+def _check(tree: Any, depth: int, max_bits: int) -> None:
     """Neither deep nor with numbers that take long to print."""
     members = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
     if members and depth > MAX_DEPTH:
         raise ManifestError(f"nested deeper than {MAX_DEPTH} levels")
     for member in members:
         if isinstance(member, dict | list):
-            _check(member, depth + 1)
-        elif isinstance(member, int) and member.bit_length() > _MAX_BITS:
-            raise ManifestError(f"an integer has {member.bit_length()} bits, at most 64 are possible")
+            _check(member, depth + 1, max_bits)
+        elif isinstance(member, int) and member.bit_length() > max_bits:
+            raise ManifestError(f"an integer has {member.bit_length()} bits, at most {max_bits} are possible")
 
 
 def _check_surrogates(tree: Any) -> None:
@@ -92,6 +95,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     seen: set[str] = set()
     marked.duplicates = tuple(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
     return marked
+
+
+def _float(text: str) -> float | str:
+    """What no float can hold is text, as in YAML."""
+    number = float(text)
+    return text if math.isinf(number) else number
 
 
 def _constant(name: str) -> NoReturn:
@@ -126,7 +135,7 @@ def _toml(text: str) -> Any:
         raise ManifestError(f"nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:
         raise ManifestError(f"invalid TOML: {error}") from None
-    _check(tree, 1)
+    _check(tree, 1, _MAX_TOML_BITS)
     return tree
 
 

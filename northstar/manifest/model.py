@@ -153,10 +153,10 @@ class ArgRule(NamedTuple):
 
 
 class Seccomp(NamedTuple):
-    """System call filter: a profile and calls allowed besides; None allows any arguments."""
+    """System call filter: a profile and calls allowed besides, where None allows any arguments."""
 
     profile: str | None
-    allow: dict[str, ArgRule | None]
+    allow: dict[str, ArgRule | None] | None
 
 
 class Selinux(NamedTuple):

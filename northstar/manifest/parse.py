@@ -85,12 +85,12 @@ def _strings(value: Any, path: str) -> list[str]:
     return [string(item, f"{path}[{index}]") for index, item in enumerate(tree.sequence(value, path))]
 
 
-def _set(value: Any, path: str) -> list[str]:
-    items = _strings(value, path)
+def _check_distinct(items: list[str], path: str) -> None:
+    seen: set[str] = set()
     for index, item in enumerate(items):
-        if item in items[:index]:
-            fail(f"{path}[{index}]", f"duplicate element {item!r}")
-    return items
+        if item in seen:
+            fail(f"{path}[{index}]", f"duplicate element {tree.show(item)}")
+        seen.add(item)
 
 
 def _limited(text: str, path: str, low: int, high: int) -> str:
@@ -166,10 +166,12 @@ def _seccomp(value: Any, path: str) -> model.Seccomp:
     members = tree.struct(value, path, ("profile", "allow"))
     profile = members.get("profile")
     listed = members.get("allow")
-    allow = {} if is_null(listed) else tree.mapping(listed, join(path, "allow"), last_wins=True)
+    allow = None
+    if not is_null(listed):
+        calls = tree.mapping(listed, join(path, "allow"), last_wins=True)
+        allow = {string(name, path): _rule(rule, join(path, f"allow.{name}")) for name, rule in calls.items()}
     return model.Seccomp(
-        None if is_null(profile) else tree.choice(profile, join(path, "profile"), ("default",)),
-        {string(name, path): _rule(rule, join(path, f"allow.{name}")) for name, rule in allow.items()},
+        None if is_null(profile) else tree.choice(profile, join(path, "profile"), ("default",)), allow
     )
 
 
@@ -217,16 +219,15 @@ def _capabilities(value: Any, path: str) -> frozenset[str]:
         tree.choice(item, f"{path}[{index}]", CAPABILITIES)
         for index, item in enumerate(tree.sequence(value, path))
     ]
-    for index, name in enumerate(chosen):
-        if name in chosen[:index]:
-            fail(f"{path}[{index}]", f"duplicate element {name!r}")
+    _check_distinct(chosen, path)
     return frozenset(chosen)
 
 
 def _groups(value: Any, path: str) -> tuple[str, ...]:
-    items = _set(value, path)
+    items = _strings(value, path)
     if len(items) > MAX_GROUPS:
         fail(path, f"{len(items)} groups, at most {MAX_GROUPS} are allowed")
+    _check_distinct(items, path)
     return tuple(_limited(item, f"{path}[{index}]", 0, MAX_GROUP_NAME) for index, item in enumerate(items))
 
 
@@ -300,10 +301,26 @@ _BARE: dict[str, model.Mount] = {
 
 
 def _mounts(value: Any, path: str) -> dict[str, model.Mount]:
-    return {
-        string(target, path): _mount(mount, join(path, target))
-        for target, mount in tree.mapping(value, path).items()
-    }
+    mounts: dict[str, model.Mount] = {}
+    for text, body in tree.mapping(value, path).items():
+        mount = _mount(body, join(path, text))
+        target = _target(string(text, path), mount, join(path, text))
+        if target in mounts:
+            fail(join(path, text), f"duplicate mount point {target}")
+        mounts[target] = mount
+    return mounts
+
+
+def _target(text: str, mount: model.Mount, path: str) -> str:
+    """The mount point in the one form that everything after parsing sees: absolute, without `.` and `//`."""
+    if isinstance(mount, model.Bind) and not text.startswith("/"):
+        fail(path, "the mount point of a bind has to be absolute")
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        fail(path, "the mount point contains '..'")
+    if not parts:
+        fail(path, "the root of the container cannot be a mount point")
+    return "/" + "/".join(parts)
 
 
 def _mount(value: Any, path: str) -> model.Mount:

@@ -129,7 +129,7 @@ def integer(value: object, path: str, low: int, high: int) -> int:
     if isinstance(number, bool) or not isinstance(number, int):
         fail(path, f"an integer is expected, not {show(value)}")
     if not low <= number <= high:
-        fail(path, f"{number} is out of the range {low}..{high}")
+        fail(path, f"{show(number)} is out of the range {low}..{high}")
     return number
 
 
@@ -168,8 +168,13 @@ def variant(value: object, path: str) -> tuple[str, Any]:
 
 
 def plain(value: object, path: str) -> Any:
-    """Any value as JSON data, for `custom`: map keys become strings, NaN and infinity null."""
+    """Any value as JSON data, for `custom`: map keys become strings, NaN and infinity null.
+
+    An integer of more than 64 bits is an error in YAML, and a float in JSON.
+    """
     if isinstance(value, Scalar):
+        if isinstance(value.value, int) and not _fits(value.value):
+            fail(path, f"the integer {show(value.value)} exceeds 64 bits")
         return plain(value.value, path)
     if isinstance(value, Tagged):
         fail(path, f"tags such as !{value.tag} are not possible here")
@@ -179,8 +184,20 @@ def plain(value: object, path: str) -> Any:
         return [plain(item, f"{path}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, float):
         return value if value - value == 0 else None
-    if isinstance(value, int) and not -(1 << 63) <= value <= MAX_U64:
-        fail(path, f"the integer {value} exceeds 64 bits")
-    if value is None or isinstance(value, str | int):
+    if isinstance(value, int):
+        return value if _fits(value) else float(value)
+    if value is None or isinstance(value, str):
         return value
-    return {"$__toml_private_datetime": value.isoformat() if hasattr(value, "isoformat") else str(value)}
+    return {"$__toml_private_datetime": _date_text(value)}
+
+
+def _fits(number: int) -> bool:
+    return -(1 << 63) <= number <= MAX_U64
+
+
+def _date_text(value: Any) -> str:
+    """A date or time as TOML writes it: no zeros at the end of a fraction, `Z` for UTC."""
+    head, point, tail = value.isoformat().partition(".")
+    fraction, zone = (tail[:6], tail[6:]) if point else ("", "")
+    text = f"{head}.{fraction.rstrip('0')}{zone}" if point else head
+    return f"{text.removesuffix('+00:00')}Z" if text.endswith("+00:00") else text

@@ -7,6 +7,7 @@ parser is used; the tree is built from the events, without recursion.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -43,7 +44,8 @@ def resolve(text: str) -> bool | int | float | str | None:
             return text
         return sign * int(digits, _BASES.get(digits[:2], 10))
     if _FLOAT.fullmatch(text):
-        return float(text)
+        number = float(text)
+        return text if math.isinf(number) else number
     if _SPECIAL.fullmatch(text):
         return float(text.replace(".", ""))
     return text

@@ -161,13 +161,14 @@ def _central_headers(data: bytes, count: int) -> list[_Header]:
 
 def _check_extra(extra: bytes) -> None:
     """Extra fields are of no use here; what gives an entry another name or size elsewhere is refused."""
-    while len(extra) >= _EXTRA.size:
-        kind, length = _EXTRA.unpack_from(extra)
+    position = 0
+    while position + _EXTRA.size <= len(extra):
+        kind, length = _EXTRA.unpack_from(extra, position)
         if kind in (_ZIP64, _UNICODE_PATH):
             _refuse(f"an entry has the extra field {kind:#06x}, which is not supported")
-        if _EXTRA.size + length > len(extra):
+        position += _EXTRA.size + length
+        if position > len(extra):
             _refuse("an extra field is damaged")
-        extra = extra[_EXTRA.size + length :]
 
 
 def _entry(fd: int, header: _Header, limit: int) -> tuple[Entry, int]:
@@ -186,10 +187,12 @@ def _entry(fd: int, header: _Header, limit: int) -> tuple[Entry, int]:
     magic, _, flags, method, _, _, crc, packed, size, name_length, extra_length = local
     if magic != _LOCAL_MAGIC:
         _refuse(f"entry {name} has no local header")
-    local_name = _read(fd, header.offset + _LOCAL.size, name_length)
+    rest = _read(fd, header.offset + _LOCAL.size, name_length + extra_length)
+    local_name = rest[:name_length]
     central = (header.name, header.flags, header.method, header.crc, header.packed, header.size)
     if (local_name, flags, method, crc, packed, size) != central:
         _refuse(f"local and central header of entry {name} differ")
+    _check_extra(rest[name_length:])
     offset = header.offset + _LOCAL.size + name_length + extra_length
     if offset + size > limit:
         _refuse(f"entry {name} is not inside the file")

@@ -20,17 +20,18 @@ def command_signer(command: str, public_key: bytes) -> Signer:
     """Signs with a command of the shell.
 
     It reads the message from its standard input, which is a file, and writes the Ed25519 signature, 64
-    bytes or base64, to its standard output. What it says on standard error is shown. The signer raises
-    NorthstarError if the command fails, or if its signature does not fit to the public key.
+    bytes or base64, to its standard output. What it says on standard error is shown, the command itself is
+    not: it may contain a PIN. The signer raises NorthstarError if the command fails, or if its signature does
+    not fit to the public key.
     """
 
     def sign(message: bytes) -> bytes:
-        signature = _decoded(_output(command, message), command)
+        signature = _decoded(_output(command, message))
         try:
             verify_message(message, signature, public_key)
         except SignatureError:
             raise NorthstarError(
-                f"the signature of {command!r} does not fit to the public key",
+                "the signature of the signing command does not fit to the public key",
                 "the command has to sign the bytes themselves (Ed25519, not Ed25519ph), with that key",
             ) from None
         return signature
@@ -44,11 +45,11 @@ def _output(command: str, message: bytes) -> bytes:
         file.seek(0)
         done = subprocess.run(command, shell=True, stdin=file, stdout=subprocess.PIPE, check=False)
     if done.returncode:
-        raise NorthstarError(f"{command!r} failed with exit status {done.returncode}")
+        raise NorthstarError(f"the signing command failed with exit status {done.returncode}")
     return done.stdout
 
 
-def _decoded(output: bytes, command: str) -> bytes:
+def _decoded(output: bytes) -> bytes:
     """The raw signature."""
     if len(output) == SIGNATURE_SIZE:
         return output
@@ -58,7 +59,7 @@ def _decoded(output: bytes, command: str) -> bytes:
         signature = b""
     if len(signature) != SIGNATURE_SIZE:
         raise NorthstarError(
-            f"{command!r} wrote {len(output)} bytes, which are no signature",
+            f"the signing command wrote {len(output)} bytes, which are no signature",
             f"{SIGNATURE_SIZE} bytes, or base64 of them, are expected on standard output",
         )
     return signature

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 DEFAULT_PORT = 4200
 
-_URL = re.compile(r"(?P<scheme>[A-Za-z]+):(?://(?P<authority>[^/]*))?(?P<path>/.*)?", re.DOTALL)
-_AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:@]+))(?::(?P<port>[0-9]{1,5}))?")
+_URL = re.compile(r"(?P<scheme>[A-Za-z]+):(?://(?P<authority>[^/?#]*))?(?P<path>.*)")
+_AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:@]+))(?::(?P<port>[0-9]{0,20}))?")
+_BLANKS = "".join(map(chr, range(0x21)))
 
 
 class ConsoleUrl(NamedTuple):
@@ -22,7 +23,12 @@ class ConsoleUrl(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> ConsoleUrl:
-        """From `tcp://host[:port]` or `unix:///path`; ValueError."""
+        """From `tcp://host[:port]` or `unix:///path`; ValueError.
+
+        Blanks around it do not count, nor what follows host and port (https://url.spec.whatwg.org). The path
+        of a unix socket is taken as it is, without escapes.
+        """
+        text = re.sub(r"[\t\n\r]", "", text.strip(_BLANKS))
         match = _URL.fullmatch(text)
         scheme = match["scheme"].lower() if match else ""
         if match is None or scheme not in ("tcp", "unix"):
@@ -31,11 +37,13 @@ class ConsoleUrl(NamedTuple):
         if scheme == "unix":
             if authority:
                 raise ValueError(f"invalid url {text!r}: a unix url has three slashes, unix:///path")
-            if not path or "\0" in path:
+            if not path.startswith("/") or "\0" in path:
                 raise ValueError(f"invalid url {text!r}: the path must be absolute")
             return cls(scheme, "", 0, path)
+        if "@" in authority:
+            raise ValueError(f"invalid url {text!r}: a console knows no users and passwords")
         address = _AUTHORITY.fullmatch(authority)
-        if address is None or path not in ("", "/"):
+        if address is None:
             raise ValueError(f"invalid url {text!r}: tcp://host[:port] expected")
         port = int(address["port"]) if address["port"] else DEFAULT_PORT
         if port > 65535:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from northstar.names import Container
 
 FIRST_DESCRIPTOR = 3
-MAX_ARGUMENTS = 64
+MAX_ARGUMENTS = 128
+"""Arguments and environment variables of a start request, together."""
 MAX_ARGUMENT_LENGTH = 1024
 MAX_TOTAL_LENGTH = 64 * 1024
 
@@ -106,8 +107,10 @@ def check_arguments(init: str | None, arguments: Iterable[str], environment: Map
     """Limit count and size of what a start request brings; raises InvalidArguments."""
     texts = [init or "", *arguments]
     texts += [f"{name}={value}" for name, value in environment.items()]
-    if len(texts) - 1 > 2 * MAX_ARGUMENTS:
-        raise InvalidArguments(f"more than {MAX_ARGUMENTS} arguments and {MAX_ARGUMENTS} variables")
+    if len(texts) - 1 > MAX_ARGUMENTS:
+        raise InvalidArguments(
+            f"{len(texts) - 1} arguments and variables together, at most {MAX_ARGUMENTS} are allowed"
+        )
     for text in texts:
         size = len(text.encode())
         if "\0" in text:

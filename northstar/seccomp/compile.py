@@ -47,7 +47,7 @@ def rules_of(seccomp: Seccomp, capabilities: Iterable[str]) -> Rules:
     rules: Rules = {"execve": None}
     if seccomp.profile == "default":
         _add_default_profile(rules, frozenset(capabilities))
-    for name, rule in seccomp.allow.items():
+    for name, rule in (seccomp.allow or {}).items():
         _add(rules, name, rule)
     return rules
 

@@ -28,7 +28,7 @@ from northstar.client import Refused
 from northstar.kernel import capabilities
 
 PYTHON = "/usr/bin/python3"
-MAX_ARGUMENTS, MAX_LENGTH = 64, 1024
+MAX_ARGUMENTS, MAX_LENGTH = 128, 1024
 
 
 @pytest.fixture
@@ -79,7 +79,8 @@ def test_start_is_no_right_to_choose_what_is_started(runtime: SharedRuntime, cha
     ("arguments", "environment", "reason"),
     [
         (["-c", "exit 0", *["x"] * (MAX_ARGUMENTS - 2)], {}, None),
-        (["-c", "exit 0", *["x"] * (2 * MAX_ARGUMENTS)], {}, "more than 64 arguments"),
+        (["-c", "exit 0", *["x"] * (MAX_ARGUMENTS - 2), "y"], {}, "129 arguments and variables together"),
+        (["-c", "exit 0", *["x"] * (MAX_ARGUMENTS - 3)], {"A": "", "B": ""}, "at most 128 are allowed"),
         (["-c", "exit 0", "x" * MAX_LENGTH], {}, None),
         (["-c", "exit 0", "x" * (MAX_LENGTH + 1)], {}, "has 1025 bytes, the limit is 1024"),
         (["-c", "exit 0"], {"A": "x" * (MAX_LENGTH - 2)}, None),
@@ -90,8 +91,8 @@ def test_start_is_no_right_to_choose_what_is_started(runtime: SharedRuntime, cha
         (["-c", "exit 0"], {"NORTHSTAR_": "x"}, "."),
     ],
     ids=[
-        *("many", "too-many", "long", "too-long", "long-value", "too-long-value", "no-name"),
-        *("equals", "reserved", "prefix"),
+        *("many", "too-many", "too-many-with-variables", "long", "too-long"),
+        *("long-value", "too-long-value", "no-name", "equals", "reserved", "prefix"),
     ],
 )
 def test_number_and_length_of_arguments(

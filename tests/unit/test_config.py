@@ -210,10 +210,19 @@ def test_which_dialect(text: str, old: bool) -> None:
         (OLD + "console = ['http://x']", "console scheme must be tcp or unix"),
         (OLD + "[debug.strace]\noutput = 'paper'", 'debug.strace.output: "file" or "log"'),
         (NEW + "run_dir = 'again'", "invalid TOML"),
+        (NEW + "[console.global]\nbind = 'tcp://me:pw@x'\npermissions = 'full'", "no users and passwords"),
+        (NEW + "[console.global]\nbind = 'tcp:x:1'\npermissions = 'full'", "tcp://host[:port] expected"),
+        (NEW + "[console.global]\nbind = 'tcp://x:y'\npermissions = 'full'", "tcp://host[:port] expected"),
+        (NEW + "[repositories.x]\ntype = 'mem'\ncapacity_num = 4294967296", "must be at most 4294967295"),
+        (NEW + "pids_max = 9223372036854775808", "pids_max: must be at most 9223372036854775807"),
     ],
 )
 def test_problems_name_the_key(tmp_path: Path, text: str, named: str) -> None:
     assert named in problems(tmp_path, text)
+
+
+def test_byte_order_mark(tmp_path: Path) -> None:
+    assert load(tmp_path, "\ufeff" + NEW) == load(tmp_path, NEW)
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
@@ -228,6 +237,10 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
         ("tcp://[::1]:5", "tcp://[::1]:5"),
         ("unix:///run/a b", "unix:///run/a b"),
         ("unix:/run/x", "unix:///run/x"),
+        ("unix:///run/a%20b?c#d", "unix:///run/a%20b?c#d"),
+        (" tcp://localhost:\n", "tcp://localhost:4200"),
+        ("tcp://localhost:00001", "tcp://localhost:1"),
+        ("tcp://localhost:1/path?query#fragment", "tcp://localhost:1"),
     ],
 )
 def test_urls(text: str, url: str) -> None:

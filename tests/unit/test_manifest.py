@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from northstar.errors import ManifestError
 
 DATA = Path(__file__).parent / "data"
 MINIMAL = "name: a\nversion: 1.0.0\ninit: /a\nuid: 1\ngid: 1\n"
+TOML = 'name = "a"\nversion = "1.0.0"\nuid = 1\ngid = 1\ninit = "/a"\n'
 RESOURCE = "name: a\nversion: 1.0.0\nuid: 1\ngid: 1\n"
 
 
@@ -166,6 +168,164 @@ def test_what_a_resource_must_not_have(line: str) -> None:
         manifest.parse(f"{RESOURCE}{line}\n".encode())
 
 
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("/data", "/data"),
+        ("/data/", "/data"),
+        ("//data/./x/.", "/data/x"),
+        ("data/x", "/data/x"),
+        ("./data", "/data"),
+    ],
+)
+def test_mount_points_have_one_form(text: str, target: str) -> None:
+    parsed = manifest.parse(f"{MINIMAL}mounts: {{{text}: {{type: proc}}}}\n".encode())
+    assert list(parsed.mounts) == [target]
+
+
+@pytest.mark.parametrize("mount", ["{type: persist}", "{type: tmpfs, size: 1}", "{type: bind, host: /b}"])
+@pytest.mark.parametrize("other", ["/data/", "/data/.", "//data", "/./data"])
+def test_the_same_mount_point_twice(mount: str, other: str) -> None:
+    with pytest.raises(ManifestError, match="duplicate mount point /data"):
+        manifest.parse(f"{MINIMAL}mounts: {{/data: {{type: proc}}, {other}: {mount}}}\n".encode())
+
+
+@pytest.mark.parametrize("target", ["/", "//", "/.", ".", "''", "/a/..", "../a"])
+@pytest.mark.parametrize("mount", ["{type: proc}", "{type: bind, host: /b}"])
+def test_what_is_no_mount_point(target: str, mount: str) -> None:
+    with pytest.raises(ManifestError, match=r"^mounts\."):
+        manifest.parse(f"{MINIMAL}mounts: {{{target}: {mount}}}\n".encode())
+
+
+def test_binds_that_upstream_takes() -> None:
+    """Its check for overlaps sees neighbours only, in the order of bytes."""
+    binds = ", ".join(f"{target}: {{type: bind, host: /b}}" for target in ("/a", "/a-b", "/a/b"))
+    assert len(manifest.parse(f"{MINIMAL}mounts: {{{binds}}}\n".encode()).mounts) == 3
+
+
+@pytest.mark.parametrize("name", ["''", ".", "..", "a b", "a=b", "x" * 300])
+def test_names_of_sockets(name: str) -> None:
+    """They are part of a file name. What does not fit into it fails when the container starts."""
+    sockets = f"sockets: {{{name}: {{type: stream, mode: 1}}}}\n"
+    assert list(manifest.parse(f"{MINIMAL}{sockets}".encode()).sockets) == [name.strip("'")]
+
+
+JSON = '{"name":"a","version":"1.0.0","uid":1,"gid":1,"init":"/a"'
+
+
+def custom(text: str) -> Any:
+    """What `inspect` shows."""
+    return json.loads(manifest.to_text(manifest.parse(text.encode())))["custom"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (MINIMAL + "custom: 1e400", "1e400"),
+        (MINIMAL + "custom: [-1.5e999, 1e308]", ["-1.5e999", 1e308]),
+        (MINIMAL + "custom: [.inf, .nan, -.inf]", [None, None, None]),
+        (JSON + ',"custom":1e400}', "1e400"),
+        (JSON + ',"custom":18446744073709551615}', (1 << 64) - 1),
+        (JSON + ',"custom":18446744073709551616}', float(1 << 64)),
+        (JSON + ',"custom":-9223372036854775809}', -float(1 << 63)),
+        (JSON + ',"custom":1' + "0" * 300 + "}", 1e300),
+    ],
+)
+def test_numbers_of_custom(text: str, value: Any) -> None:
+    found = custom(text)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("1979-05-27T07:32:00Z", "1979-05-27T07:32:00Z"),
+        ("1979-05-27 07:32:00", "1979-05-27T07:32:00"),
+        ("1979-05-27T00:32:00.500-07:00", "1979-05-27T00:32:00.5-07:00"),
+        ("1979-05-27T00:32:00.25Z", "1979-05-27T00:32:00.25Z"),
+        ("1979-05-27", "1979-05-27"),
+        ("07:32:00.100", "07:32:00.1"),
+    ],
+)
+def test_dates_of_custom(text: str, shown: str) -> None:
+    assert custom(f"{TOML}custom = {text}\n") == {"$__toml_private_datetime": shown}
+
+
+@pytest.mark.parametrize("line", ["{}", "{allow: {}}", "{profile: default, allow: {}}", "{profile: default}"])
+def test_empty_maps_are_not_absent(line: str) -> None:
+    seccomp = yaml.safe_load(line)
+    parsed = manifest.parse(f"{MINIMAL}seccomp: {line}\n".encode())
+    assert manifest.to_json(parsed)["seccomp"] == seccomp
+    assert manifest.parse(manifest.to_text(parsed)) == parsed
+
+
+@pytest.mark.parametrize("name", ["full.yaml", "full2.json", "full3.toml", "resource.yaml"])
+def test_byte_order_mark(name: str) -> None:
+    text = (DATA / name).read_bytes()
+    assert manifest.parse(b"\xef\xbb\xbf" + text) == manifest.parse(text)
+
+
+OPTIONAL = [
+    *("console", "init", "sched", "autostart", "cgroups", "network", "seccomp", "selinux", "io", "custom"),
+    *("cgroups.parent", "cgroups.cpu", "cgroups.memory", "cgroups.blkio", "cgroups.pids"),
+    *("cgroups.cpu.shares", "cgroups.memory.swappiness", "seccomp.profile", "seccomp.allow"),
+    *("selinux.exec", "selinux.mount_context"),
+]
+
+
+@pytest.mark.parametrize("field", OPTIONAL)
+def test_null_is_absent(field: str) -> None:
+    """In JSON and in YAML, for each field that may be absent and is no list or map."""
+    *above, last = field.split(".")
+    value: Any = {last: None}
+    absent: Any = {}
+    for key in reversed(above):
+        value, absent = {key: value}, {key: absent}
+    minimal = {
+        "name": "a",
+        "version": "1.0.0",
+        "uid": 1,
+        "gid": 1,
+        **({} if last == "init" else {"init": "/a"}),
+    }
+    expected = manifest.parse(json.dumps({**minimal, **absent}).encode())
+    assert manifest.parse(json.dumps({**minimal, **value}).encode()) == expected
+    assert manifest.parse(yaml.safe_dump({**minimal, **value}).encode()) == expected
+
+
+@pytest.mark.parametrize(
+    "field", ["args", "env", "mounts", "capabilities", "suppl_groups", "rlimits", "sockets"]
+)
+def test_null_is_no_list_or_map_in_json(field: str) -> None:
+    """YAML has no other way to write an empty one."""
+    with pytest.raises(ManifestError, match=f"^{field}: "):
+        manifest.parse(f'{JSON},"{field}":null}}'.encode())
+    assert manifest.parse(f"{MINIMAL}{field}:\n".encode()) == manifest.parse(MINIMAL.encode())
+
+
+SLOW = {
+    "groups": '"suppl_groups":[' + ",".join(f'"g{n}"' for n in range(100_000)) + "]",
+    "permissions": '"console":{"permissions":[' + ",".join(['"ident"'] * 100_000) + "]}",
+    "capabilities": '"capabilities":[' + ",".join(['"CAP_KILL"'] * 80_000) + "]",
+    "version": f'"selinux":{{"exec":"{"a" * 1_000_000}"}}',
+    "blanks": '"custom":' + " " * 1_000_000 + "1",
+    "size": '"mounts":{"/a":{"type":"tmpfs","size":"1' + " " * 900_000 + '!"}}',
+    "requirement": '"mounts":{"/a":{"type":"resource","name":"n","version":"1'
+    + "," * 900_000
+    + '","dir":"/"}}',
+    "mounts": '"mounts":{' + ",".join(f'"/{n}":{{"type":"proc"}}' for n in range(30_000)) + "}",
+}
+
+
+@pytest.mark.parametrize("field", SLOW.values(), ids=SLOW)
+def test_reading_takes_linear_time(field: str) -> None:
+    """A manifest as large as they may be; by the square of its length it would take minutes."""
+    began = time.process_time()
+    with contextlib.suppress(ManifestError):
+        manifest.parse(f"{JSON},{field}}}".encode())
+    assert time.process_time() - began < 3
+
+
 GARBAGE = [
     b"",
     b"\xff\xfe",
@@ -185,7 +345,6 @@ def test_garbage(text: bytes) -> None:
         manifest.parse(text)
 
 
-TOML = 'name = "a"\nversion = "1.0.0"\nuid = 1\ngid = 1\ninit = "/a"\n'
 KEY = ".".join(["a"] * 40)
 TOO_MUCH = {
     "deep TOML key": f"{TOML}custom.{KEY} = 1\n",

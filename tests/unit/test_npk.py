@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import os
 import shutil
 import struct
 import subprocess
+import time
 import zipfile
 from pathlib import Path
 
@@ -271,6 +273,71 @@ def test_format_version(comment: bytes, version: Version | None) -> None:
             package.format_version(comment)
     else:
         assert package.format_version(comment) == version
+
+
+@pytest.mark.parametrize(
+    "head", ["", "{", "version", "version:", "version: ", "version: '", '{"version": "0.9.2"']
+)
+@pytest.mark.parametrize("run", [" ", "\n", "{", "0", "0.", "1.1-a.", "'", "version:"])
+@pytest.mark.parametrize("end", ["", "!", "}", "'"])
+def test_matching_a_comment_takes_linear_time(head: str, run: str, end: str) -> None:
+    """They are 4 KiB at most; much longer ones show what the square of a length costs."""
+    began = time.process_time()
+    with contextlib.suppress(ValueError):
+        package.format_version((head + run * 50_000 + end).encode())
+    assert time.process_time() - began < 1
+
+
+def with_extra(extra: bytes, *, local: bool) -> bytes:
+    """A package whose manifest has an extra field, in one of its two headers."""
+    data = made(None, IMAGE[:4096])
+    end = len(data) - 37
+    central = data.index(b"PK\1\2")
+    parts = {0: (28, 30 + 13), central: (30, 46 + 13)}
+    begin = 0 if local else central
+    length, behind = parts[begin]
+    changed = bytearray(data)
+    struct.pack_into("<H", changed, begin + length, len(extra))
+    changed[begin + behind : begin + behind] = extra
+    if local:  # what lies behind has moved: the image must be aligned
+        struct.pack_into("<I", changed, end + len(extra) + 16, central + len(extra))
+        image = changed.index(b"fs.img", central) - 46
+        struct.pack_into(
+            "<I", changed, image + 42, struct.unpack_from("<I", changed, image + 42)[0] + len(extra)
+        )
+    else:
+        struct.pack_into("<I", changed, end + len(extra) + 12, end - central + len(extra))
+    return bytes(changed)
+
+
+FINE = struct.pack("<HHQ", 0x5455, 8, 0)
+
+
+@pytest.mark.parametrize("local", [False, True], ids=["central", "local"])
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        (FINE, None),
+        (struct.pack("<HHQ", 1, 8, 99), "extra field 0x0001"),
+        (struct.pack("<HHBL", 0x7075, 5, 1, 0), "extra field 0x7075"),
+        (FINE + struct.pack("<HHQ", 1, 8, 99), "extra field 0x0001"),
+        (struct.pack("<HH", 0x5455, 9), "extra field is damaged"),
+    ],
+)
+def test_extra_fields(extra: bytes, reason: str | None, local: bool) -> None:
+    """S-01: in neither header may they give an entry another name or size elsewhere."""
+    data = with_extra(extra, local=local)
+    fd = os.memfd_create("package")
+    try:
+        os.write(fd, data)
+        if reason is None:
+            entry = archive.read(fd, len(data)).entries["manifest.yaml"]
+            assert archive.content(fd, entry) == MANIFEST
+            return
+        with pytest.raises(archive.ArchiveError, match=reason):
+            archive.read(fd, len(data))
+    finally:
+        os.close(fd)
 
 
 SUPERBLOCK = verity.superblock(SALT, UUID, 256)

@@ -82,7 +82,7 @@ def test_openssl(tmp_path: Path, arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("exit 7", "'exit 7' failed with exit status 7"),
+        ("exit 7", "the signing command failed with exit status 7"),
         ("printf short", "wrote 5 bytes, which are no signature"),
         ("head -c 64 /dev/zero", "does not fit to the public key"),
     ],
@@ -93,6 +93,16 @@ def test_failure_of_the_command(
     assert cli.main([*arguments, "--sign-command", command]) == 1
     assert message in capsys.readouterr().err
     assert "out.npk" not in " ".join(os.listdir(tmp_path))
+
+
+@pytest.mark.parametrize("command", ["PIN=2468 false", "echo 2468", "head -c 64 /dev/zero # 2468"])
+def test_the_command_is_not_shown(arguments: list[str], command: str) -> None:
+    """It may contain the PIN of a token, and errors go to logs."""
+    words = [sys.executable, "-m", "northstar.sextant.cli", *arguments, "--sign-command", command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "signing command" in done.stderr
+    assert "2468" not in done.stdout + done.stderr
 
 
 def test_other_key(tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,7 +33,7 @@ def application_filter(manifest: Manifest) -> bytes:
             f"seccomp: leaving out {name!r} of {manifest.container}: no system call of that name is known"
         )
     try:
-        return _compiled(wanted.profile, tuple(sorted(wanted.allow.items())), manifest.capabilities)
+        return _compiled(wanted.profile, tuple(sorted((wanted.allow or {}).items())), manifest.capabilities)
     except compiler.SeccompError as error:
         raise Unexpected(str(error)) from None
 

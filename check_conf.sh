@@ -5,7 +5,7 @@
 #   check_conf.sh [-q] [CONFIG]
 #
 # CONFIG is a kernel configuration, also compressed with gzip; without it that of the running kernel is read
-# (/proc/config.gz, /boot/config-*), and the features of the running kernel are tried as well.
+# (/proc/config.gz, /lib/modules/*/config, /boot/config-*), and the features of the running kernel are tried as well.
 # -q prints problems only. Exit code 0: everything that is needed is there, 1: something is missing.
 #
 # The list of options is northstar.cfg, the kernel fragment of the image builders; the environment variable
@@ -54,7 +54,7 @@ find_fragment() {
 }
 
 find_config() {
-    for file in /proc/config.gz "/boot/config-$(uname -r)"; do
+    for file in /proc/config.gz "/lib/modules/$(uname -r)/config" "/boot/config-$(uname -r)"; do
         if [ -r "$file" ]; then
             echo "$file"
             return
@@ -176,7 +176,7 @@ else
         say "reading $config"
         check_options "$config" "$fragment"
     else
-        echo "optional  config-in-proc: no /proc/config.gz, no /boot/config-$(uname -r): options are not checked"
+        echo "optional  config-in-proc: no /proc/config.gz, no file in /lib/modules or /boot: options are not checked"
         wishes=$((wishes + 1))
     fi
     check_live

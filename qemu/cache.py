@@ -7,12 +7,12 @@ import fcntl
 import hashlib
 import os
 import shutil
-import sys
 import tempfile
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from qemu import progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -57,10 +57,9 @@ def made(name: str, inputs: Iterable[Path | str], make: Callable[[Path], None]) 
     if result.is_dir():
         os.utime(result)
         return result
-    with _locked(name):
+    with locked(name):
         if not result.is_dir():
             work = Path(tempfile.mkdtemp(prefix=f"{name}-", suffix=".tmp", dir=directory()))
-            began = time.monotonic()
             try:
                 make(work)
                 work.chmod(0o755)
@@ -68,19 +67,19 @@ def made(name: str, inputs: Iterable[Path | str], make: Callable[[Path], None]) 
             except BaseException:
                 shutil.rmtree(work, ignore_errors=True)
                 raise
-            progress(f"{name}: done in {time.monotonic() - began:.0f} s")
             _forget_old(name)
     return result
 
 
 @contextmanager
-def _locked(name: str) -> Iterator[None]:
+def locked(name: str) -> Iterator[None]:
+    """No other process makes what is called `name`."""
     with (directory() / f"{name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress(f"{name}: waiting for another process that makes it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            with progress.step(f"waiting for another process that makes {name}"):
+                fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -89,8 +88,3 @@ def _forget_old(name: str, keep: int = 3) -> None:
     results = [path for path in directory().glob(f"{name}-????????????????") if path.is_dir()]
     for path in sorted(results, key=lambda path: path.stat().st_mtime, reverse=True)[keep:]:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def progress(text: str) -> None:
-    """Tell the user what is going on."""
-    print(f"[qemu] {text}", file=sys.stderr, flush=True)

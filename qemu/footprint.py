@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from qemu import cache, foreign, kernel, rootfs, steps
+from qemu import cache, foreign, kernels, progress, rootfs, steps
 from qemu.machine import Machine, MachineFailed, Options, make_data_disk
 
 MEMORY = 512
@@ -20,7 +20,7 @@ _INVENTORY = cache.REPOSITORY / "qemu/inventory.py"
 def parser() -> argparse.ArgumentParser:
     """The options."""
     result = argparse.ArgumentParser(prog="qemu/footprint", description=__doc__)
-    result.add_argument("--kernel", metavar="FILE", type=Path, help="kernel instead of the built one")
+    result.add_argument("--kernel", metavar="debian|own|FILE", default=kernels.OWN, help=kernels.HELP)
     result.add_argument(
         "--rootfs", metavar="FILE", type=Path, help="root file system instead of the built one"
     )
@@ -39,21 +39,22 @@ def main() -> int:
     return 0
 
 
-def _options(boot: Path | None, root: Path | None, work: Path) -> Options:
-    if boot is not None:
-        foreign.check_kernel(boot)
-    boot = boot or kernel.image() / "Image"
+def _options(name: str, root: Path | None, work: Path) -> Options:
+    boot = kernels.find(name)
     if root is not None:
         harness = work / "harness.squashfs"
         foreign.make_disk(harness, foreign.root_format(root), work / "log")
-        return Options(kernel=boot, rootfs=root, harness=harness, memory=MEMORY)
+        return Options(
+            kernel=boot.image, rootfs=root, initramfs=boot.initramfs, harness=harness, memory=MEMORY
+        )
     data = work / "data.ext4"
     make_data_disk(data)
-    return Options(kernel=boot, rootfs=rootfs.image() / "rootfs.squashfs", data=data, memory=MEMORY)
+    image = rootfs.image() / "rootfs.squashfs"
+    return Options(kernel=boot.image, rootfs=image, initramfs=boot.initramfs, data=data, memory=MEMORY)
 
 
 def _rows(options: Options) -> list[tuple[str, str]]:
-    cache.progress(f"booting {options.kernel} with {options.rootfs}")
+    progress.say(f"booting {options.kernel} with {options.rootfs}")
     with Machine(options) as machine:
         answered = machine.wait_for_console()
         if answered is None:

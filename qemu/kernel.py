@@ -7,7 +7,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from qemu import cache, debian, steps
+from qemu import cache, debian, progress, steps
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,19 +17,6 @@ CROSS_COMPILE = "aarch64-linux-gnu-"
 RUNTIME_FRAGMENT = cache.REPOSITORY / "recipes-northstar/linux/files/northstar.cfg"
 MACHINE_FRAGMENT = cache.REPOSITORY / "qemu/kernel.cfg"
 FRAGMENTS = (MACHINE_FRAGMENT, RUNTIME_FRAGMENT)
-
-HOST_PACKAGES = (
-    "bc",
-    "binutils-aarch64-linux-gnu",
-    "bison",
-    "flex",
-    "gcc",
-    "gcc-aarch64-linux-gnu",
-    "libc6-dev",
-    "libc6-dev-arm64-cross",
-    "make",
-    "xz-utils",
-)
 
 
 def image() -> Path:
@@ -43,15 +30,15 @@ def source() -> Path:
 
 
 def _unpack_source(target: Path) -> None:
-    steps.announce(f"downloading {SOURCE_PACKAGE} (140 MB)")
-    (package,) = debian.Apt(target).download([SOURCE_PACKAGE], target / "download")
+    with progress.step(f"downloading {SOURCE_PACKAGE} (140 MB)"):
+        (package,) = debian.Apt().download([SOURCE_PACKAGE], target / "download")
     log = target / "unpack.log"
-    steps.run(["dpkg-deb", "-x", package, target / "package"], log)
-    steps.announce(f"unpacking {SOURCE_PACKAGE}")
-    (archive,) = (target / "package/usr/src").glob("linux-source-*.tar.xz")
-    (target / "linux").mkdir()
-    steps.run(["tar", "-xf", archive, "--strip-components=1", "-C", target / "linux"], log)
-    for name in ("apt", "download", "package"):
+    with progress.step(f"unpacking {SOURCE_PACKAGE}"):
+        steps.run(["dpkg-deb", "-x", package, target / "package"], log)
+        (archive,) = (target / "package/usr/src").glob("linux-source-*.tar.xz")
+        (target / "linux").mkdir()
+        steps.run(["tar", "-xf", archive, "--strip-components=1", "-C", target / "linux"], log)
+    for name in ("download", "package"):
         shutil.rmtree(target / name)
 
 
@@ -75,8 +62,8 @@ def _build(target: Path) -> None:
     if lost:
         raise steps.StepFailed("the kernel does not have these options: " + ", ".join(lost))
     jobs = os.cpu_count() or 1
-    steps.announce(f"building the kernel with {jobs} jobs (4 minutes on 2 cores)")
-    steps.run([*make, f"-j{jobs}", "Image"], log)
+    with progress.step(f"building the kernel with {jobs} jobs (4 minutes on 2 idle cores)"):
+        steps.run([*make, f"-j{jobs}", "Image"], log)
     shutil.copy(output / "arch/arm64/boot/Image", target / "Image")
     shutil.rmtree(output)
 

@@ -44,6 +44,7 @@ class Options(NamedTuple):
 
     kernel: Path
     rootfs: Path
+    initramfs: Path | None = None
     data: Path | None = None
     extra: Path | None = None
     harness: Path | None = None
@@ -231,6 +232,8 @@ def _command(options: Options, agent: Path, log: Path) -> list[str]:
     command = [QEMU, "-M", "virt", *_accelerator(), "-smp", str(options.cpus), "-m", str(options.memory)]
     command += ["-nodefaults", "-display", "none", "-no-reboot", "-monitor", "none"]
     command += ["-kernel", str(options.kernel), "-append", _kernel_command_line(options)]
+    if options.initramfs is not None:
+        command += ["-initrd", str(options.initramfs)]
     command += ["-device", "virtio-rng-pci"]
     if options.harness is None:
         command += _disk("root", options.rootfs, "readonly=on")

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from qemu import cache, foreign, kernel, rootfs, steps
+from qemu import cache, foreign, kernels, progress, rootfs, steps
 from qemu.machine import Machine, MachineFailed, Options, make_data_disk, show
 
 EXAMPLES = ("hello-world", "persistence", "hello-resource", "crashing")
@@ -41,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     result = argparse.ArgumentParser(
         prog="qemu/run",
+        allow_abbrev=False,
         description="Boot an aarch64 Linux image with Northstar in QEMU. Without --exec the examples are "
         "started and a shell on the device appears. What is missing is built first.",
     )
@@ -48,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--forward-console", metavar="PORT", type=int, help="the runtime's console on 127.0.0.1:PORT"
     )
-    result.add_argument("--kernel", metavar="FILE", type=Path, help="kernel (Image) instead of the built one")
+    result.add_argument("--kernel", metavar="debian|own|FILE", default=kernels.DEBIAN, help=kernels.HELP)
     result.add_argument(
         "--rootfs",
         metavar="FILE",
@@ -66,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--timeout", metavar="SECONDS", type=float, default=600.0, help="limit of CMD (%(default)s)"
     )
-    result.add_argument("--build", action="store_true", help="build kernel and image, and do not boot")
+    result.add_argument("--build", action="store_true", help="make kernel and image, and do not boot")
     return result
 
 
@@ -74,12 +76,10 @@ def main() -> int:
     """Run; the exit code."""
     options = parser().parse_args()
     try:
-        if options.kernel is not None:
-            foreign.check_kernel(options.kernel)
-        boot = options.kernel or kernel.image() / "Image"
+        boot = kernels.find(options.kernel)
         root = options.rootfs or rootfs.image() / "rootfs.squashfs"
         if options.build:
-            print(f"kernel: {boot}\nrootfs: {root}")
+            print(f"kernel: {boot.image}\nrootfs: {root}")
             return 0
         with tempfile.TemporaryDirectory(prefix="northstar-data-") as work:
             return _boot(options, _machine(options, boot, root, Path(work)))
@@ -90,10 +90,11 @@ def main() -> int:
     return 1
 
 
-def _machine(options: argparse.Namespace, boot: Path, root: Path, work: Path) -> Options:
+def _machine(options: argparse.Namespace, boot: kernels.Kernel, root: Path, work: Path) -> Options:
     result = Options(
-        kernel=boot,
+        kernel=boot.image,
         rootfs=root,
+        initramfs=boot.initramfs,
         append=options.append,
         forward=options.forward_console,
         interactive=options.exec is None,
@@ -110,11 +111,13 @@ def _machine(options: argparse.Namespace, boot: Path, root: Path, work: Path) ->
 
 def _boot(options: argparse.Namespace, machine_options: Options) -> int:
     boot, root = machine_options.kernel, machine_options.rootfs
-    cache.progress(f"booting {boot.parent.name}/{boot.name} with {root.parent.name}/{root.name}")
-    with Machine(machine_options) as machine:
-        if options.exec is not None:
-            if "northstar.off" not in options.append:
+    machine = Machine(machine_options)
+    with contextlib.ExitStack() as powered:
+        with progress.step(f"booting {boot.parent.name}/{boot.name} with {root.parent.name}/{root.name}"):
+            powered.enter_context(machine)
+            if options.exec is not None and "northstar.off" not in options.append:
                 machine.wait_for_console()
+        if options.exec is not None:
             return machine.run(options.exec, timeout=options.timeout, output=_show)
         if machine_options.harness is not None:
             machine.wait()
@@ -127,7 +130,7 @@ def _demonstrate(machine: Machine) -> int:
     if answered is None:
         machine.run("cat /var/log/messages", output=_show)
         raise MachineFailed("the runtime's console does not answer")
-    cache.progress(
+    progress.say(
         f"booted in {machine.boot_time:.1f} s, the console answers {answered:.1f} s after /sbin/init"
     )
     machine.run(_DEMONSTRATION.format(names=" ".join(EXAMPLES)), output=_show)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from qemu import cache, debian, steps
+from qemu import cache, debian, progress, steps
 
 DEBIAN_PACKAGES = (
     "busybox-static",
@@ -31,7 +31,7 @@ WHEELS = ("PyNaCl", "PyYAML", "pyseccomp", "ujson")
 TEST_WHEELS = ("pytest",)
 PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_17_aarch64", "manylinux_2_28_aarch64")
 PYTHON = "3.11"
-BASE_REVISION = "1"  # to be changed with the way in which a base is made
+BASE_REVISION = "2"  # to be changed with the way in which a base is made
 SITE_PACKAGES = "usr/lib/python3/dist-packages"
 PROGRAMS = {
     "northstar": "northstar.launcher",
@@ -52,6 +52,7 @@ DIRECTORIES = (
     "usr/bin",
     "usr/sbin",
     "usr/lib",
+    "usr/lib/modules",
 )
 
 # What a container runtime does not need of the standard library.
@@ -112,21 +113,21 @@ def _make_base(target: Path) -> None:
         (root / name).mkdir(parents=True)
     for name in MERGED:
         (root / name).symlink_to(f"usr/{name}")
-    debian.announce(DEBIAN_PACKAGES)
-    apt = debian.Apt(target)
-    for package in apt.download(DEBIAN_PACKAGES, target / "download"):
-        debian.unpack(package, root)
-    for name in ("apt", "download"):
-        shutil.rmtree(target / name)
-    cache.progress(f"installing {len(WHEELS)} aarch64 wheels")
-    _install_wheels(WHEELS, root / SITE_PACKAGES, target / "pip.log")
+    with progress.step(f"downloading {len(DEBIAN_PACKAGES)} Debian packages for the image"):
+        packages = debian.Apt().download(DEBIAN_PACKAGES, target / "download")
+    with progress.step("unpacking them"):
+        for package in packages:
+            debian.unpack(package, root)
+        shutil.rmtree(target / "download")
+    with progress.step(f"installing {len(WHEELS)} aarch64 wheels"):
+        _install_wheels(WHEELS, root / SITE_PACKAGES, target / "pip.log")
     (root / "usr/bin/python3").symlink_to(f"python{PYTHON}")
     _link_applets(root)
     for name in UNUSED_TREES:
         shutil.rmtree(root / name, ignore_errors=True)
-    cache.progress("byte-compiling the standard library")
-    _compile(root, root / f"usr/lib/python{PYTHON}")
-    _compile(root, root / SITE_PACKAGES)
+    with progress.step("byte-compiling the standard library"):
+        _compile(root, root / f"usr/lib/python{PYTHON}")
+        _compile(root, root / SITE_PACKAGES)
 
 
 def _install_wheels(names: tuple[str, ...], target: Path, log: Path) -> None:
@@ -148,7 +149,7 @@ def _link_applets(root: Path) -> None:
 def _compile(root: Path, directory: Path) -> None:
     """Compile to .pyc files that are not checked against their source, which saves a stat per import."""
     if sys.version_info[:2] != (3, 11):
-        cache.progress(f"Python {PYTHON} is needed to byte-compile for the image; imports will be slow")
+        progress.say(f"Python {PYTHON} is needed to byte-compile for the image; imports will be slow")
         return
     compileall.compile_dir(
         directory,
@@ -170,7 +171,6 @@ def _make_keys(target: Path) -> None:
 
 
 def _make_image(target: Path) -> None:
-    cache.progress("making the image")
     with tempfile.TemporaryDirectory(prefix="rootfs-", dir=cache.directory()) as work:
         root = Path(work) / "root"
         shutil.copytree(base() / "root", root, symlinks=True)
@@ -232,8 +232,8 @@ def squash(
 
 
 def _make_test_wheels(target: Path) -> None:
-    cache.progress("downloading pytest for the device")
-    _install_wheels(TEST_WHEELS, target / "site", target / "pip.log")
+    with progress.step("downloading pytest for the device"):
+        _install_wheels(TEST_WHEELS, target / "site", target / "pip.log")
     _compile(target, target / "site")
 
 

@@ -7,8 +7,6 @@ import shlex
 import subprocess
 from typing import TYPE_CHECKING
 
-from qemu import cache
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -47,8 +45,3 @@ def run(
     if done.returncode:
         tail = log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:]
         raise StepFailed(f"{shlex.join(words)[:200]} failed ({done.returncode}):\n" + "\n".join(tail))
-
-
-def announce(text: str) -> None:
-    """Tell the user that a long step begins."""
-    cache.progress(text)

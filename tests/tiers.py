@@ -99,7 +99,9 @@ def image_options(arguments: list[str]) -> tuple[Images, list[str]]:
 def start_build() -> subprocess.Popen[bytes]:
     """Build kernel and image meanwhile: it takes longest."""
     return subprocess.Popen(
-        ["nice", sys.executable, "-m", "qemu.main", "--build"], cwd=REPOSITORY, stdout=sys.stderr
+        ["nice", sys.executable, "-m", "qemu.main", "--kernel", "own", "--build"],
+        cwd=REPOSITORY,
+        stdout=sys.stderr,
     )
 
 

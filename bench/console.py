@@ -10,7 +10,6 @@ import os
 import resource
 import select
 import signal
-import socket
 import statistics
 import time
 from contextlib import ExitStack, contextmanager
@@ -19,12 +18,14 @@ from typing import TYPE_CHECKING
 
 from bench import install
 from bench.daemon import bare_manifest
-from bench.memory import kilobytes
-from bench.table import Row, Samples, show
+from bench.memory import rollup
+from bench.table import Row, Samples, milliseconds, show
+from bench.wire import LIST, connect
 from northstar.client import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from socket import socket
     from typing import NoReturn
 
     from bench.daemon import Bench
@@ -38,10 +39,6 @@ SUBSCRIBERS = 100
 EVENTS = 50
 IDLE = 1000
 LATENCIES = 3000
-
-_HELLO = b'{"connect":{"version":"0.9.2","subscribe_notifications":%s}}\n'
-_ACK = b'{"connect_ack":null}\n'
-_LIST = b'{"request":"list"}\n'
 
 
 def measure(bench: Bench) -> None:
@@ -63,16 +60,6 @@ def _raise_descriptor_limit() -> None:
     """The daemon inherits the limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _connect(bench: Bench, *, notifications: bool = False) -> socket.socket:
-    """A raw connection; the client library would be measured, too."""
-    sock = socket.socket(socket.AF_UNIX)
-    sock.connect(bench.console.removeprefix("unix://"))
-    sock.sendall(_HELLO % (b"true" if notifications else b"false"))
-    if sock.recv(100) != _ACK:
-        raise SystemExit("bench: the daemon does not accept the connection")
-    return sock
 
 
 # --- requests per second
@@ -99,11 +86,11 @@ def _connections(bench: Bench, connections: int) -> float:
         sockets = {}
         poll = select.epoll()
         for _ in range(connections):
-            sock = stack.enter_context(_connect(bench))
+            sock = stack.enter_context(connect(bench))
             sockets[sock.fileno()] = sock
             poll.register(sock.fileno(), select.EPOLLIN)
         for sock in sockets.values():
-            sock.send(_LIST)
+            sock.send(LIST)
         done = 0
         began = time.perf_counter()
         while time.perf_counter() - began < SECONDS:
@@ -111,20 +98,20 @@ def _connections(bench: Bench, connections: int) -> float:
                 sock = sockets[fd]
                 if sock.recv(65536).endswith(b"\n"):
                     done += 1
-                    sock.send(_LIST)
+                    sock.send(LIST)
         return done / (time.perf_counter() - began)
 
 
 def _in_flight(bench: Bench, requests: int) -> float:
     """Requests per second on one connection, when so many are sent before the first is answered."""
     done = 0
-    with _connect(bench) as sock:
-        sock.sendall(_LIST * requests)
+    with connect(bench) as sock:
+        sock.sendall(LIST * requests)
         began = time.perf_counter()
         while time.perf_counter() - began < SECONDS:
             answered = sock.recv(65536).count(b"\n")
             done += answered
-            sock.sendall(_LIST * answered)
+            sock.sendall(LIST * answered)
         return done / (time.perf_counter() - began)
 
 
@@ -134,9 +121,8 @@ def _in_flight(bench: Bench, requests: int) -> float:
 def _fan_out(bench: Bench, package: str) -> list[Row]:
     rows = []
     for subscribers in (1, SUBSCRIBERS):
-        spent = Samples(tuple(seconds * 1e3 for seconds in _events(bench, package, subscribers)))
-        name = f"uninstall request -> last of {subscribers} subscribers notified"
-        rows.append(Row(name, str(spent), spent.spread()))
+        spent = milliseconds(_events(bench, package, subscribers))
+        rows.append(spent.row(f"uninstall request -> last of {subscribers} subscribers notified"))
     return rows
 
 
@@ -144,7 +130,7 @@ def _events(bench: Bench, package: str, subscribers: int) -> list[float]:
     spent = []
     with ExitStack() as stack:
         client = stack.enter_context(Client.connect(bench.console))
-        sockets = [stack.enter_context(_connect(bench, notifications=True)) for _ in range(subscribers)]
+        sockets = [stack.enter_context(connect(bench, notifications=True)) for _ in range(subscribers)]
         for _ in range(EVENTS):
             client.install(package, "memory")
             _read_notifications(sockets)
@@ -155,7 +141,7 @@ def _events(bench: Bench, package: str, subscribers: int) -> list[float]:
     return spent
 
 
-def _read_notifications(sockets: list[socket.socket]) -> None:
+def _read_notifications(sockets: list[socket]) -> None:
     for sock in sockets:
         if not sock.recv(65536).endswith(b"\n"):
             raise SystemExit("bench: no notification")
@@ -165,11 +151,11 @@ def _read_notifications(sockets: list[socket.socket]) -> None:
 
 
 def _idle_memory(bench: Bench, daemon: int) -> Row:
-    before = kilobytes(daemon, "Pss")
+    before = rollup(daemon, "Pss")
     with ExitStack() as stack:
         for _ in range(IDLE):
-            stack.enter_context(_connect(bench))
-        grown = kilobytes(daemon, "Pss") - before
+            stack.enter_context(connect(bench))
+        grown = rollup(daemon, "Pss") - before
     return Row(f"memory of {IDLE} idle clients, PSS", f"{grown / 1024:.2f} MB", "target <= 10 MB")
 
 
@@ -196,10 +182,10 @@ def _neighbours(bench: Bench, package: str) -> list[Row]:
 
 def _latency(bench: Bench) -> Samples:
     spent = []
-    with _connect(bench) as sock:
+    with connect(bench) as sock:
         for _ in range(LATENCIES):
             began = time.perf_counter()
-            sock.send(_LIST)
+            sock.send(LIST)
             sock.recv(65536)
             spent.append((time.perf_counter() - began) * 1e3)
     return Samples(tuple(spent))
@@ -231,35 +217,35 @@ def _behave(behave: Callable[[], None]) -> NoReturn:
 
 
 def _never_reads(bench: Bench) -> None:
-    with _connect(bench) as sock:
+    with connect(bench) as sock:
         while True:
-            sock.sendall(_LIST)
+            sock.sendall(LIST)
 
 
 def _byte_by_byte(bench: Bench) -> None:
-    with _connect(bench) as sock:
+    with connect(bench) as sock:
         while True:
-            for byte in _LIST:
+            for byte in LIST:
                 sock.send(bytes((byte,)))
             sock.recv(65536)
 
 
 def _half_open(bench: Bench) -> None:
-    with _connect(bench) as sock:
-        sock.sendall(_LIST[:5])
+    with connect(bench) as sock:
+        sock.sendall(LIST[:5])
         signal.pause()
 
 
 def _flood(bench: Bench) -> None:
-    with _connect(bench) as sock:
-        sock.sendall(_LIST * PIPELINED)
+    with connect(bench) as sock:
+        sock.sendall(LIST * PIPELINED)
         while True:
-            sock.sendall(_LIST * sock.recv(65536).count(b"\n"))
+            sock.sendall(LIST * sock.recv(65536).count(b"\n"))
 
 
 def _reconnect(bench: Bench) -> None:
     while True:
-        _connect(bench).close()
+        connect(bench).close()
 
 
 def _install_and_uninstall(package: str, bench: Bench) -> None:

@@ -16,24 +16,25 @@ from typing import TYPE_CHECKING
 
 from northstar import manifest
 from northstar.client import Client
-from northstar.npk import pack
+from northstar.npk import pack, package
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = (sys.executable, "-m", "northstar")
 START_LIMIT = 60.0
 
 CONFIGURATION = """\
 run_dir = "{base}/run"
 data_dir = "{base}/data"
 socket_dir = "{base}/sockets"
-cgroup = "northstar-bench"
+cgroup = "{cgroup}"
 
 [console.global]
 bind = "unix://{base}/console"
 permissions = "full"
-options = {{ max_requests_per_sec = 0 }}
+options = {{ max_requests_per_sec = {limit} }}
 
 [repositories.bench]
 type = {{ fs = {{ dir = "{base}/repository" }} }}
@@ -62,64 +63,77 @@ def bare_manifest(name: str, **more: object) -> dict[str, object]:
 
 
 class Bench:
-    """Directories of one benchmark run below a temporary directory."""
+    """Directories of a daemon below a temporary directory."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, program: Sequence[str], request_limit: int) -> None:
         self.base = base
         self.root = base / "root"
         self.repository = base / "repository"
         self.console = f"unix://{base}/console"
+        self.command = [*program, "--config", str(base / "northstar.toml")]
         for name in ("bin", "proc", "dev", "tmp"):
             (self.root / name).mkdir(parents=True)
         shutil.copy("/bin/busybox", self.root / "bin/busybox")
         self.repository.mkdir()
-        (base / "northstar.toml").write_text(CONFIGURATION.format(base=base))
+        configuration = CONFIGURATION.format(base=base, cgroup=base.name, limit=request_limit)
+        (base / "northstar.toml").write_text(configuration)
 
     def pack(
         self, description: dict[str, object], compression: str = "gzip", directory: Path | None = None
     ) -> Path:
         """Pack the root with a manifest, by default into the repository."""
-        parsed = manifest.parse(json.dumps(description).encode())
         out = str(directory or self.repository)
-        return Path(pack.pack_root(parsed, str(self.root), out, key=None, compression=compression))
+        parsed = manifest.parse(json.dumps(description).encode())
+        return Path(pack.pack_root(parsed, str(self.root), out, compression=compression))
+
+    def pack_all(self, descriptions: Sequence[dict[str, object]], compression: str = "gzip") -> list[Path]:
+        """Pack the root with several manifests that have the same mount points; the image is made once."""
+        first = self.pack(descriptions[0], compression)
+        image = self.base / "image"
+        with first.open("rb") as file:
+            loaded = package.load(file.fileno(), None, str(first))
+            file.seek(loaded.image_offset)
+            image.write_bytes(file.read(loaded.image_size))
+        packages = [first]
+        for description in descriptions[1:]:
+            parsed = manifest.parse(json.dumps(description).encode())
+            packages.append(Path(pack.pack_image(parsed, str(image), str(self.repository))))
+        image.unlink()
+        return packages
 
     @contextmanager
-    def daemon(self) -> Iterator[subprocess.Popen[bytes]]:
-        """A running daemon; its log goes to a file below the base directory."""
+    def daemon(self, pause: float = 0.01) -> Iterator[subprocess.Popen[bytes]]:
+        """A daemon that answers, looked for every `pause` seconds; its log goes to a file below `base`."""
         with (self.base / "log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "northstar", "--config", str(self.base / "northstar.toml")],
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-            )
+            process = subprocess.Popen(self.command, cwd=ROOT, stdout=log, stderr=log)
         try:
-            self.wait_for_console(process)
+            self.wait_for_console(process, pause)
             yield process
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
 
-    def wait_for_console(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait until the daemon answers requests."""
+    def wait_for_console(self, process: subprocess.Popen[bytes], pause: float = 0.01) -> None:
+        """Wait until the daemon answers requests; look every `pause` seconds."""
         deadline = time.monotonic() + START_LIMIT
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                break
+        while time.monotonic() < deadline and process.poll() is None:
             try:
                 with Client.connect(self.console) as client:
                     client.list()
                 return
             except OSError:
-                time.sleep(0.01)
+                time.sleep(pause)
         raise SystemExit(f"the daemon does not start:\n{(self.base / 'log').read_text()}")
 
 
 @contextmanager
-def bench() -> Iterator[Bench]:
-    """Directories in /run (tmpfs), removed afterwards."""
+def bench(program: Sequence[str] = PROGRAM, *, request_limit: int = 0) -> Iterator[Bench]:
+    """Directories in /run, removed afterwards; by default the daemon of this checkout.
+
+    `request_limit` is the number of requests per second that a client may send, 0 for no limit.
+    """
     base = Path(tempfile.mkdtemp(prefix="northstar-bench-", dir="/run"))
     try:
-        yield Bench(base)
+        yield Bench(base, program, request_limit)
     finally:
         shutil.rmtree(base)

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from bench.daemon import bare_manifest
-from bench.table import Row, Samples, show
+from bench.table import Row, milliseconds, show
 from northstar.client import Client
 
 if TYPE_CHECKING:
@@ -36,13 +36,12 @@ def measure(bench: Bench) -> None:
             installs.append(time.perf_counter() - began)
             client.uninstall(name)
     size = package.stat().st_size / 1e6
-    theirs = Samples(tuple(seconds * 1e3 for seconds in copies))
-    ours = Samples(tuple(seconds * 1e3 for seconds in installs))
+    theirs, ours = milliseconds(copies), milliseconds(installs)
     show(
         f"Install of a package of {size:.0f} MB ({_file_system(bench.base)})",
         [
-            Row("cp and fsync", str(theirs), f"{size / theirs.median * 1e3:.0f} MB/s; {theirs.spread()}"),
-            Row("install", str(ours), f"{size / ours.median * 1e3:.0f} MB/s; {ours.spread()}"),
+            theirs.row("cp and fsync", f"{size / theirs.median * 1e3:.0f} MB/s"),
+            ours.row("install", f"{size / ours.median * 1e3:.0f} MB/s"),
             Row("throughput install / cp", f"{theirs.median / ours.median:.2f}", "target >= 0.70"),
         ],
     )

@@ -7,8 +7,9 @@ import os
 import platform
 import subprocess
 import sys
+import time
 
-from bench import autostart, console, device, memory, start
+from bench import autostart, console, device, many, memory, start, startup, upstream
 from bench.daemon import bench
 from northstar import __version__
 
@@ -16,6 +17,9 @@ SECTIONS = {
     "start": start.measure,
     "autostart": autostart.measure,
     "memory": memory.measure,
+    "many": many.measure,
+    "startup": startup.measure,
+    "upstream": upstream.measure,
     "console": console.measure,
     "device": device.measure,
 }
@@ -26,19 +30,25 @@ def main() -> int:
     wanted = sys.argv[1:] or [name for name in SECTIONS if name != "device"]
     unknown = [name for name in wanted if name not in SECTIONS]
     if unknown:
-        print(
-            f"bench: no such section: {', '.join(unknown)}; there are {', '.join(SECTIONS)}", file=sys.stderr
-        )
+        known = ", ".join(SECTIONS)
+        print(f"bench: no such section: {', '.join(unknown)}; there are {known}", file=sys.stderr)
         return 2
     crun = subprocess.run(["crun", "--version"], capture_output=True, text=True, check=True)
     print(
         f"northstar {__version__}, Python {platform.python_version()}, {crun.stdout.splitlines()[0]}, "
-        f"Linux {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs"
+        f"Linux {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs; {_load()}"
     )
     for name in wanted:
+        began = time.monotonic()
         with bench() as setting:
             SECTIONS[name](setting)
+        print(f"  [{name}: {time.monotonic() - began:.0f} s; {_load()}]", flush=True)
     return 0
+
+
+def _load() -> str:
+    """How busy the machine is."""
+    return "load average {:.1f}, {:.1f}, {:.1f}".format(*os.getloadavg())
 
 
 if __name__ == "__main__":

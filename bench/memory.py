@@ -1,75 +1,102 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory of the daemon, of the forker, and of a container's init."""
+"""Memory of the runtime when it is idle, and of a container's init."""
 
 from __future__ import annotations
 
+import os
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
+from bench import pages, processes
 from bench.daemon import bare_manifest
 from bench.table import Row, show
 from northstar.client import Client
 
 if TYPE_CHECKING:
     from bench.daemon import Bench
+    from bench.pages import Usage
 
 CONTAINERS = 10
 
 
 def measure(bench: Bench) -> None:
     """Print the memory table."""
-    for number in range(CONTAINERS):
-        bench.pack(bare_manifest(f"sleeper-{number}", args=["sleep", "1000"]))
-    with bench.daemon() as process, Client.connect(bench.console) as client:
-        helpers = _children(process.pid)
-        spares = [child for helper in helpers for child in _children(helper)]
-        idle = kilobytes(process.pid, "Pss")
-        forker = sum(kilobytes(pid, "Pss") for pid in helpers)
-        spare = sum(kilobytes(pid, "Pss") for pid in spares)
-        names = [f"sleeper-{number}:0.0.1" for number in range(CONTAINERS)]
-        for name in names:
-            client.start(name)
-        inits = [data.process.pid for data in map(client.inspect, names) if data.process is not None]
-        private = [_private(pid) for pid in inits]
-        proportional = [kilobytes(pid, "Pss") for pid in inits]
-        for name in names:
-            client.kill(name, 9)
+    names = [f"sleeper-{number}" for number in range(CONTAINERS)]
+    bench.pack_all([bare_manifest(name, args=["sleep", "1000"]) for name in names])
+    with bench.daemon() as daemon, Client.connect(bench.console) as client:
+        idle = _idle(daemon.pid)
+        containers = [f"{name}:0.0.1" for name in names]
+        for container in containers:
+            client.start(container)
+        inits = processes.inits(client, containers)
+        runtime = processes.runtime(daemon.pid, inits)
+        used = pages.alone(runtime, beside=[os.getpid()])
+        called = processes.name(inits[0])
+        for container in containers:
+            client.kill(container, 9)
+    private = statistics.median(used[init].private for init in inits)
+    proportional = statistics.median(used[init].proportional for init in inits)
     show(
-        "Memory (smaps_rollup)",
+        f"Memory ({CONTAINERS} packages)",
         [
-            Row("daemon, idle, PSS", _megabytes(idle)),
-            Row("forker, idle, PSS", _megabytes(forker)),
-            Row("init kept ready, PSS", _megabytes(spare)),
-            Row("daemon + forker, idle, PSS", _megabytes(idle + forker), "target <= 18 MB"),
-            Row("all three", _megabytes(idle + forker + spare)),
+            *idle,
             Row(
                 "init of a container, private, median",
-                _megabytes(statistics.median(private)),
-                "target <= 0.50 MB",
+                kilobytes(private),
+                f"target <= 64 KB; the first is called {called}",
             ),
-            Row("init of a container, PSS, median", _megabytes(statistics.median(proportional))),
+            Row("init of a container, PSS, median", kilobytes(proportional), "target <= 100 KB"),
         ],
     )
 
 
-def _children(pid: int) -> list[int]:
-    return [child.pid for child in psutil.Process(pid).children()]
+def _idle(daemon: int) -> list[Row]:
+    """Each process of the runtime, then all together."""
+    runtime = processes.runtime(daemon, [])
+    beside = pages.alone(runtime, beside=[os.getpid()])
+    alone = pages.alone(runtime)
+    together = sum(alone.values(), pages.NOTHING)
+    return [
+        *(
+            Row(f"{name}, idle, PSS", megabytes(beside[pid].proportional), _note(alone[pid]))
+            for pid, name in zip(runtime, _names(runtime), strict=True)
+        ),
+        Row(
+            "all of them, idle, PSS",
+            megabytes(sum(usage.proportional for usage in beside.values())),
+            f"target <= 13.5 MB; {_note(together)}",
+        ),
+        Row(
+            "daemon, private", megabytes(alone[daemon].private), "target <= 12.5 MB; without any other Python"
+        ),
+    ]
 
 
-def kilobytes(pid: int, field: str) -> int:
-    """A field of a process's smaps_rollup."""
+def _names(runtime: list[int]) -> list[str]:
+    """What the processes are called; the daemon comes first."""
+    daemon, *helpers = map(processes.name, runtime)
+    return [f"daemon ({daemon})", *(f"helper ({helper})" for helper in helpers)]
+
+
+def _note(alone: Usage) -> str:
+    proportional, private = megabytes(alone.proportional), megabytes(alone.private)
+    return f"without any other Python: PSS {proportional}, private {private}"
+
+
+def rollup(pid: int, field: str) -> int:
+    """A field of a process's smaps_rollup in kibibytes."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1])
     raise KeyError(field)
 
 
-def _private(pid: int) -> int:
-    return kilobytes(pid, "Private_Dirty") + kilobytes(pid, "Private_Clean")
+def megabytes(size: float) -> str:
+    """Bytes as text; 1 MB is 1024 KB of 1024 bytes, as the kernel's tables count."""
+    return f"{size / 1048576:.2f} MB"
 
 
-def _megabytes(kilobytes: float) -> str:
-    return f"{kilobytes / 1024:.2f} MB"
+def kilobytes(size: float) -> str:
+    """Bytes as text."""
+    return f"{size / 1024:.0f} KB"

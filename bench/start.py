@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.crun import Crun
 from bench.daemon import bare_manifest
-from bench.table import Row, Samples, show
+from bench.table import Row, milliseconds, ratio, show
 from northstar.client import Client
 from northstar.kernel import cgroup
 
@@ -55,34 +55,32 @@ def alternate(bench: Bench, peer: Callable[[], float] | None, runs: int) -> list
     samples: dict[str, list[float]] = {name: [] for name in ("bare", "exit", "full", "no-cgroups", "peer")}
     with bench.daemon(), Client.connect(bench.console, notifications=True) as client:
         for number in range(WARM_UP + runs):
-            executing, exited = _start(client, "bare:0.0.1")
-            full, _ = _start(client, "full:0.0.1")
-            most, _ = _start(client, "no-cgroups:0.0.1")
+            executing, exited = start(client, "bare:0.0.1")
+            full, _ = start(client, "full:0.0.1")
+            most, _ = start(client, "no-cgroups:0.0.1")
             theirs = peer() if peer else 0.0
             if number >= WARM_UP:
                 for name, value in zip(samples, (executing, exited, full, most, theirs), strict=True):
-                    samples[name].append(value * 1e3)
-    bare, whole, everything, no_cgroups, other = (Samples(tuple(values)) for values in samples.values())
+                    samples[name].append(value)
+    bare, whole, everything, no_cgroups, other = (milliseconds(values) for values in samples.values())
     version = cgroup.detect().mode
     rows = [
-        Row("northstar, request sent -> application executing", str(bare), bare.spread()),
-        Row("northstar, request sent -> exit notification", str(whole), whole.spread()),
-        Row("northstar, everything switched on -> executing", str(everything), everything.spread()),
-        Row("northstar, all but control groups -> executing", str(no_cgroups), no_cgroups.spread()),
+        bare.row("northstar, request sent -> application executing", "" if peer else "target <= 30 ms"),
+        whole.row("northstar, request sent -> exit notification"),
+        everything.row("northstar, everything switched on -> executing"),
+        no_cgroups.row("northstar, all but control groups -> executing"),
     ]
     if peer:
         rows += [
-            Row("crun run, spawn -> exit", str(other), other.spread()),
-            Row("ratio executing / crun run", f"{bare.median / other.median:.2f}", "target <= 0.60"),
+            other.row("crun run, spawn -> exit"),
+            ratio("ratio executing / crun run", bare, other, "<= 0.20"),
+            ratio("ratio exit notification / crun run", whole, other, "<= 0.35"),
         ]
+    target = f"<= 1.30; control groups are {version} here"
     return [
         *rows,
-        Row(
-            "ratio everything / bare",
-            f"{everything.median / bare.median:.2f}",
-            f"target <= 1.50; control groups are {version} here",
-        ),
-        Row("ratio all but control groups / bare", f"{no_cgroups.median / bare.median:.2f}", ""),
+        ratio("ratio everything / bare", everything, bare, target),
+        ratio("ratio all but control groups / bare", no_cgroups, bare),
     ]
 
 
@@ -95,12 +93,18 @@ def measure(bench: Bench) -> None:
     show(TITLE, rows)
 
 
-def _start(client: Client, container: str) -> tuple[float, float]:
+def start(client: Client, container: str) -> tuple[float, float]:
     """Seconds from the request to its response, and to the exit notification."""
     began = time.perf_counter()
     client.start(container)
     executing = time.perf_counter() - began
+    wait_for_exit(client)
+    return executing, time.perf_counter() - began
+
+
+def wait_for_exit(client: Client) -> None:
+    """Take notifications until one tells of an exit."""
     for notification in client.notifications(timeout=30):
         if notification.kind == "exit":
-            break
-    return executing, time.perf_counter() - began
+            return
+    raise SystemExit("bench: no notification of an exit")

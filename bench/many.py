@@ -85,12 +85,14 @@ def _pack(setting: Bench, count: int) -> list[str]:
 
 def _fill(large: Bench, daemon: int, names: Sequence[str]) -> list[Row]:
     """Start the containers; the rows about memory."""
+    processes.settle()
     before = pages.alone(processes.runtime(daemon, []))
     began = time.perf_counter()
     with Client.connect(large.console) as client:
         for name in names:
             client.start(name)
         spent = time.perf_counter() - began
+        processes.settle()
         runtime = processes.runtime(daemon, processes.inits(client, list(names)))
     after = pages.alone(runtime)
     total = [sum(usage.proportional for usage in used.values()) for used in (before, after)]

@@ -29,6 +29,7 @@ def measure(bench: Bench) -> None:
         containers = [f"{name}:0.0.1" for name in names]
         for container in containers:
             client.start(container)
+        processes.settle()
         inits = processes.inits(client, containers)
         runtime = processes.runtime(daemon.pid, inits)
         used = pages.alone(runtime, beside=[os.getpid()])
@@ -53,6 +54,7 @@ def measure(bench: Bench) -> None:
 
 def _idle(daemon: int) -> list[Row]:
     """Each process of the runtime, then all together."""
+    processes.settle()
     runtime = processes.runtime(daemon, [])
     beside = pages.alone(runtime, beside=[os.getpid()])
     alone = pages.alone(runtime)

@@ -14,12 +14,19 @@ if TYPE_CHECKING:
 # From the kernel's include/linux/posix-timers_types.h: the clock of a whole process that counts nanoseconds.
 _CPUCLOCK_SCHED = 2
 
+_SETTLE = 0.5
+
 
 def runtime(daemon: int, inits: list[int]) -> list[int]:
     """The daemon, its helpers and the inits of containers, but no process that an init has started."""
     inside = {process.pid for init in inits for process in psutil.Process(init).children(recursive=True)}
     children = (child.pid for child in psutil.Process(daemon).children(recursive=True))
     return [daemon, *(pid for pid in children if pid not in inside)]
+
+
+def settle() -> None:
+    """Give a runtime time to do what it puts off, such as getting the next init ready."""
+    time.sleep(_SETTLE)
 
 
 def inits(client: Client, names: list[str]) -> list[int]:

@@ -143,9 +143,11 @@ def _memories(ours: Bench, theirs: Bench, containers: list[str]) -> list[Row]:
 
 def _memory(one: Bench, containers: list[str]) -> _Memory:
     with one.daemon() as daemon, Client.connect(one.console) as client:
+        processes.settle()
         idle = pages.alone(processes.runtime(daemon.pid, []))
         for container in containers:
             client.start(container)
+        processes.settle()
         inits = processes.inits(client, containers)
         loaded = pages.alone(processes.runtime(daemon.pid, inits))
         for container in containers:

@@ -8,12 +8,14 @@ the page cache yet, and processes that go on running.
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.crun import Crun, CrunWithImages
 from bench.daemon import bare_manifest
 from bench.table import Row, milliseconds, ratio, show
+from bench.turns import in_turns
 from northstar.client import Client
 
 if TYPE_CHECKING:
@@ -37,16 +39,11 @@ def _compare(bench: Bench, compression: str, plain: Crun) -> list[Row]:
     names = (f"auto-{number}" for number in range(CONTAINERS))
     descriptions = [bare_manifest(name, args=["sleep", "1000"], autostart="relaxed") for name in names]
     packages = bench.pack_all(descriptions, compression)
-    spent: tuple[list[float], list[float], list[float]] = ([], [], [])
     with tempfile.TemporaryDirectory(dir=bench.base) as bundles:
         peer = CrunWithImages(packages, Path(bundles))
-        for _ in range(ROUNDS[compression]):
-            for times, value in zip(
-                spent, (_autostart(bench), plain.run(CONTAINERS), peer.run(CONTAINERS)), strict=True
-            ):
-                times.append(value)
+        subjects = (partial(_autostart, bench), partial(plain.run, CONTAINERS), partial(peer.run, CONTAINERS))
+        ours, directory, images = map(milliseconds, in_turns(subjects, ROUNDS[compression]))
         peer.close()
-    ours, directory, images = map(milliseconds, spent)
     uncompressed = compression == "none"
     label = f"images {compression}"
     return [

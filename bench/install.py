@@ -6,10 +6,12 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bench.daemon import bare_manifest
 from bench.table import Row, milliseconds, show
+from bench.turns import in_turns
 from northstar.client import Client
 
 if TYPE_CHECKING:
@@ -24,19 +26,13 @@ MEGABYTES = 100
 def measure(bench: Bench) -> None:
     """Print the table of an install. The daemon runs."""
     package = _package(bench)
-    copy = bench.base / "copy"
-    installs: list[float] = []
-    copies: list[float] = []
     with Client.connect(bench.console) as client:
-        for _ in range(RUNS):
-            copies.append(_copy(package, copy))
-            copy.unlink()
-            began = time.perf_counter()
-            name = client.install(str(package), "bench")
-            installs.append(time.perf_counter() - began)
-            client.uninstall(name)
+        subjects = (
+            partial(_copy, package, bench.base / "copy"),
+            partial(_install, client, str(package)),
+        )
+        theirs, ours = map(milliseconds, in_turns(subjects, RUNS))
     size = package.stat().st_size / 1e6
-    theirs, ours = milliseconds(copies), milliseconds(installs)
     show(
         f"Install of a package of {size:.0f} MB ({_file_system(bench.base)})",
         [
@@ -62,7 +58,18 @@ def _copy(source: Path, target: Path) -> float:
     descriptor = os.open(target, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
-    return time.perf_counter() - began
+    spent = time.perf_counter() - began
+    target.unlink()
+    return spent
+
+
+def _install(client: Client, package: str) -> float:
+    """Seconds."""
+    began = time.perf_counter()
+    name = client.install(package, "bench")
+    spent = time.perf_counter() - began
+    client.uninstall(name)
+    return spent
 
 
 def _file_system(path: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench import pages, processes
@@ -16,6 +17,7 @@ from bench.daemon import bare_manifest, bench
 from bench.memory import kilobytes, megabytes
 from bench.start import wait_for_exit
 from bench.table import Row, milliseconds, ratio, show
+from bench.turns import in_turns
 from bench.wire import LIST, ask, connect
 from northstar.client import Client
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 PACKAGES = 500
 RUNNING = 200
 FEW = 10
-RUNS = 60
+RUNS = 100
 WARM_UP = 5
 STEPS = ("list", "start -> executing", "kill -> answered", "kill -> exit notification")
 
@@ -46,23 +48,27 @@ def measure(large: Bench) -> None:
     """Print the table."""
     with ExitStack() as stack:
         small = stack.enter_context(bench())
-        few, many = _pack(small, FEW), _pack(large, PACKAGES)
+        small_names, large_names = _pack(small, FEW), _pack(large, PACKAGES)
         stack.enter_context(small.daemon())
         daemon = stack.enter_context(large.daemon()).pid
-        memory = _fill(large, daemon, many[:RUNNING])
+        memory = _fill(large, daemon, large_names[:RUNNING])
         subjects = [
             _Subject(
                 stack.enter_context(Client.connect(one.console, notifications=True)),
                 stack.enter_context(connect(one)),
                 container,
             )
-            for one, container in ((small, few[0]), (large, many[RUNNING]))
+            for one, container in ((small, small_names[0]), (large, large_names[RUNNING]))
         ]
-        times = _alternate(subjects)
+        spent = in_turns([partial(_once, subject) for subject in subjects], RUNS, WARM_UP)
     show(
         f"{PACKAGES} packages, {RUNNING} containers running (many) against {FEW} packages, none (few)",
         [
-            *(row for step in STEPS for row in _compare(step, *times[step])),
+            *(
+                row
+                for place, step in enumerate(STEPS)
+                for row in _compare(step, *(milliseconds(times[place] for times in one) for one in spent))
+            ),
             *memory,
         ],
     )
@@ -106,18 +112,6 @@ def _fill(large: Bench, daemon: int, names: Sequence[str]) -> list[Row]:
         Row("all processes of the runtime, PSS", megabytes(total[1]), f"idle {megabytes(total[0])}"),
         Row("mount and start, one after the other, each", f"{spent / len(names) * 1e3:8.2f} ms"),
     ]
-
-
-def _alternate(subjects: Sequence[_Subject]) -> dict[str, list[Samples]]:
-    """For each step the samples of each subject."""
-    samples: dict[str, list[list[float]]] = {step: [[] for _ in subjects] for step in STEPS}
-    for number in range(WARM_UP + RUNS):
-        for place, subject in enumerate(subjects):
-            times = _once(subject)
-            if number >= WARM_UP:
-                for step, spent in zip(STEPS, times, strict=True):
-                    samples[step][place].append(spent)
-    return {step: [milliseconds(spent) for spent in of_subjects] for step, of_subjects in samples.items()}
 
 
 def _once(subject: _Subject) -> tuple[float, float, float, float]:

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.crun import Crun
 from bench.daemon import bare_manifest
-from bench.table import Row, milliseconds, ratio, show
+from bench.table import Row, Samples, milliseconds, ratio, show
+from bench.turns import in_turns
 from northstar.client import Client
 from northstar.kernel import cgroup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from bench.daemon import Bench
 
@@ -50,38 +52,57 @@ def pack(bench: Bench) -> None:
         bench.pack(description)
 
 
+class Times(NamedTuple):
+    """Seconds from the request to its response, and to the exit notification."""
+
+    executing: float
+    exit: float
+
+
 def alternate(bench: Bench, peer: Callable[[], float] | None, runs: int) -> list[Row]:
     """Start the containers in turns, and those of the peer if there is one; the rows about it."""
-    samples: dict[str, list[float]] = {name: [] for name in ("bare", "exit", "full", "no-cgroups", "peer")}
     with bench.daemon(), Client.connect(bench.console, notifications=True) as client:
-        for number in range(WARM_UP + runs):
-            executing, exited = start(client, "bare:0.0.1")
-            full, _ = start(client, "full:0.0.1")
-            most, _ = start(client, "no-cgroups:0.0.1")
-            theirs = peer() if peer else 0.0
-            if number >= WARM_UP:
-                for name, value in zip(samples, (executing, exited, full, most, theirs), strict=True):
-                    samples[name].append(value)
-    bare, whole, everything, no_cgroups, other = (milliseconds(values) for values in samples.values())
-    version = cgroup.detect().mode
-    rows = [
-        bare.row("northstar, request sent -> application executing", "" if peer else "target <= 30 ms"),
-        whole.row("northstar, request sent -> exit notification"),
-        everything.row("northstar, everything switched on -> executing"),
-        no_cgroups.row("northstar, all but control groups -> executing"),
-    ]
-    if peer:
-        rows += [
-            other.row("crun run, spawn -> exit"),
-            ratio("ratio executing / crun run", bare, other, "<= 0.20"),
-            ratio("ratio exit notification / crun run", whole, other, "<= 0.35"),
-        ]
-    target = f"<= 1.30; control groups are {version} here"
+        subjects = [partial(start, client, f"{name}:0.0.1") for name in ("bare", "full", "no-cgroups")]
+        if peer is None:
+            bare, full, most = in_turns(subjects, runs, WARM_UP)
+            theirs = None
+        else:
+            bare, full, most, other = in_turns([*subjects, partial(_peer, peer)], runs, WARM_UP)
+            theirs = exited(other)
     return [
-        *rows,
-        ratio("ratio everything / bare", everything, bare, target),
-        ratio("ratio all but control groups / bare", no_cgroups, bare),
+        executing(bare).row(
+            "northstar, request sent -> application executing", "" if peer else "target <= 30 ms"
+        ),
+        exited(bare).row("northstar, request sent -> exit notification"),
+        executing(full).row("northstar, everything switched on -> executing"),
+        executing(most).row("northstar, all but control groups -> executing"),
+        *(_compare(bare, theirs) if theirs else ()),
+        ratio(
+            "ratio everything / bare",
+            executing(full),
+            executing(bare),
+            f"<= 1.30; control groups are {cgroup.detect().mode} here",
+        ),
+        ratio("ratio all but control groups / bare", executing(most), executing(bare)),
     ]
+
+
+def _compare(bare: list[Times], theirs: Samples) -> list[Row]:
+    return [
+        theirs.row("crun run, spawn -> exit"),
+        ratio("ratio executing / crun run", executing(bare), theirs, "<= 0.20"),
+        ratio("ratio exit notification / crun run", exited(bare), theirs, "<= 0.35"),
+    ]
+
+
+def executing(times: Sequence[Times]) -> Samples:
+    """Times to the response."""
+    return milliseconds([one.executing for one in times])
+
+
+def exited(times: Sequence[Times]) -> Samples:
+    """Times to the exit notification."""
+    return milliseconds([one.exit for one in times])
 
 
 def measure(bench: Bench) -> None:
@@ -93,13 +114,19 @@ def measure(bench: Bench) -> None:
     show(TITLE, rows)
 
 
-def start(client: Client, container: str) -> tuple[float, float]:
-    """Seconds from the request to its response, and to the exit notification."""
+def start(client: Client, container: str) -> Times:
+    """Start a container and wait until it has ended."""
     began = time.perf_counter()
     client.start(container)
-    executing = time.perf_counter() - began
+    answered = time.perf_counter() - began
     wait_for_exit(client)
-    return executing, time.perf_counter() - began
+    return Times(answered, time.perf_counter() - began)
+
+
+def _peer(run: Callable[[], float]) -> Times:
+    """A peer that tells of the end alone."""
+    seconds = run()
+    return Times(seconds, seconds)
 
 
 def wait_for_exit(client: Client) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
@@ -16,6 +17,7 @@ import psutil
 from bench import processes
 from bench.daemon import ROOT, bare_manifest, bench
 from bench.table import Samples, milliseconds, ratio, show
+from bench.turns import in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,19 +62,16 @@ def measure(here: Bench) -> None:
     )
 
 
-def _alternate(here: Bench, serving: Bench) -> tuple[list[_Spent], list[_Spent], list[_Spent]]:
+def _alternate(here: Bench, serving: Bench) -> list[list[_Spent]]:
     """Python, nstar and the daemon in turns."""
+    python = (sys.executable, "-I", "-S", "-c", "pass")
     nstar = (sys.executable, "-m", "northstar.nstar.main", "--url", serving.console, "list")
-    samples: tuple[list[_Spent], list[_Spent], list[_Spent]] = ([], [], [])
+    subjects = (partial(_run, *python), partial(_run, *nstar), partial(_daemon, here))
     with serving.daemon():
-        for number in range(WARM_UP + RUNS):
-            spent = (_run(sys.executable, "-I", "-S", "-c", "pass"), _run(*nstar), _daemon(here))
-            if number >= WARM_UP:
-                for values, value in zip(samples, spent, strict=True):
-                    values.append(value)
+        spent = in_turns(subjects, RUNS, WARM_UP)
     with here.daemon():
         pass  # removes the control groups that those which were killed have left
-    return samples
+    return spent
 
 
 def _run(*command: str) -> _Spent:

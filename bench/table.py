@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import statistics
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Row(NamedTuple):
@@ -47,7 +50,7 @@ class Samples(NamedTuple):
         return Row(what, str(self), f"{note}; {self.spread()}" if note else self.spread())
 
 
-def milliseconds(seconds: list[float]) -> Samples:
+def milliseconds(seconds: Iterable[float]) -> Samples:
     """Samples of durations in seconds."""
     return Samples(tuple(value * 1e3 for value in seconds))
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,8 +22,9 @@ from bench import pages, processes
 from bench.daemon import bare_manifest, bench
 from bench.memory import kilobytes, megabytes
 from bench.pages import NOTHING, Usage
-from bench.start import start
-from bench.table import Row, milliseconds, ratio, show
+from bench.start import executing, exited, start
+from bench.table import Row, Samples, milliseconds, ratio, show
+from bench.turns import in_turns
 from northstar.client import Client
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ VARIABLE = "NORTHSTAR_UPSTREAM"
 CONTAINERS = 30
 RUNS = 60
 SPAWNS = 9
+LOOK = 0.001
 WARM_UP = 5
 MANY = 1_000_000
 """Requests per second. A limit of 0 makes upstream 0.9.2 wait for a second before each request."""
@@ -74,38 +77,32 @@ def measure(ours: Bench) -> None:
 
 def _spawns(ours: Bench, theirs: Bench) -> list[Row]:
     """How long the daemons take to answer."""
-    spent: tuple[list[float], list[float]] = ([], [])
-    for _ in range(SPAWNS):
-        for one, times in zip((ours, theirs), spent, strict=True):
-            began = time.perf_counter()
-            with one.daemon(pause=0.001):
-                times.append(time.perf_counter() - began)
-    return _compare("spawn -> list answered", spent)
+    mine, other = in_turns([partial(_spawn, one) for one in (ours, theirs)], SPAWNS, warm_up=1)
+    return _compare("spawn -> list answered", milliseconds(mine), milliseconds(other))
+
+
+def _spawn(one: Bench) -> float:
+    began = time.perf_counter()
+    with one.daemon(pause=LOOK):
+        return time.perf_counter() - began
 
 
 def _starts(ours: Bench, theirs: Bench) -> list[Row]:
     """Starts of a mounted container in turns."""
-    executing: tuple[list[float], list[float]] = ([], [])
-    exited: tuple[list[float], list[float]] = ([], [])
     with ExitStack() as stack:
-        clients = []
+        subjects = []
         for one in (ours, theirs):
             stack.enter_context(one.daemon())
-            clients.append(stack.enter_context(Client.connect(one.console, notifications=True)))
-        for number in range(WARM_UP + RUNS):
-            for place, client in enumerate(clients):
-                times = start(client, "bare:0.0.1")
-                if number >= WARM_UP:
-                    executing[place].append(times[0])
-                    exited[place].append(times[1])
+            client = stack.enter_context(Client.connect(one.console, notifications=True))
+            subjects.append(partial(start, client, "bare:0.0.1"))
+        mine, other = in_turns(subjects, RUNS, WARM_UP)
     return [
-        *_compare("start request sent -> executing", executing, "<= 0.50"),
-        *_compare("start request sent -> exit notification", exited),
+        *_compare("start request sent -> executing", executing(mine), executing(other), "<= 0.50"),
+        *_compare("start request sent -> exit notification", exited(mine), exited(other)),
     ]
 
 
-def _compare(what: str, spent: tuple[list[float], list[float]], target: str = "") -> list[Row]:
-    ours, theirs = map(milliseconds, spent)
+def _compare(what: str, ours: Samples, theirs: Samples, target: str = "") -> list[Row]:
     return [
         ours.row(f"{what}, northstar"),
         theirs.row(f"{what}, upstream"),

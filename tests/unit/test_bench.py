@@ -12,6 +12,7 @@ import pytest
 from bench import pages, processes
 from bench.pages import Usage
 from bench.table import Samples, milliseconds, ratio
+from bench.turns import in_turns
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -27,6 +28,18 @@ def test_samples() -> None:
 def test_ratio_is_ours_in_terms_of_the_other() -> None:
     row = ratio("ratio", milliseconds([0.001, 0.002, 0.003]), milliseconds([0.004, 0.004, 0.016]), "<= 0.20")
     assert row == ("ratio", "0.50", "target <= 0.20; of the minimums 0.25")
+
+
+def test_each_run_begins_with_another_subject() -> None:
+    calls: list[str] = []
+
+    def subject(name: str) -> int:
+        calls.append(name)
+        return len(calls)
+
+    results = in_turns([lambda: subject("a"), lambda: subject("b")], runs=2, warm_up=1)
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+    assert results == [[4, 5], [3, 6]]
 
 
 def test_a_page_is_divided_among_those_who_map_it() -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from bench import autostart, console, device, many, memory, start, startup, upstream
+from bench import autostart, console, device, importing, many, memory, start, startup, upstream
 from bench.daemon import bench
 from northstar import __version__
 
@@ -21,6 +21,7 @@ SECTIONS = {
     "startup": startup.measure,
     "upstream": upstream.measure,
     "console": console.measure,
+    "importing": importing.measure,
     "device": device.measure,
 }
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "integration"))
 
+import ociimage
 import selinuxpolicy
 import testimage
 
@@ -170,7 +171,7 @@ def run_qemu(images: Images, work: Path) -> Tier:
 
 DEVICE_COMMAND = (
     "cd /mnt && PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/mnt/site NORTHSTAR_TEST_IMAGE=/mnt/image/test.img "
-    "NORTHSTAR_TEST_POLICY=/mnt/image/selinux.policy "
+    "NORTHSTAR_TEST_POLICY=/mnt/image/selinux.policy NORTHSTAR_TEST_IMPORTED=/mnt/image/imported "
     "python3 -m pytest -q -rfE -p no:cacheprovider --color=no --junitxml=/tmp/report.xml "
     "tests/device tests/integration"
 )
@@ -187,6 +188,7 @@ def machine_options(images: Images, work: Path) -> Options:
     image = work / "image"
     image.mkdir()
     testimage.make(rootfs.busybox(), image / "test.img")
+    ociimage.make(rootfs.busybox(), "arm64", image / "imported")
     selinuxpolicy.compile_to(image / "selinux.policy")
     disk = work / "tests.squashfs"
     trees = {

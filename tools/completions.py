@@ -14,6 +14,7 @@ _KINDS = {
     "REPOSITORY": "repositories",
     "NPK": "files",
     "FILE": "files",
+    "IMAGE": "files",
     "PATH": "files",
     "DIR": "directories",
 }

@@ -178,7 +178,8 @@ SEXTANT = Page(
             "sextant pack -m hello/manifest.yaml -r hello/root -k mine.key -o .",
             "sextant inspect hello-1.0.0.npk",
             "sextant init --python gateway",
+            "sextant import docker://docker.io/library/redis:7 --platform linux/arm64 --out redis",
         ),
     },
-    "nstar(1) northstar(8) mksquashfs(1)",
+    "nstar(1) northstar(8) mksquashfs(1) skopeo(1)",
 )

@@ -32,6 +32,10 @@ _sextant() {
             "pack -b" | "pack --block-size") kind=nothing ;;
             "pack --mksquashfs") kind=files ;;
             "pack --clones") kind=nothing ;;
+            "pack --ref") kind=nothing ;;
+            "pack --platform") kind=nothing ;;
+            "pack --user") kind=nothing ;;
+            "pack --max-size") kind=nothing ;;
             "unpack -n" | "unpack --npk") kind=files ;;
             "unpack -o" | "unpack --out") kind=directories ;;
             "unpack --unsquashfs") kind=files ;;
@@ -39,6 +43,16 @@ _sextant() {
             "inspect --unsquashfs") kind=files ;;
             "gen-key -n" | "gen-key --name") kind=nothing ;;
             "gen-key -o" | "gen-key --out") kind=directories ;;
+            "import -o" | "import --out") kind=directories ;;
+            "import --ref") kind=nothing ;;
+            "import --platform") kind=nothing ;;
+            "import --user") kind=nothing ;;
+            "import --max-size") kind=nothing ;;
+            "import --name") kind=nothing ;;
+            "import --version") kind=nothing ;;
+            "import -c" | "import --compression") kind='words none gzip lzo xz zstd' ;;
+            "import -b" | "import --block-size") kind=nothing ;;
+            "import --mksquashfs") kind=files ;;
             "init --static-binary") kind=files ;;
             "init -o" | "init --out") kind=directories ;;
             *" -"*) ;;
@@ -48,17 +62,19 @@ _sextant() {
     if [[ -z $kind && $current == -* ]]; then
         case $command in
             '') kind='words -h --help -V --version' ;;
-            pack) kind='words -h --help -m --manifest-path -r --root -i --image -k --key --sign-command --public-key -o --out -c --compression -b --block-size --mksquashfs --clones' ;;
+            pack) kind='words -h --help -m --manifest-path -r --root -i --image -k --key --sign-command --public-key -o --out -c --compression -b --block-size --mksquashfs --clones --ref --platform --user --max-size' ;;
             unpack) kind='words -h --help -n --npk -o --out --unsquashfs' ;;
             inspect) kind='words -h --help -s --short -k --key --unsquashfs' ;;
             gen-key) kind='words -h --help -n --name -o --out' ;;
+            import) kind='words -h --help -o --out --ref --platform --user --max-size --name --version -c --compression -b --block-size --mksquashfs' ;;
             init) kind='words -h --help --shell --python --static-binary -o --out' ;;
             schema) kind='words -h --help' ;;
         esac
     elif [[ -z $kind ]]; then
         case "$command $position" in
-            " 0") kind='words pack unpack inspect gen-key init schema' ;;
+            " 0") kind='words pack unpack inspect gen-key import init schema' ;;
             "inspect "0) kind=files ;;
+            "import "0) kind=files ;;
             *) ;;
         esac
     fi

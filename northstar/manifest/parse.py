@@ -35,7 +35,12 @@ _CONTEXT = re.compile(r"[A-Za-z0-9:_]+", re.ASCII)
 
 def parse(data: bytes) -> model.Manifest:
     """The manifest in `data` (YAML, JSON or TOML); raises ManifestError naming field and value."""
-    manifest = _manifest(encodings.parse(data))
+    return from_tree(encodings.parse(data))
+
+
+def from_tree(value: Any) -> model.Manifest:
+    """The manifest of a tree as `encodings.parse` makes it; raises ManifestError."""
+    manifest = _manifest(value)
     validate.check(manifest)
     return manifest
 

@@ -56,7 +56,7 @@ def pack_root(
             definitions=pseudo.definitions(manifest, root, labels=labels),
             compression=compression,
             block_size=block_size,
-            time=_source_date_epoch(),
+            time=source_date_epoch(),
             program=mksquashfs,
         )
         return pack_image(manifest, image, out, key=key)
@@ -123,7 +123,7 @@ def _protection(image: BinaryIO, size: int, salt: bytes | None, uuid: bytes | No
 
 def _salt_and_uuid(image: BinaryIO) -> tuple[bytes, bytes]:
     """Random, or derived from the image if the result is to be reproducible. The UUID is of version 4."""
-    if _source_date_epoch() is None:
+    if source_date_epoch() is None:
         salt, raw = os.urandom(verity.SALT_SIZE), os.urandom(16)
     else:
         digest = sha256()
@@ -159,7 +159,8 @@ def _replaced(path: str) -> Iterator[BinaryIO]:
         raise
 
 
-def _source_date_epoch() -> int | None:
+def source_date_epoch() -> int | None:
+    """The time stamp that the environment asks for, None if it does not. Raises NorthstarError."""
     text = os.environ.get("SOURCE_DATE_EPOCH")
     if text is None:
         return None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from northstar.manifest import Manifest
 
-_DEVICES = (
+DEVICES = (
     ("full", 1, 7, "null_device"),
     ("null", 1, 3, "full_device"),
     ("random", 1, 8, "full_device"),
@@ -22,7 +22,7 @@ _DEVICES = (
     ("urandom", 1, 9, "random_device"),
     ("zero", 1, 5, "zero_device"),
 )
-_LINKS = (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2"))
+LINKS = (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2"))
 _MODES = {model.Proc: 0o444, model.Sysfs: 0o444, model.Resource: 0o555}
 
 
@@ -71,10 +71,10 @@ def _missing_directories(root: str, target: str) -> Iterator[str]:
 
 
 def _dev(manifest: Manifest, target: str) -> Iterator[tuple[str, str, str]]:
-    for name, major, minor, label in _DEVICES:
+    for name, major, minor, label in DEVICES:
         yield f"{target}/{name}", f"c 666 OWNER {major} {minor}", f"u:object_r:{label}:s0"
     if isinstance(manifest.mounts.get("/proc"), model.Proc):
-        for name, suffix in _LINKS:
+        for name, suffix in LINKS:
             yield f"{target}/{name}", f"s 777 OWNER /proc/self/fd{suffix}", "u:r:su:s0"
 
 

@@ -54,15 +54,21 @@ def make(
     """
     command = [program, root, image, "-noappend", "-no-progress", "-quiet"]
     command += ["-force-uid", str(uid), "-force-gid", str(gid)]
-    command += [*_UNCOMPRESSED] if compression == "none" else ["-comp", compression]
-    if block_size is not None:
-        command += ["-b", str(block_size)]
-    if time is not None:
-        command += ["-mkfs-time", str(time), "-all-time", str(time)]
+    command += options(compression, block_size, time)
     with tempfile.NamedTemporaryFile("w", prefix="pseudo-", suffix=".txt") as file:
         file.writelines(f"{line}\n" for line in definitions)
         file.flush()
         _run([*command, "-pf", file.name])
+
+
+def options(compression: str, block_size: int | None, time: int | None) -> list[str]:
+    """Options of mksquashfs for the image as a whole; see `make`."""
+    chosen = [*_UNCOMPRESSED] if compression == "none" else ["-comp", compression]
+    if block_size is not None:
+        chosen += ["-b", str(block_size)]
+    if time is not None:
+        chosen += ["-mkfs-time", str(time), "-all-time", str(time)]
+    return chosen
 
 
 def extract(image: str, directory: str, program: str = "unsquashfs") -> None:
@@ -75,8 +81,24 @@ def listing(image: str, program: str = "unsquashfs") -> str:
     return _run([program, "-ll", image])
 
 
+def environment() -> dict[str, str]:
+    """That of the tools, which refuse SOURCE_DATE_EPOCH together with options for times."""
+    return {key: value for key, value in os.environ.items() if key != "SOURCE_DATE_EPOCH"}
+
+
+def not_run(program: str, error: OSError) -> NorthstarError:
+    """The error of a tool that could not be run."""
+    return NorthstarError(f"failed to run {program}: {error.strerror}", "install squashfs-tools")
+
+
+def failed(program: str, code: int, output: str) -> NorthstarError:
+    """The error of a tool that ended with an exit status and this output."""
+    if "No space left on device" in output:
+        return NorthstarError(f"{program} failed: no space left on the device")
+    return NorthstarError(f"{program} failed with exit status {code}:\n{output.strip()}")
+
+
 def _run(command: Sequence[str]) -> str:
-    environment = {key: value for key, value in os.environ.items() if key != "SOURCE_DATE_EPOCH"}
     try:
         done = subprocess.run(
             command,
@@ -85,14 +107,11 @@ def _run(command: Sequence[str]) -> str:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env=environment,
+            env=environment(),
         )
     except OSError as error:
-        raise NorthstarError(
-            f"failed to run {command[0]}: {error.strerror}", "install squashfs-tools"
-        ) from None
+        raise not_run(command[0], error) from None
     # mksquashfs -version exits with 1 in some releases
     if done.returncode and command[1:] != ["-version"]:
-        output = done.stdout.strip()
-        raise NorthstarError(f"{command[0]} failed with exit status {done.returncode}:\n{output}")
+        raise failed(command[0], done.returncode, done.stdout)
     return done.stdout

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from northstar import API_VERSION, __version__, manifest
 from northstar.errors import ManifestError, NorthstarError, PackageError
 from northstar.npk import archive, keys, pack, package, squashfs
-from northstar.sextant import skeleton
+from northstar.sextant import arguments, importing, skeleton
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +37,11 @@ def parser() -> argparse.ArgumentParser:
     _unpack_options(commands.add_parser("unpack", help="take a package apart", description=_unpack.__doc__))
     _inspect_options(commands.add_parser("inspect", help="show a package", description=_inspect.__doc__))
     _gen_key_options(commands.add_parser("gen-key", help="make a key pair", description=_gen_key.__doc__))
+    importing.options(
+        commands.add_parser(
+            "import", help="make manifest and image of an OCI image", description=importing.run.__doc__
+        )
+    )
     skeleton.options(
         commands.add_parser("init", help="make a container to begin with", description=skeleton.run.__doc__)
     )
@@ -51,7 +56,13 @@ def _pack_options(options: argparse.ArgumentParser) -> None:
     )
     source = options.add_mutually_exclusive_group()
     source.add_argument("-r", "--root", metavar="DIR", help="root of the container (default: an empty one)")
-    source.add_argument("-i", "--image", metavar="FILE", help="squashfs image to be used as it is")
+    source.add_argument(
+        "-i",
+        "--image",
+        metavar="IMAGE",
+        help="squashfs image to be used as it is, or an image of another tool as of `import`, over "
+        "whose manifest FILE is merged",
+    )
     signer = options.add_mutually_exclusive_group()
     signer.add_argument("-k", "--key", metavar="FILE", help="private key (default: unsigned)")
     signer.add_argument(
@@ -64,29 +75,14 @@ def _pack_options(options: argparse.ArgumentParser) -> None:
         "--public-key", metavar="FILE", help="the signature has to fit to it; needed with --sign-command"
     )
     options.add_argument("-o", "--out", metavar="PATH", required=True, help="directory or file")
-    options.add_argument(
-        "-c",
-        "--compression",
-        choices=squashfs.COMPRESSIONS,
-        default="gzip",
-        help="compression of the image (%(default)s)",
-    )
-    options.add_argument(
-        "-b",
-        "--block-size",
-        metavar="N",
-        type=_block_size,
-        help="block size of the image in bytes, a power of two from 4096 to 1048576",
-    )
-    options.add_argument(
-        "--mksquashfs", metavar="PATH", default="mksquashfs", help="program to run (%(default)s)"
-    )
+    arguments.squashfs_options(options)
     options.add_argument(
         "--clones",
         metavar="N",
         type=_count,
         help="make N packages <name>-<i> in the directory given with --out; not for resources",
     )
+    importing.image_options(options)
 
 
 def _unpack_options(options: argparse.ArgumentParser) -> None:
@@ -110,13 +106,6 @@ def _gen_key_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("-o", "--out", metavar="DIR", required=True, help="existing directory")
 
 
-def _block_size(text: str) -> int:
-    value = int(text) if text.isdigit() else 0
-    if value not in [1 << bit for bit in range(12, 21)]:
-        raise argparse.ArgumentTypeError(f"{text!r} is no power of two from 4096 to 1048576")
-    return value
-
-
 def _count(text: str) -> int:
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is no number")
@@ -129,6 +118,11 @@ def _count(text: str) -> int:
 def _pack(options: argparse.Namespace) -> None:
     """Make a package of a manifest and a root directory or an image, signed if a key is given."""
     key = _signing_key(options)
+    if options.image is not None and importing.is_foreign(options.image):
+        with importing.overlaid(options) as (description, image):
+            for variant in _variants(description, options):
+                pack.pack_image(variant, image, options.out, key=key)
+        return
     description = _read_manifest(options.manifest_path)
     _check_filter(description, options.manifest_path)
     for variant in _variants(description, options):

@@ -60,7 +60,8 @@ SUMMARY:${PN}-sextant = "Packs, signs and inspects Northstar packages"
 FILES:${PN}-nstar = "${bindir}/nstar ${PYTHON_SITEPACKAGES_DIR}/northstar/nstar \
                      ${datadir}/bash-completion"
 FILES:${PN}-sextant = "${bindir}/sextant ${PYTHON_SITEPACKAGES_DIR}/northstar/sextant \
-                       ${PYTHON_SITEPACKAGES_DIR}/northstar/lint"
+                       ${PYTHON_SITEPACKAGES_DIR}/northstar/lint \
+                       ${PYTHON_SITEPACKAGES_DIR}/northstar/oci"
 FILES:${PN} += "${nonarch_libdir}/tmpfiles.d"
 CONFFILES:${PN} = "${sysconfdir}/northstar/northstar.toml"
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python3 -m northstar` is the daemon."""
 
-from northstar.launcher import main
+from northstar.runtime.main import main
 
 main()

@@ -70,8 +70,8 @@ FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
 FSCONFIG_CMD_RECONFIGURE = 7
-_FSOPEN_CLOEXEC = 1
-_FSMOUNT_CLOEXEC = 1
+FSOPEN_CLOEXEC = 1
+FSMOUNT_CLOEXEC = 1
 _FSPICK_CLOEXEC = 1
 _FSPICK_EMPTY_PATH = 8
 
@@ -202,7 +202,7 @@ def mount_setattr(
 
 def fsopen(fstype: str) -> int:
     """fsopen(2), Linux 5.2: context of a new file system. ENODEV: type unknown to the kernel."""
-    return check(_fsopen(encode(fstype, "fsopen"), _FSOPEN_CLOEXEC), "fsopen", fstype)
+    return check(_fsopen(encode(fstype, "fsopen"), FSOPEN_CLOEXEC), "fsopen", fstype)
 
 
 def fspick(dirfd: int, path: str | bytes = "") -> int:
@@ -237,7 +237,7 @@ def fsmount(fd: int, attributes: int = 0) -> int:
 
     EPERM: in a user namespace, mounting proc or sysfs needs a fully visible instance of it.
     """
-    return check(_fsmount(fd, _FSMOUNT_CLOEXEC, attributes), "fsmount")
+    return check(_fsmount(fd, FSMOUNT_CLOEXEC, attributes), "fsmount")
 
 
 def new_filesystem(

@@ -16,6 +16,7 @@ _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 # Fields of /proc/pid/stat, counted from the one after the name.
+_FLAGS, _PF_FORKNOEXEC = 6, 0x40
 _STATE, _PARENT, _USER_TIME, _SYSTEM_TIME, _THREADS, _RESIDENT = 0, 1, 11, 12, 17, 21
 
 
@@ -39,6 +40,18 @@ class Process:
         self.threads = int(fields[_THREADS])
         self.resident = int(fields[_RESIDENT]) * _PAGE
         """Memory in use including shared pages, in bytes."""
+
+
+def has_executed(pid: int) -> bool:
+    """Whether a process has executed a program since it was forked, also one that is a zombie now.
+
+    True if there is no such process.
+    """
+    try:
+        fields = _read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return not int(fields[_FLAGS]) & _PF_FORKNOEXEC
 
 
 def descendants(pid: int) -> list[Process]:

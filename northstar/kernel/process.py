@@ -25,10 +25,6 @@ SCHED_IDLE = 5
 SCHED_DEADLINE = 6
 SCHED_FLAG_RESET_ON_FORK = 1
 
-_SIGNALS = 64
-_SIGKILL, _SIGSTOP = 9, 19
-_CLONE_PARENT = 0x8000
-_CLONE_INTO_CGROUP = 0x200000000
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 
 
@@ -47,63 +43,12 @@ class sched_attr(ctypes.Structure):
     )
 
 
-class sigaction(ctypes.Structure):
-    """Argument of rt_sigaction(2), as the kernel has it; on aarch64 the restorer is unused."""
-
-    _fields_ = (
-        ("handler", ctypes.c_void_p),
-        ("flags", ctypes.c_ulong),
-        ("restorer", ctypes.c_void_p),
-        ("mask", ctypes.c_uint64),
-    )
-
-
-class clone_args(ctypes.Structure):
-    """Argument of clone3(2), 88 bytes."""
-
-    _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("pidfd", ctypes.c_uint64),
-        ("child_tid", ctypes.c_uint64),
-        ("parent_tid", ctypes.c_uint64),
-        ("exit_signal", ctypes.c_uint64),
-        ("stack", ctypes.c_uint64),
-        ("stack_size", ctypes.c_uint64),
-        ("tls", ctypes.c_uint64),
-        ("set_tid", ctypes.c_uint64),
-        ("set_tid_size", ctypes.c_uint64),
-        ("cgroup", ctypes.c_uint64),
-    )
-
-
-_clone3 = syscall(435, 435, ctypes.POINTER(clone_args), ctypes.c_size_t)
 _pidfd_open = syscall(434, 434, ctypes.c_int, ctypes.c_uint)
 _pidfd_send_signal = syscall(424, 424, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
 _close_range = syscall(436, 436, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
 _keyctl = syscall(250, 219, ctypes.c_int, ctypes.c_char_p)
 _sched_setattr = syscall(314, 274, ctypes.c_int, ctypes.POINTER(sched_attr), ctypes.c_uint)
 _sched_getattr = syscall(315, 275, ctypes.c_int, ctypes.POINTER(sched_attr), ctypes.c_uint, ctypes.c_uint)
-_rt_sigaction = syscall(
-    13, 134, ctypes.c_int, ctypes.POINTER(sigaction), ctypes.POINTER(sigaction), ctypes.c_size_t
-)
-_execve = function(
-    "execve", ctypes.c_char_p, ctypes.POINTER(ctypes.c_char_p), ctypes.POINTER(ctypes.c_char_p)
-)
-
-
-def fork_sibling(cgroup: int | None = None) -> int:
-    """clone3(2): fork a child of the caller's parent; with `cgroup` (Linux 5.7) inside that control group.
-
-    `cgroup` is a descriptor of a group's directory, version 2. Returns the child's pid, and 0 in the child. A
-    process that is born in a group does not have to be moved: a move waits for an RCU grace period, which
-    takes 10 ms. The C library does not know of this fork, so the caller has one thread, and the child
-    executes a program soon. EBUSY: the group has controllers enabled for children.
-    """
-    if cgroup is None:
-        arguments = clone_args(flags=_CLONE_PARENT)
-    else:
-        arguments = clone_args(flags=_CLONE_PARENT | _CLONE_INTO_CGROUP, cgroup=cgroup)
-    return check(_clone3(ctypes.byref(arguments), ctypes.sizeof(arguments)), "clone3")
 
 
 def pidfd_open(pid: int, flags: int = 0) -> int:
@@ -173,41 +118,9 @@ def sched_setscheduler(policy: int, priority: int = 0, pid: int = 0) -> None:
     sched_setattr(policy, nice=nice, priority=priority, pid=pid)
 
 
-def reset_signals() -> None:
-    """Give all signals their default disposition, also those that the C library keeps for itself.
-
-    glibc's posix_spawn(3) leaves those (32, 33) ignored in the program that it starts, and sigaction(3)
-    refuses to touch them. Handlers of Python are gone as well.
-    """
-    default = sigaction()
-    for number in range(1, _SIGNALS + 1):
-        if number not in (_SIGKILL, _SIGSTOP):
-            check(_rt_sigaction(number, default, None, _SIGNALS // 8), "rt_sigaction", f"signal {number}")
-
-
 def killpg(pgid: int, number: int) -> None:
     """killpg(3). ESRCH: no such group; EPERM: no process of it may be signalled."""
     try:
         os.killpg(pgid, number)
     except OSError as failure:
         raise error("killpg", f"process group {pgid}", failure.errno) from None
-
-
-class Exec:
-    """An execve(2) with all memory prepared, so that the call itself needs no other system call.
-
-    For use after a seccomp filter was installed that may allow nothing but execve.
-    """
-
-    __slots__ = ("_argv", "_env", "_path")
-
-    def __init__(self, path: str | bytes, argv: Sequence[str | bytes], env: Sequence[str | bytes]) -> None:
-        """`env` are "NAME=value" strings. EINVAL: a NUL inside a string."""
-        self._path = encode(path, "execve")
-        self._argv = (ctypes.c_char_p * (len(argv) + 1))(*(encode(text, "execve") for text in argv))
-        self._env = (ctypes.c_char_p * (len(env) + 1))(*(encode(text, "execve") for text in env))
-
-    def run(self) -> None:
-        """Replace the process image; returns never, or raises: ENOENT, EACCES, ENOEXEC, E2BIG, ..."""
-        _execve(self._path, self._argv, self._env)
-        raise error("execve", self._path)

@@ -137,7 +137,7 @@ class Group:
         self._made = made
         self._ours = ours
         self.entrances: list[tuple[str, int]] = []
-        """What the application needs to join: roles and descriptors (`messages.Plan`)."""
+        """What the application needs to join: roles and descriptors (`programs.plan`)."""
 
     def open(self, controller: str, root: int, settings: list[Setting]) -> None:
         """Make the group in one hierarchy. Raises OSError.
@@ -161,11 +161,7 @@ class Group:
         self._roots[controller] = root
         if controller == "cpuset":
             _inherit_cpuset(root, self._path)
-        if controller == "unified":
-            self.entrances.append(("cgroup", os.dup(self._fds[controller])))
-        else:
-            procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._fds[controller])
-            self.entrances.append(("procs", procs))
+        self.entrances.append(self._open_entrance(controller))
         _log.debug(f"CGroup path of container {self._container} is {self._path}")
 
     def _make_parents(self, root: int) -> None:
@@ -234,10 +230,16 @@ class Group:
         finally:
             os.close(control)
 
-    def procs(self) -> list[int]:
-        """New descriptors of cgroup.procs, by which a process of the host can join. Raises OSError."""
-        flags = os.O_WRONLY | os.O_CLOEXEC
-        return [os.open("cgroup.procs", flags, dir_fd=fd) for fd in self._fds.values()]
+    def open_entrances(self) -> list[tuple[str, int]]:
+        """As `entrances`, for another process of the host; they are the caller's. Raises OSError."""
+        return [self._open_entrance(controller) for controller in self._fds]
+
+    def _open_entrance(self, controller: str) -> tuple[str, int]:
+        """With version 2 a process is born in the group, with version 1 it writes to cgroup.procs."""
+        fd = self._fds[controller]
+        if controller == "unified":
+            return "cgroup", os.dup(fd)
+        return "procs", os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=fd)
 
     def close_entrances(self) -> None:
         """Close what was handed over."""

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from northstar import API_VERSION
 from northstar.errors import ProtocolError
-from northstar.forker.messages import receive
 from northstar.names import Container, Version
 from northstar.protocol import messages, permissions
 from northstar.protocol.framing import LineBuffer
-from northstar.runtime import log
+from northstar.runtime import channel, log
 from northstar.runtime.lastoutput import Follower
 from northstar.runtime.loop import Cancelled, Mutex, Timeout
 from northstar.runtime.requests import RequestFailed
@@ -324,7 +323,7 @@ class Connection:
         """Some bytes. Descriptors that come along are kept for the request, if any request may need them."""
         if "exec" not in self.peer.permissions:
             return self._socket.recv(_READ_SIZE)
-        data, descriptors = receive(self._socket, _READ_SIZE)
+        data, descriptors = channel.receive(self._socket, _READ_SIZE)
         self._descriptors += descriptors
         if len(self._descriptors) > MAX_DESCRIPTORS:
             raise ProtocolError("too many descriptors")

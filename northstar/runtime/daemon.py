@@ -4,21 +4,25 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from typing import TYPE_CHECKING
 
+from northstar.engine import binary
 from northstar.errors import ApiError, NorthstarError, Unexpected
+from northstar.kernel import capabilities
+from northstar.programs import control
 from northstar.protocol import tokens
 from northstar.runtime import devices, log, sweep
 from northstar.runtime.cgroups import Cgroups
 from northstar.runtime.console import ConsoleServer
-from northstar.runtime.forkerlink import ForkerLink
+from northstar.runtime.enginelink import Engine
 from northstar.runtime.listener import Listener
 from northstar.runtime.loop import Loop
 from northstar.runtime.mounter import Mounter, prepare_run_dir, release_run_dir
 from northstar.runtime.notifications import Notifications
-from northstar.runtime.plan import Places
+from northstar.runtime.plan import Facts, Places
 from northstar.runtime.repository import DirectoryRepository, MemoryRepository
 from northstar.runtime.requests import Requests
 from northstar.runtime.run import Host
@@ -28,7 +32,6 @@ from northstar.runtime.sdnotify import ServiceManager
 if TYPE_CHECKING:
     from northstar.config import Config
     from northstar.config.model import MetricsConfig
-    from northstar.forker.messages import Socket
     from northstar.runtime.debug import Debugger
     from northstar.runtime.exporter import Exporter
     from northstar.runtime.repository import Repository
@@ -49,15 +52,15 @@ class Daemon:
     def __init__(
         self,
         config: Config,
-        forker_socket: Socket,
-        forker_pid: int,
         *,
         host_root: int,
+        open_files: tuple[int, int],
         private_mounts: bool,
     ) -> None:
         """Take over the directories; raises NorthstarError if another daemon has them.
 
-        `host_root` is a descriptor of / in the host's mount namespace.
+        `host_root` is a descriptor of / in the host's mount namespace, `open_files` are the limits of
+        RLIMIT_NOFILE that were in force at first.
         """
         self._config = config
         self._lock = sweep.lock_run_dir(config.run_dir)
@@ -81,11 +84,10 @@ class Daemon:
             devices.prepare(self._places.devices)
         except OSError as error:
             raise NorthstarError(f"failed to prepare run_dir {error.filename}: {error.strerror}") from None
-        self._forker = ForkerLink(self._loop, forker_socket, forker_pid, self._forker_died)
-        self._forker.enter_mount_namespace()
-        selinux = os.path.exists("/sys/fs/selinux/enforce")
-        _log.debug(f"SELinux is {'enabled' if selinux else 'disabled'}")
-        self._mounter = Mounter(config, selinux=selinux, log=_log)
+        self._open_files = open_files
+        self._engine = self._spawn_engine()
+        facts = self._facts()
+        self._mounter = Mounter(config, selinux=facts.selinux, log=_log)
         self._notifications = Notifications()
         self._repositories = self._make_repositories()
         self._runtime = Runtime(
@@ -106,15 +108,15 @@ class Daemon:
         self._debugger = self._make_debugger()
         host = Host(
             self._loop,
-            self._forker,
+            self._engine,
             self._places,
             self._console,
             self._cgroups,
             self._notifications,
             self._debugger,
+            facts,
             host_root=host_root,
-            selinux=selinux,
-            oom_score_adj=self._oom_score_adj,
+            host_network=os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC),
             output_buffer_size=config.output_buffer_size,
         )
         self._runtime.attach(host)
@@ -146,7 +148,36 @@ class Daemon:
 
     # --- start-up
 
+    def _spawn_engine(self) -> Engine:
+        try:
+            return Engine(self._loop, binary.path(), self._engine_died)
+        except OSError as error:
+            raise NorthstarError(f"failed to start the engine: {error.strerror}") from None
+
+    async def _set_up_engine(self) -> None:
+        """Its standard streams are a node that a container cannot change."""
+        core_files = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        score = None if self._oom_score_adj is None else OOM_SCORE_ADJ
+        program = control.set_up(os.getpid(), self._open_files, core_files, score)
+        null = os.open(f"{self._places.devices}/null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            await self._engine.set_up(program, null)
+        finally:
+            os.close(null)
+
+    def _facts(self) -> Facts:
+        selinux = os.path.exists("/sys/fs/selinux/enforce")
+        _log.debug(f"SELinux is {'enabled' if selinux else 'disabled'}")
+        previous = self._oom_score_adj
+        return Facts(
+            available=capabilities.get()[1],
+            last_capability=capabilities.last_cap(),
+            selinux=selinux,
+            oom_score_adj=None if previous is None else (previous, OOM_SCORE_ADJ),
+        )
+
     async def _start_up(self) -> None:
+        await self._set_up_engine()
         try:
             self._cgroups.open()
         except OSError as error:
@@ -164,7 +195,7 @@ class Daemon:
             _log.info(f"Trying to mount containers from repository {', '.join(to_mount)}")
             await self._runtime.mount_on_start(to_mount)
         await self._runtime.autostart()
-        await self._forker.prepare()
+        await self._engine.prepare()
         self._runtime.set_up()
         self._manager.ready()
         _log.info("Runtime up and running")
@@ -222,8 +253,8 @@ class Daemon:
         if self._debugger is not None:
             await self._debugger.stop()
         await self._runtime.umount_all()
-        _log.debug(f"Joining forker with pid {self._forker.pid}")
-        await self._forker.close()
+        _log.debug(f"Joining engine with pid {self._engine.pid}")
+        await self._engine.close()
         self._cgroups.close()
         if self._exporter is not None:
             await self._exporter.stop()
@@ -258,9 +289,9 @@ class Daemon:
         _log.info(f"Received {number.name}. Stopping Northstar runtime")
         self._runtime.request_shutdown()
 
-    def _forker_died(self) -> None:
-        _log.error("The forker has died, and all containers with it")
-        self._runtime.request_shutdown("the forker has died")
+    def _engine_died(self) -> None:
+        _log.error("The engine has died, and all containers with it")
+        self._runtime.request_shutdown("the engine has died")
 
     def _failed(self, failure: BaseException) -> None:
         if isinstance(failure, ApiError) and not isinstance(failure, Unexpected):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from northstar import API_VERSION, __version__, config
 from northstar.errors import ConfigError, NorthstarError
-from northstar.kernel import mount, namespaces
+from northstar.kernel import mount, namespaces, process
 from northstar.runtime import log
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from northstar.config import Config
-    from northstar.forker.messages import Socket
 
 _log = log.Logger("northstar")
 
@@ -94,11 +93,16 @@ def check(path: str) -> int:
     return EXIT_FAILURE if problems else 0
 
 
-def main(arguments: Sequence[str], forker_socket: Socket, forker_pid: int) -> int:
+def main() -> NoReturn:
+    """Run the daemon with the arguments of the process."""
+    options = parse_arguments(sys.argv[1:])
+    sys.exit(check(options.config) if options.check else run(options))
+
+
+def run(options: Options) -> int:
     """Run the daemon; the exit code."""
-    options = parse_arguments(arguments)
-    if options.check:
-        return check(options.config)
+    # Nothing that the caller left open is of any use.
+    process.close_range(3)
     # No number that a client may send is nearly as long, and reading long ones takes its time.
     sys.set_int_max_str_digits(sys.int_info.str_digits_check_threshold)
     log.setup()
@@ -114,11 +118,11 @@ def main(arguments: Sequence[str], forker_socket: Socket, forker_pid: int) -> in
             _enter_mount_namespace()
         else:
             _log.debug("Mount namespace is disabled")
-        _raise_limit_of_open_files()
+        open_files = _raise_limit_of_open_files()
         # Imported only now: a mistake in the configuration is reported without waiting for it.
         from northstar.runtime.daemon import Daemon
 
-        daemon = Daemon(configuration, forker_socket, forker_pid, host_root=host_root, private_mounts=private)
+        daemon = Daemon(configuration, host_root=host_root, open_files=open_files, private_mounts=private)
         return daemon.run()
     except ConfigError as error:
         print(f"Error: failed to read configuration file {error.path}", file=sys.stderr)
@@ -149,10 +153,11 @@ def _make_directories(configuration: Config) -> None:
             raise NorthstarError(f"{name} {path} is not read and/or writeable")
 
 
-def _raise_limit_of_open_files() -> None:
-    """A client is an open file, and the usual limit is 1024. Containers keep it, the forker has it still."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+def _raise_limit_of_open_files() -> tuple[int, int]:
+    """A client is an open file, and the usual limit is 1024. The limits that were in force before."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft, hard
 
 
 def _enter_mount_namespace() -> None:

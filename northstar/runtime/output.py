@@ -110,7 +110,7 @@ class Lines:
 class Streams:
     """The standard streams of one run of a container.
 
-    `descriptors` are the container's ends by role, to be sent to the forker; `close_ends` closes them
+    `descriptors` are the container's ends by role, to be sent to the engine; `close_ends` closes them
     here. The daemon's ends are read until all copies of the container's ends are closed.
     """
 

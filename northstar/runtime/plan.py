@@ -23,13 +23,14 @@ from northstar.kernel.mount import (
     MOUNT_ATTR_RDONLY,
 )
 from northstar.manifest import model
+from northstar.programs import initfilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
-    from northstar.forker.messages import MountPlan, Plan
     from northstar.manifest.model import Manifest
     from northstar.names import Container
+    from northstar.programs.plan import MountPlan, Plan
 
 FIRST_DESCRIPTOR = 3
 MAX_ARGUMENTS = 128
@@ -190,31 +191,35 @@ def groups(manifest: Manifest, warn: Callable[[str], None]) -> list[int]:
     return sorted(set(numbers))
 
 
+class Facts(NamedTuple):
+    """What the runtime knows of the host and of itself."""
+
+    available: int
+    """Mask of the capabilities that the runtime has."""
+    last_capability: int
+    selinux: bool
+    oom_score_adj: tuple[int, int] | None
+    """That of applications, and that of the runtime; None if it cannot be changed."""
+
+
 def build(
     manifest: Manifest,
     what: Command,
     places: Places,
     chosen: Mapping[str, Container],
     descriptors: list[str | int],
+    facts: Facts,
     *,
     group_numbers: list[int],
-    available: int,
+    application_filter: bytes,
     hold: bool = False,
-    selinux: bool = False,
-    oom_score_adj: int | None = None,
 ) -> Plan:
     """The complete plan of a start. `descriptors` are the roles of what travels with it.
 
-    `available` is the mask of the capabilities that the runtime has. Raises StartContainerFailed.
+    Raises StartContainerFailed.
     """
     order = session(
-        manifest,
-        what,
-        descriptors,
-        group_numbers=group_numbers,
-        available=available,
-        selinux=selinux,
-        oom_score_adj=oom_score_adj,
+        manifest, what, descriptors, facts, group_numbers=group_numbers, application_filter=application_filter
     )
     order["name"] = f"init-{manifest.container}"
     order["root"] = f"{places.run_dir}/{manifest.container}"
@@ -227,31 +232,35 @@ def session(
     manifest: Manifest,
     what: Command,
     descriptors: list[str | int],
+    facts: Facts,
     *,
     group_numbers: list[int],
-    available: int,
-    selinux: bool,
-    oom_score_adj: int | None,
+    application_filter: bytes,
+    terminal: bool = False,
 ) -> Plan:
     """The plan of a command in a running container: as `build`, without mounts."""
-    context = manifest.selinux.exec if selinux and manifest.selinux is not None else None
+    context = manifest.selinux.exec if facts.selinux and manifest.selinux is not None else None
     return {
         "name": "",
         "root": "",
         "hold": False,
-        "host_network": isinstance(manifest.network, model.NetworkHost),
+        "terminal": terminal,
         "mounts": [],
         "uid": manifest.uid,
         "gid": manifest.gid,
         "groups": group_numbers,
         "rlimits": _limits(manifest),
-        "capabilities": _capabilities(manifest, available),
+        "capabilities": _capabilities(manifest, facts.available),
+        "available": facts.available,
+        "last_capability": facts.last_capability,
         "scheduling": _scheduling(manifest),
         "selinux_exec": context,
-        "oom_score_adj": oom_score_adj,
+        "oom_score_adj": facts.oom_score_adj,
         "argv": what.argv,
         "env": what.env,
         "descriptors": descriptors,
+        "application_filter": application_filter,
+        "init_filter": initfilter.program(),
     }
 
 

@@ -1,36 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """A started container, or a session in one: init, or supervisor, as the daemon sees it.
 
-The status channel tells what init says (running, failed, exited); the pidfd tells when it is really
-gone. The forker reaps an init only when told to, so until then its pid and process group cannot belong
-to anybody else and signals reach the right processes.
+The channel tells what init says (running, failed, exited); the pidfd tells when it is really gone. The engine
+reaps an init only when told to, so until then its pid and process group cannot belong to anybody else and signals
+reach the right processes.
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
 import signal
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from northstar.engine import instructions as isa
 from northstar.errors import StartContainerFailed
-from northstar.forker import messages
 from northstar.kernel import process as kernel_process
-from northstar.runtime import forkerlink
+from northstar.programs import attendance
+from northstar.runtime import enginelink, reports
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from socket import socket
     from typing import Any
 
-    from northstar.forker.messages import Plan, Socket
+    from northstar.engine.assembler import Program
     from northstar.names import Container
-    from northstar.runtime.forkerlink import ForkerLink
+    from northstar.runtime.enginelink import Engine, Newborn
     from northstar.runtime.loop import Channel, Loop
+    from northstar.runtime.reports import Report
 
-    Fork = Callable[[Plan, Sequence[int], tuple[bytes, bytes]], Awaitable[tuple[int, int]]]
+    Begin = Callable[[Program, Sequence[int]], Awaitable[Newborn]]
 
 PROTOCOL_VIOLATION = -1
+
+
+class NeverBegan(Exception):
+    """An init that was kept ready has been killed before it took its program: a new one may do it."""
 
 
 class ExitStatus(NamedTuple):
@@ -69,13 +76,16 @@ class ExitStatus(NamedTuple):
 
 
 class Process:
-    """One run of a container."""
+    """One run of a container, or of a command in one."""
 
     __slots__ = (
         "_channel",
+        "_doomed",
+        "_engine",
         "_exit_channel",
-        "_forker",
         "_loop",
+        "_program",
+        "_replaceable",
         "_status",
         "container",
         "executing",
@@ -84,9 +94,9 @@ class Process:
         "started",
     )
 
-    def __init__(self, loop: Loop, forker: ForkerLink, container: Container) -> None:
+    def __init__(self, loop: Loop, engine: Engine, container: Container) -> None:
         self._loop = loop
-        self._forker = forker
+        self._engine = engine
         self.container = container
         self.executing = False
         """Whether the application has been executed."""
@@ -94,71 +104,75 @@ class Process:
         self.pidfd = -1
         self.started = 0.0
         """Time of the start, CLOCK_MONOTONIC in seconds."""
-        self._status: Socket
+        self._doomed = False
+        """Killed before there was anything to kill."""
+        self._replaceable = False
+        self._program: Program | None = None
+        self._status: socket
         self._channel: Channel
         self._exit_channel: Channel
 
-    async def create(
-        self, fork: Fork, plan: Plan, descriptors: Sequence[int], filters: tuple[bytes, bytes]
-    ) -> None:
-        """Let the forker create it. The status channel is added to `descriptors` as the first one.
-
-        `fork` is `start` or `join` of the link to the forker.
-
-        Raises StartContainerFailed.
-        """
-        ours, theirs = messages.channel()
+    async def create(self, begin: Begin, program: Program, descriptors: Sequence[int]) -> None:
+        """Let the engine create it; `begin` is its `start` or `join`. Raises StartContainerFailed."""
         try:
-            received = [theirs.fileno(), *descriptors]
-            self.pid, self.pidfd = await fork(plan, received, filters)
+            born = await begin(program, descriptors)
         except OSError as error:
-            ours.close()
-            what = error.filename or "hand over the plan"
+            what = error.filename or "hand over the program"
             raise StartContainerFailed(self.container, f"{what}: {error.strerror}") from None
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        ours.setblocking(False)
-        self._status = ours
-        self._channel = self._loop.register(ours.fileno())
+        self.pid, self.pidfd, self._status, self._replaceable = born
+        self._program = program
+        self._status.setblocking(False)
+        self._channel = self._loop.register(self._status.fileno())
         os.set_blocking(self.pidfd, False)
         self._exit_channel = self._loop.register(self.pidfd)
         self.started = time.monotonic()
+        if self._doomed:
+            self.kill()
 
     def release(self) -> None:
-        """Let an init that was created with `hold` go on."""
-        self._status.send(b"g")
+        """Let an init that was created with `hold` go on, or a supervisor wait for its command."""
+        with contextlib.suppress(OSError):  # it has ended, which the next report tells
+            self._status.send(b"g")
 
     async def abandon(self) -> None:
         """End an init that was created with `hold` and never released."""
         self.kill()
         await self._end()
 
-    async def running(self) -> None:
-        """Wait until the application is executed; otherwise raises StartContainerFailed, all cleaned up."""
-        kind, code, text = await self._report()
-        if kind == messages.RUNNING:
+    async def running(self) -> int:
+        """Wait until the application is executed; the number in the report.
+
+        Otherwise raises StartContainerFailed, or NeverBegan if somebody has killed an init before it could do
+        anything; all is cleaned up.
+        """
+        program, self._program = self._program, None
+        report = await self._report()
+        if report is not None and report.kind == attendance.RUNNING:
             self.executing = True
-            return
+            return report.value
         self.kill()
         await self._end()
-        if kind == messages.FAILED:
-            reason = f"{text}: {os.strerror(code)} ({_errno_name(code)})" if code else text
+        if report is None and self._replaceable and not self._doomed:
+            raise NeverBegan
+        if report is not None and report.kind == isa.REPORT_FAILED and program is not None:
+            reason = reports.failure(program, report)
         else:
             reason = "init ended before the application was executed"
         raise StartContainerFailed(self.container, reason)
 
+    async def ending(self) -> None:
+        """Wait until the command of a session has ended; it stays a zombie until `release`."""
+        await self._report()
+
     async def exited(self) -> ExitStatus:
         """Wait for the end of the application and then of the whole namespace."""
-        kind, code, _ = await self._report()
-        if kind == messages.EXITED:
-            status = ExitStatus.from_wait_status(code)
-        elif kind:
-            status = ExitStatus(code=PROTOCOL_VIOLATION)
-        else:
+        report = await self._report()
+        if report is None:
             status = ExitStatus(signal=signal.SIGKILL)
+        elif report.kind == attendance.EXITED:
+            status = ExitStatus.from_wait_status(report.value)
+        else:
+            status = ExitStatus(code=PROTOCOL_VIOLATION)
         # An honest init ends by itself now; a hostile one is not waited for.
         self.kill()
         await self._end()
@@ -169,7 +183,10 @@ class Process:
 
         False if it has ended already. Raises OSError.
         """
-        if self.pidfd < 0 or forkerlink.ended(self.pidfd):
+        if self.pid == 0:
+            self._doomed = self._doomed or number == signal.SIGKILL
+            return True
+        if self.pidfd < 0 or enginelink.ended(self.pidfd):
             return False
         try:
             if number == signal.SIGKILL:
@@ -180,32 +197,31 @@ class Process:
             return False
         return True
 
-    async def _report(self) -> tuple[bytes, int, str]:
+    async def _report(self) -> Report | None:
+        """The next one, None at the end; what is none counts as one of an unknown kind."""
         while True:
             try:
-                data = self._status.recv(messages.MAX_REPORT + 1)
+                data = self._status.recv(reports.SIZE + 1)
             except BlockingIOError:
                 await self._channel.readable()
                 continue
             except OSError:
                 data = b""
             if not data:
-                return b"", 0, ""
+                return None
             try:
-                return messages.decode_report(data)
-            except messages.MalformedReport as error:
-                return b"?", 0, f"malformed report of init: {error}"
+                return reports.decode(data)
+            except reports.MalformedReport:
+                return reports.Report(0, 0, 0)
 
     async def _end(self) -> None:
-        while not forkerlink.ended(self.pidfd):
+        while not enginelink.ended(self.pidfd):
             await self._exit_channel.readable()
         self._channel.close()
         self._exit_channel.close()
         self._status.close()
         os.close(self.pidfd)
         self.pidfd = -1
-        await self._forker.reap(self.pid)
-
-
-def _errno_name(code: int) -> str:
-    return errno.errorcode.get(code, str(code))
+        # If the engine has died, the kernel has buried it.
+        with contextlib.suppress(enginelink.EngineDied):
+            await self._engine.bury(self.pid)

@@ -8,24 +8,25 @@ import os
 from typing import TYPE_CHECKING
 
 from northstar.errors import StartContainerFailed, StartContainerMissingResource, Unexpected
-from northstar.kernel import capabilities, namespaces, proc
+from northstar.kernel import namespaces, proc
 from northstar.manifest import model
-from northstar.runtime import initfilter, log, persist, plan
+from northstar.programs import start
+from northstar.runtime import log, persist, plan
 from northstar.runtime.output import Streams
-from northstar.runtime.process import Process
+from northstar.runtime.process import NeverBegan, Process
 from northstar.runtime.sockets import ContainerSockets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from northstar.forker.messages import Plan
+    from northstar.engine.assembler import Program
     from northstar.names import Container
     from northstar.runtime.cgroups import Cgroups, Group
     from northstar.runtime.console import Connection, ConsoleServer
     from northstar.runtime.containers import Record
     from northstar.runtime.debug import Attached, Debugger
-    from northstar.runtime.forkerlink import ForkerLink
+    from northstar.runtime.enginelink import Engine
     from northstar.runtime.loop import Future, Loop
     from northstar.runtime.notifications import Notifications
     from northstar.runtime.oom import OomMonitor
@@ -39,46 +40,44 @@ class Host:
     """What a run needs of the daemon."""
 
     __slots__ = (
-        "capabilities",
         "cgroups",
         "console",
         "debugger",
-        "forker",
+        "engine",
+        "facts",
+        "host_network",
         "host_root",
         "loop",
         "notifications",
-        "oom_score_adj",
         "output_buffer_size",
         "places",
-        "selinux",
     )
 
     def __init__(
         self,
         loop: Loop,
-        forker: ForkerLink,
+        engine: Engine,
         places: plan.Places,
         console: ConsoleServer,
         cgroups: Cgroups,
         notifications: Notifications,
         debugger: Debugger | None,
+        facts: plan.Facts,
         *,
         host_root: int,
-        selinux: bool,
-        oom_score_adj: int | None,
+        host_network: int,
         output_buffer_size: int,
     ) -> None:
         self.loop = loop
-        self.forker = forker
+        self.engine = engine
         self.places = places
         self.console = console
         self.cgroups = cgroups
         self.notifications = notifications
         self.debugger = debugger
         self.host_root = host_root
-        self.selinux = selinux
-        self.capabilities = capabilities.get()[1]
-        self.oom_score_adj = oom_score_adj
+        self.host_network = host_network
+        self.facts = facts
         self.output_buffer_size = output_buffer_size
 
 
@@ -114,7 +113,7 @@ class Run:
         self.sessions: set[Session] = set()
         self.record = record
         self.resources = frozenset(resources.values())
-        self.process = Process(host.loop, host.forker, record.container)
+        self.process = Process(host.loop, host.engine, record.container)
         self.ended = ended
         """Done when the exit has been dealt with completely."""
 
@@ -125,17 +124,22 @@ class Run:
         """
         try:
             with contextlib.ExitStack() as stack:
-                descriptors, order = self._prepare(command, resources, stack)
-                filters = (self.record.filter, initfilter.program())
-                await self.process.create(self._host.forker.start, order, descriptors, filters)
-            if self._host.debugger is not None:
-                await self._attach(self._host.debugger)
-            await self.process.running()
+                descriptors, program = self._prepare(command, resources, stack)
+                try:
+                    await self._execute(program, descriptors)
+                except NeverBegan:
+                    await self._execute(program, descriptors)
         except BaseException as error:
             await self._clean_up()
             raise self._translate(error) from None
         finally:
-            self._host.loop.spawn(self._host.forker.prepare())
+            self._host.loop.spawn(self._host.engine.prepare())
+
+    async def _execute(self, program: Program, descriptors: list[int]) -> None:
+        await self.process.create(self._host.engine.start, program, descriptors)
+        if self._host.debugger is not None:
+            await self._attach(self._host.debugger)
+        await self.process.running()
 
     async def _attach(self, debugger: Debugger) -> None:
         try:
@@ -147,9 +151,9 @@ class Run:
 
     def _prepare(
         self, command: plan.Command, resources: Mapping[str, Container], stack: contextlib.ExitStack
-    ) -> tuple[list[int], Plan]:
+    ) -> tuple[list[int], Program]:
         host, manifest = self._host, self.record.manifest
-        roles: list[str | int] = ["status"]
+        roles: list[str | int] = []
         descriptors: list[int] = []
 
         def hand_over(role: str | int, descriptor: int) -> None:
@@ -173,6 +177,8 @@ class Run:
         self._open_network_namespace()
         if self._network_namespace is not None:
             hand_over("network", self._network_namespace)
+        elif isinstance(manifest.network, model.NetworkHost):
+            hand_over("network", host.host_network)
         self._group = host.cgroups.create(self.record.container, manifest)
         if self._group is not None:
             stack.callback(self._group.close_entrances)
@@ -187,13 +193,12 @@ class Run:
             host.places,
             resources,
             roles,
+            host.facts,
             group_numbers=plan.groups(manifest, _log.warn),
-            available=host.capabilities,
+            application_filter=self.record.filter,
             hold=host.debugger is not None,
-            selinux=host.selinux,
-            oom_score_adj=host.oom_score_adj,
         )
-        return descriptors, order
+        return descriptors, start.build(order)
 
     def _watch_memory(self, group: Group, memory: model.Memory) -> None:
         if memory.oom_monitor:
@@ -225,10 +230,8 @@ class Run:
         Raises OSError.
         """
         found = [("init", os.dup(self.process.pidfd))]
-        if self._network_namespace is not None:
-            found.append(("network", os.dup(self._network_namespace)))
         if self._group is not None:
-            found += [("procs", descriptor) for descriptor in self._group.procs()]
+            found += self._group.open_entrances()
         for _, descriptor in found:
             stack.callback(os.close, descriptor)
         return found

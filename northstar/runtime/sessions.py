@@ -11,22 +11,27 @@ import stat
 from typing import TYPE_CHECKING
 
 from northstar.errors import ApiError, InvalidArguments, StartContainerFailed, Unexpected
+from northstar.kernel import proc
 from northstar.kernel import process as kernel_process
 from northstar.protocol import messages
+from northstar.programs import session
 from northstar.runtime import log, plan
-from northstar.runtime.forkerlink import ForkerDied
+from northstar.runtime.enginelink import EngineDied
 from northstar.runtime.loop import Future
 from northstar.runtime.process import Process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from northstar.forker.messages import Plan
+    from northstar.engine.assembler import Program
     from northstar.runtime.console import Connection
     from northstar.runtime.run import Host, Run
     from northstar.runtime.runtime import Runtime
 
 _log = log.Logger("runtime::sessions")
+
+GRACE = 2.0
+"""Seconds between SIGHUP and SIGKILL."""
 
 
 class Session:
@@ -42,13 +47,17 @@ class Session:
         self.ended = Future()
         """The exit status; None if the command has not been executed, or nobody is left who could know."""
         self._container = request.container
-        self._process = Process(host.loop, host.forker, request.container)
+        self._process = Process(host.loop, host.engine, request.container)
         self._run = run
+        self._loop = host.loop
+        self._name = request.command[0] if request.command else ""
+        self._command = 0
+        """Its pid, from its execution until the supervisor is released."""
         self._hung_up = False
         _check(request, descriptors)
         with contextlib.ExitStack() as stack:
-            order, handed_over = self._plan(host, request, descriptors, stack)
-            host.loop.spawn(self._live(host, order, handed_over, stack.pop_all()))
+            program, handed_over = self._plan(host, request, descriptors, stack)
+            host.loop.spawn(self._live(host, program, handed_over, stack.pop_all()))
         run.sessions.add(self)
 
     def hang_up(self) -> None:
@@ -56,15 +65,23 @@ class Session:
         if self._hung_up or self.ended.done:
             return
         self._hung_up = True
-        if not self._process.executing:
+        if self._command == 0:
             self._process.kill()
-        elif self._process.pidfd >= 0:
-            kernel_process.pidfd_send_signal(self._process.pidfd, signal.SIGHUP)
+            return
+        self._signal(signal.SIGHUP)
+        self._signal(signal.SIGCONT)
+        self._loop.call_later(GRACE, lambda: self._signal(signal.SIGKILL))
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To the command's process group; its number is nobody else's until the supervisor is released."""
+        if self._command:
+            with contextlib.suppress(ProcessLookupError):
+                kernel_process.killpg(self._command, number)
 
     def _plan(
         self, host: Host, request: messages.Exec, descriptors: Sequence[int], stack: contextlib.ExitStack
-    ) -> tuple[Plan, list[int]]:
-        roles: list[str | int] = ["status"]
+    ) -> tuple[Program, list[int]]:
+        roles: list[str | int] = []
         handed_over: list[int] = []
         for role, descriptor in self._run.entrances(stack):
             roles.append(role)
@@ -78,35 +95,47 @@ class Session:
             manifest,
             plan.session_command(manifest, request.command, request.environment),
             roles,
+            host.facts,
             group_numbers=plan.groups(manifest, _log.warn),
-            available=host.capabilities,
-            selinux=host.selinux,
-            oom_score_adj=host.oom_score_adj,
+            application_filter=self._run.record.filter,
+            terminal=request.terminal,
         )
-        return order, handed_over
+        return session.build(order), handed_over
 
     async def _live(
-        self, host: Host, order: Plan, descriptors: Sequence[int], stack: contextlib.ExitStack
+        self, host: Host, program: Program, descriptors: Sequence[int], stack: contextlib.ExitStack
     ) -> None:
-        filters = (self._run.record.filter, b"")
         try:
             with stack:
-                await self._process.create(host.forker.join, order, descriptors, filters)
-            if self._hung_up:
-                self._process.kill()
-            await self._process.running()
+                await self._process.create(host.engine.join, program, descriptors)
+            self._command = await self._begin()
             self.started.set_result(True)
-            _log.info(f"Executing {order['argv'][0]} in {self._container} ({self._process.pid})")
+            _log.info(f"Executing {self._name} in {self._container} ({self._process.pid})")
+            await self._process.ending()
+            if self._hung_up:
+                self._signal(signal.SIGKILL)
+            self._command = 0
+            self._process.release()
             status = await self._process.exited()
-            _log.info(f"{order['argv'][0]} in {self._container} exited with status {status}")
+            _log.info(f"{self._name} in {self._container} exited with status {status}")
             self.ended.set_result(status)
         except StartContainerFailed as error:
             self.started.set_error(Unexpected(f"exec in {self._container}: {error.error}"))
-        except ForkerDied:
+        except EngineDied:
             self.started.set_error(Unexpected("the runtime is ending"))
         finally:
+            self._command = 0
             self._run.sessions.discard(self)
             self.ended.set_result()
+
+    async def _begin(self) -> int:
+        """Wait for the command's execution; its pid. Raises StartContainerFailed."""
+        command = await self._process.running()
+        if not proc.has_executed(command):
+            await self._process.abandon()
+            reason = f"execute {self._name}: the process has ended before"
+            raise StartContainerFailed(self._container, reason)
+        return command
 
 
 def _check(request: messages.Exec, descriptors: Sequence[int]) -> None:

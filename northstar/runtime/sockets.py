@@ -46,7 +46,7 @@ class ContainerSockets:
 
     @property
     def descriptors(self) -> list[int]:
-        """Descriptors for the forker."""
+        """Descriptors for the engine."""
         return [sock.fileno() for sock in self._sockets]
 
     def close_ends(self) -> None:

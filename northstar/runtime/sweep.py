@@ -31,7 +31,7 @@ _CGROUP_TYPES = frozenset((filesystem.CGROUP_SUPER_MAGIC, filesystem.CGROUP2_SUP
 def lock_run_dir(path: str) -> int:
     """Lock the directory for this daemon; the lock lasts until the returned descriptor is closed.
 
-    To be taken before anything is mounted over it, and after the forker was split off, which would keep
+    To be taken before anything is mounted over it, and after the engine was split off, which would keep
     the lock alive. Raises NorthstarError if another daemon has it, OSError if there is no such directory.
     """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

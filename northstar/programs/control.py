@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs of the engine itself: its set-up, the birth of a process that waits for a program, and its burial."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import struct
+from typing import TYPE_CHECKING
+
+from northstar.engine import instructions as isa
+from northstar.engine.assembler import Label, Program
+from northstar.kernel import namespaces, prctl
+from northstar.kernel.libc import AT_FDCWD
+
+if TYPE_CHECKING:
+    from northstar.engine.assembler import Register
+
+NAMESPACES = (
+    namespaces.CLONE_NEWPID | namespaces.CLONE_NEWIPC | namespaces.CLONE_NEWUTS | namespaces.CLONE_NEWNET
+)
+"""Those that an init is born with. It makes its mount namespace when it knows what to mount."""
+
+READY = ord("E")
+"""The engine is set up."""
+BORN = ord("P")
+"""A process is born; the value is its pid."""
+
+CLONE_PARENT = 0x8000
+CLONE_INTO_CGROUP = 0x200000000
+_CLONE_ARGS = struct.Struct("<11Q")
+_CGROUP_OFFSET = 80
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+_SIGNALS = 64
+_MAP_SHARED, _MAP_FIXED, _MAP_ANONYMOUS = 0x01, 0x10, 0x20
+_PROT_READ, _PROT_WRITE = 1, 2
+CLOSE_ALL = 0xFFFFFFFF
+
+
+def set_up(daemon: int, open_files: tuple[int, int], core_files: int, oom_score_adj: int | None) -> Program:
+    """Make the engine, and so everything that comes of it, independent of whoever started the daemon.
+
+    `daemon` is the pid of its parent, `open_files` are the limits of RLIMIT_NOFILE and `core_files` is the hard one
+    of RLIMIT_CORE that containers get if they do not ask for others. The descriptor `null` becomes standard input, output and error.
+    """
+    p = Program(["null"])
+    p.purpose = "set up the engine"
+    p.call("prctl", prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
+    p.require(p.value("getppid", of="parent"), daemon, errno.ESRCH)
+    for number in range(3):
+        p.call("dup3", p.descriptors[0], number, 0)
+    p.call("setsid")
+    p.call("chdir", "/")
+    p.call("umask", 0o022)
+    _reset_signals(p)
+    set_limit(p, resource.RLIMIT_CORE, 0, core_files)
+    set_limit(p, resource.RLIMIT_NOFILE, *open_files)
+    join_keyring(p)
+    if oom_score_adj is not None:
+        p.purpose = "set oom_score_adj of the engine"
+        write_file(p, "/proc/self/oom_score_adj", str(oom_score_adj))
+    report(p, READY)
+    return p
+
+
+def birth(flags: int) -> Program:
+    """A child in new namespaces (CLONE_NEW*), which waits for programs on the descriptor `channel`."""
+    p = Program(["channel"])
+    child, end = Label(), Label()
+    p.purpose = "fork"
+    pid = p.clone(clone_arguments(p, flags), _CLONE_ARGS.size, child)
+    report(p, BORN, pid)
+    p.jump(end)
+    p.place(child)
+    p.purpose = "wait for a program"
+    p.call("dup3", p.descriptors[0], isa.CHANNEL, os.O_CLOEXEC)
+    p.call("close_range", isa.CHANNEL + 1, CLOSE_ALL, 0)
+    p.call("prctl", prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
+    p.call("prctl", prctl.PR_SET_NAME, "northstar-spare")
+    p.call("setsid")
+    share_board(p)
+    p.place(end)
+    p.call("getpid")
+    return p
+
+
+def burial(pid: int) -> Program:
+    """Wait for a dead child; from then on its pid may be used again."""
+    p = Program()
+    p.purpose = "wait for a dead process"
+    p.call("wait4", pid, None, os.WNOHANG, None, tolerate=isa.ANY_ERROR)
+    return p
+
+
+# --- what others use as well
+
+
+def clone_arguments(p: Program, flags: int, cgroup: Register | None = None) -> int:
+    """`struct clone_args` (clone3(2)) of a child that tells of its end by SIGCHLD; its address.
+
+    With `cgroup` (Linux 5.7), a descriptor of a group of version 2, the child is born in it: a move would wait
+    for an RCU grace period, which takes 10 ms.
+    """
+    if cgroup is not None:
+        flags |= CLONE_INTO_CGROUP
+    exit_signal = 0 if flags & CLONE_PARENT else signal.SIGCHLD
+    address = p.put(_CLONE_ARGS.pack(flags, 0, 0, 0, exit_signal, 0, 0, 0, 0, 0, 0))
+    if cgroup is not None:
+        p.store(address + _CGROUP_OFFSET, cgroup)
+    return address
+
+
+CLONE_ARGS_SIZE = _CLONE_ARGS.size
+
+
+def share_board(p: Program) -> None:
+    """Share the board with the clones to come, so that they can leave there why they failed."""
+    protection, flags = _PROT_READ | _PROT_WRITE, _MAP_SHARED | _MAP_FIXED | _MAP_ANONYMOUS
+    p.call("mmap", isa.BOARD_ADDRESS, isa.BOARD_SIZE, protection, flags, -1, 0)
+
+
+def report(p: Program, kind: int, value: int | Register = 0) -> None:
+    """Tell the daemon."""
+    address = p.put(isa.REPORT.pack(kind, 0, 0))
+    if value:
+        p.store(address + 4, value)
+    p.call("write", isa.CHANNEL, address, isa.REPORT.size)
+
+
+def join_keyring(p: Program) -> None:
+    """A new session keyring (keyctl(2)); a kernel without keyrings has none to share."""
+    p.call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None, tolerate=errno.ENOSYS)
+
+
+def write_file(p: Program, path: str, text: str) -> None:
+    """Write to a file of the kernel."""
+    file = p.value("openat", AT_FDCWD, path, os.O_WRONLY | os.O_CLOEXEC, 0, of="file")
+    p.call("write", file, p.text(text), len(text.encode()))
+    p.call("close", file)
+
+
+def _reset_signals(p: Program) -> None:
+    """All dispositions and the mask: also those of signals that the C library does not let anybody touch."""
+    default = p.reserve(32)
+    for number in range(1, _SIGNALS + 1):
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            p.call("rt_sigaction", number, default, None, _SIGNALS // 8)
+    p.call("rt_sigprocmask", signal.SIG_SETMASK, p.reserve(8), None, _SIGNALS // 8)
+
+
+def set_limit(p: Program, number: int, soft: int, hard: int) -> None:
+    """prlimit(2) for the process itself; -1 is unlimited."""
+    mask = (1 << 64) - 1
+    p.call("prlimit64", 0, number, p.put(struct.pack("<2Q", soft & mask, hard & mask)), None)

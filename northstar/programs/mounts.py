@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mounts of a container, made by its init in its new mount namespace, a copy of the daemon's at first.
+
+Sources are cloned as detached trees and carry their attributes before anybody can see them (open_tree(2),
+mount_setattr(2), Linux 5.12). Targets are resolved inside the image only (openat2(2) with RESOLVE_IN_ROOT):
+no link or `..` in an image leads outside.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from typing import TYPE_CHECKING
+
+from northstar.engine.assembler import Label
+from northstar.kernel import mount, paths
+from northstar.kernel.libc import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
+
+if TYPE_CHECKING:
+    from northstar.engine.assembler import Program, Register
+    from northstar.programs.plan import MountPlan, Plan
+
+_PATH = os.O_PATH | os.O_CLOEXEC
+_INSIDE = paths.RESOLVE_IN_ROOT | paths.RESOLVE_NO_MAGICLINKS
+_CLONE = mount.OPEN_TREE_CLONE | mount.OPEN_TREE_CLOEXEC
+_OPEN_HOW = struct.Struct("<3Q")
+_MOUNT_ATTR = struct.Struct("<4Q")
+_STAT_SIZE = 144
+_IDENTITY_SIZE = 16
+"""st_dev and st_ino come first in `struct stat`."""
+_RETRIES = 1000
+"""openat2(2) gives EAGAIN if anything is renamed or mounted during the look-up of ".."."""
+
+
+class _Tree:
+    """A source on its way to its target; `there` is negative if an optional one does not exist."""
+
+    __slots__ = ("plan", "there")
+
+    def __init__(self, plan: MountPlan, there: Register | None) -> None:
+        self.plan = plan
+        self.there = there
+
+
+def assemble(p: Program, plan: Plan) -> Register:
+    """Attach all mounts below the image's root; a descriptor of that root.
+
+    All sources are looked up before anything is attached: what is attached could be meant by a later one.
+    """
+    how = p.put(_OPEN_HOW.pack(_PATH, 0, _INSIDE))
+    trees = [_Tree(mount_plan, _clone(p, mount_plan, how)) for mount_plan in plan["mounts"]]
+    p.purpose = "make mounts slaves of the host's"
+    p.call("mount", None, "/", None, mount.MS_SLAVE | mount.MS_REC, None)
+    p.purpose = f"open image root {plan['root']}"
+    root = p.value("openat", AT_FDCWD, plan["root"], _PATH | os.O_DIRECTORY, 0, of="root")
+    if trees:
+        found, forbidden = p.reserve(_STAT_SIZE), p.reserve(_STAT_SIZE)
+        p.call("fstat", root, forbidden)
+        for tree in trees:
+            _attach(p, root, tree, how, (found, forbidden))
+    return root
+
+
+def enter(p: Program, root: Register) -> None:
+    """Make a directory the root of the namespace (pivot_root(2))."""
+    p.purpose = "pivot_root"
+    p.call("fchdir", root)
+    p.call("pivot_root", ".", ".")
+    # The old root is now stacked on the new one; "." still is the old one's place.
+    p.call("umount2", ".", mount.MNT_DETACH)
+    p.call("chdir", "/")
+
+
+def _clone(p: Program, plan: MountPlan, how: int) -> Register | None:
+    recursive = AT_RECURSIVE if plan["recursive"] else 0
+    absent = errno.ENOENT if plan["optional"] else 0
+    p.purpose = f"mount {plan['target']}"
+    if plan["kind"] == "resource":
+        p.purpose = f"resource {plan['target']}"
+        image = p.value("openat", AT_FDCWD, plan["source"], _PATH | os.O_DIRECTORY, 0, of="image")
+        inside = p.value("openat2", image, plan["directory"], how, _OPEN_HOW.size, of="inside", retries=_RETRIES)
+        tree = p.value("open_tree", inside, "", AT_EMPTY_PATH | _CLONE | recursive, of="tree")
+        p.call("close", inside)
+        p.call("close", image)
+    elif plan["kind"] in ("bind", "tree"):
+        tree = p.value("open_tree", AT_FDCWD, plan["source"], _CLONE | recursive, of="tree", tolerate=absent)
+    else:
+        return None
+    if plan["attributes"]:
+        after = Label()
+        if absent:
+            p.jump_if_negative(tree, after)
+        attributes = p.put(_MOUNT_ATTR.pack(plan["attributes"], 0, 0, 0))
+        p.call("mount_setattr", tree, "", AT_EMPTY_PATH | recursive, attributes, _MOUNT_ATTR.size)
+        p.place(after)
+    return tree
+
+
+def _attach(p: Program, root: Register, tree: _Tree, how: int, identities: tuple[int, int]) -> None:
+    plan, source, after = tree.plan, tree.there, Label()
+    found, forbidden = identities
+    p.purpose = f"mount {plan['target']}"
+    if source is None:
+        source = _new_filesystem(p, plan)
+    elif plan["optional"]:
+        p.jump_if_negative(source, after)
+    target = p.value("openat2", root, plan["target"], how, _OPEN_HOW.size, of="target", retries=_RETRIES)
+    p.call("fstat", target, found)
+    p.purpose = f"mount {plan['target']}: the mount point is the root of the image"
+    p.require_different(found, forbidden, _IDENTITY_SIZE, errno.EINVAL)
+    p.purpose = f"mount {plan['target']}"
+    both = mount.MOVE_MOUNT_F_EMPTY_PATH | mount.MOVE_MOUNT_T_EMPTY_PATH
+    p.call("move_mount", source, "", target, "", both)
+    p.call("close", target)
+    p.call("close", source)
+    p.place(after)
+
+
+def _new_filesystem(p: Program, plan: MountPlan) -> Register:
+    """A detached mount. A procfs belongs to the pid namespace of init, a sysfs to its network namespace."""
+    kind = plan["kind"]
+    context = p.value("fsopen", kind, mount.FSOPEN_CLOEXEC, of="context")
+    for key, value in (("source", kind), *plan["options"].items()):
+        p.call("fsconfig", context, mount.FSCONFIG_SET_STRING, key, value, 0)
+    p.call("fsconfig", context, mount.FSCONFIG_CMD_CREATE, None, None, 0)
+    tree = p.value("fsmount", context, mount.FSMOUNT_CLOEXEC, plan["attributes"], of="tree")
+    p.call("close", context)
+    return tree

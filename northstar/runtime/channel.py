@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sequential-packet sockets: messages with descriptors (unix(7)), and sealed memory to go with them."""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MAX_DESCRIPTORS = 253
+"""SCM_MAX_FD of the kernel."""
+_ROOM = socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4)
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """A connected pair of close-on-exec sockets that keep message boundaries."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    """Send one message with descriptors; raises OSError (EMSGSIZE, ETOOMANYREFS, EPIPE).
+
+    EINVAL: more than 253 descriptors.
+    """
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    sock.sendmsg([data], rights)
+
+
+def receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """Receive one message with its descriptors (close-on-exec); no bytes means the peer is gone."""
+    data, ancillary, _, _ = sock.recvmsg(size, _ROOM, socket.MSG_CMSG_CLOEXEC)
+    descriptors = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(payload[: len(payload) // 4 * 4])
+    return data, descriptors.tolist()
+
+
+def sealed(name: str, data: bytes) -> int:
+    """A memfd with this content, which nobody can change any more (memfd_create(2), Linux 3.17).
+
+    Raises OSError: ENOMEM, ENOSPC, EMFILE.
+    """
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

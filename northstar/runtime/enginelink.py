@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's end of the channel to the engine: it spawns the engine, and has processes born by it."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import select
+import signal
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from northstar.engine import instructions as isa
+from northstar.errors import NorthstarError
+from northstar.kernel import process
+from northstar.programs import control
+from northstar.runtime import channel, reports
+from northstar.runtime.loop import Future, Mutex
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from socket import socket
+
+    from northstar.engine.assembler import Encoded, Program
+    from northstar.runtime.loop import Loop
+
+_MEMFD = "northstar-program"
+_ALL_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+
+class EngineDied(Exception):
+    """The engine is gone, and all containers with it."""
+
+
+class Newborn(NamedTuple):
+    """A process that waits for a program: an init, or the supervisor of a session."""
+
+    pid: int
+    pidfd: int
+    channel: socket
+    kept_ready: bool
+    """Born before it was needed, so it may have been killed meanwhile."""
+
+
+class Engine:
+    """Sends programs; several may be under way, the engine answers in order."""
+
+    def __init__(self, loop: Loop, path: str, on_death: Callable[[], None]) -> None:
+        """Spawn it. `on_death` is called once when it has ended, unless `close` came first. Raises OSError."""
+        self._loop = loop
+        self._on_death = on_death
+        self._waiting: deque[Future] = deque()
+        self._sending = Mutex()
+        self._ready: Newborn | None = None
+        self._preparing = False
+        self._socket, theirs = channel.pair()
+        try:
+            self.pid = _spawn(path, theirs.fileno())
+        except OSError:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+        self._socket.setblocking(False)
+        self._channel = loop.register(self._socket.fileno())
+        loop.spawn(self._receive())
+
+    async def set_up(self, program: Program, null: int) -> None:
+        """Have the engine carry out its first program. Raises NorthstarError."""
+        report = await self._ask(program.encode(), [null])
+        if report.kind == isa.REPORT_FAILED:
+            raise NorthstarError(reports.failure(program, report))
+
+    async def start(self, program: Program, descriptors: Sequence[int]) -> Newborn:
+        """Give a program to the init that is kept ready, or to a new one.
+
+        Raises EngineDied, or OSError: fork failed; E2BIG: the program is too large.
+        """
+        encoded = program.encode()
+        init, self._ready = self._ready, None
+        if init is not None and await self._hand_over(init, encoded, descriptors):
+            return init
+        return await self._bear(control.NAMESPACES, encoded, descriptors)
+
+    async def join(self, program: Program, descriptors: Sequence[int]) -> Newborn:
+        """Give a program to a new process in the namespaces of the host; as `start`."""
+        return await self._bear(0, program.encode(), descriptors)
+
+    async def prepare(self) -> None:
+        """Have an init ready for the next start, now that the processors are free."""
+        if self._ready is not None or self._preparing:
+            return
+        self._preparing = True
+        try:
+            # Whoever waits for the start at hand gets the answer first.
+            await self._loop.turn()
+            self._ready = (await self._birth(control.NAMESPACES))._replace(kept_ready=True)
+        except (OSError, EngineDied):
+            # The next start meets the same error and reports it.
+            return
+        finally:
+            self._preparing = False
+
+    async def bury(self, pid: int) -> None:
+        """Let the engine wait for a dead process; from then on the pid may be used again."""
+        await self._send(control.burial(pid).encode(), [])
+
+    async def close(self) -> None:
+        """End the engine and wait for it."""
+        self._on_death = lambda: None
+        if self._ready is not None:
+            self._ready.channel.close()
+            os.close(self._ready.pidfd)
+            self._ready = None
+        self._channel.close()
+        self._socket.close()
+        os.waitpid(self.pid, 0)
+
+    async def _bear(self, flags: int, encoded: Encoded, descriptors: Sequence[int]) -> Newborn:
+        newborn = await self._birth(flags)
+        try:
+            _send_program(newborn.channel, encoded, descriptors)
+        except BaseException:
+            await self._abandon(newborn)
+            raise
+        return newborn
+
+    async def _birth(self, flags: int) -> Newborn:
+        ours, theirs = channel.pair()
+        try:
+            report = await self._ask(_birth_program(flags), [theirs.fileno()])
+            if report.kind == isa.REPORT_FAILED:
+                raise OSError(report.value, os.strerror(report.value), "fork")
+            try:
+                pidfd = process.pidfd_open(report.value)
+            except OSError:
+                # Its channel is closed below, so it ends.
+                os.kill(report.value, signal.SIGKILL)
+                await self.bury(report.value)
+                raise
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return Newborn(report.value, pidfd, ours, kept_ready=False)
+
+    async def _hand_over(self, init: Newborn, encoded: Encoded, descriptors: Sequence[int]) -> bool:
+        """Send the program; False if init has ended, because somebody has killed it while it waited.
+
+        Raises OSError; then it ends.
+        """
+        try:
+            _send_program(init.channel, encoded, descriptors)
+            return True
+        except OSError as error:
+            await self._abandon(init)
+            if error.errno in (errno.EPIPE, errno.ECONNRESET):
+                return False
+            raise
+
+    async def _abandon(self, newborn: Newborn) -> None:
+        """End a process that has no program."""
+        newborn.channel.close()
+        process.pidfd_send_signal(newborn.pidfd, signal.SIGKILL)
+        gone = self._loop.register(newborn.pidfd)
+        while not ended(newborn.pidfd):
+            await gone.readable()
+        gone.close()
+        os.close(newborn.pidfd)
+        await self.bury(newborn.pid)
+
+    async def _ask(self, encoded: Encoded, descriptors: Sequence[int]) -> reports.Report:
+        answer = Future()
+        await self._send(encoded, descriptors, answer)
+        report: reports.Report = await answer
+        return report
+
+    async def _send(
+        self, encoded: Encoded, descriptors: Sequence[int], answer: Future | None = None
+    ) -> None:
+        async with self._sending:
+            if answer is not None:
+                self._waiting.append(answer)
+            while True:
+                try:
+                    _send_program(self._socket, encoded, descriptors)
+                    return
+                except BlockingIOError:
+                    await self._channel.writable()
+                except (BrokenPipeError, ConnectionResetError):
+                    raise EngineDied from None
+
+    async def _receive(self) -> None:
+        while True:
+            try:
+                data = self._socket.recv(reports.SIZE)
+            except BlockingIOError:
+                await self._channel.readable()
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                break
+            self._waiting.popleft().set_result(reports.decode(data))
+        for answer in self._waiting:
+            answer.set_error(EngineDied())
+        self._on_death()
+
+
+def ended(pidfd: int) -> bool:
+    """Whether the process of a pidfd has ended (it may not have been reaped yet)."""
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+@functools.cache
+def _birth_program(flags: int) -> Encoded:
+    return control.birth(flags).encode()
+
+
+def _send_program(sock: socket, encoded: Encoded, descriptors: Sequence[int]) -> None:
+    memfd = channel.sealed(_MEMFD, encoded.memory)
+    try:
+        if len(descriptors) > isa.MAX_DESCRIPTORS:
+            raise OSError(
+                errno.ETOOMANYREFS, f"{len(descriptors)} descriptors, at most {isa.MAX_DESCRIPTORS} are possible"
+            )
+        channel.send(sock, encoded.head, [memfd, *descriptors])
+    finally:
+        os.close(memfd)
+
+
+def _spawn(path: str, theirs: int) -> int:
+    """Nothing is inherited but the channel. Raises OSError."""
+    actions: list[tuple[int, int, str, int, int] | tuple[int, int, int]] = [
+        (os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in range(3)
+    ]
+    actions.append((os.POSIX_SPAWN_DUP2, theirs, isa.CHANNEL))
+    name = os.path.basename(path)
+    return os.posix_spawn(path, [name], {}, file_actions=actions, setsigdef=_ALL_SIGNALS, setsigmask=())

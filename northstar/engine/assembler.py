@@ -14,8 +14,9 @@ from northstar.engine import syscalls
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import TypeAlias
 
-    Argument = "int | str | bytes | Register | None"
+    Argument: TypeAlias = "int | str | bytes | Register | None"
 
 _MASK = (1 << 64) - 1
 _numbers = syscalls.numbers(os.uname().machine)
@@ -72,8 +73,8 @@ class Encoded(NamedTuple):
 class Program:
     """A program under construction.
 
-    `purpose` is set by the builder from time to time: it names, for error messages and the text form, what the
-    following steps are for.
+    `purpose` is set by the builder from time to time: it names, for error messages and the text form, what
+    the following steps are for.
     """
 
     def __init__(self, descriptors: Sequence[str] = (), machine: str | None = None) -> None:
@@ -202,7 +203,9 @@ class Program:
         steps = b"".join([self._encode(step) for step in self.steps])
         size = begin + len(steps)
         if size > isa.PROGRAM_LIMIT or self._registers > isa.NO_REGISTER:
-            raise ProgramTooLarge(errno.E2BIG, f"a program of {size} bytes, at most {isa.PROGRAM_LIMIT} are possible")
+            raise ProgramTooLarge(
+                errno.E2BIG, f"a program of {size} bytes, at most {isa.PROGRAM_LIMIT} are possible"
+            )
         head = isa.HEAD.pack(
             isa.PROGRAM_MAGIC,
             size,

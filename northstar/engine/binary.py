@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the engine's binary is: installed beside this module, or made from a checkout and kept in the cache."""
+"""Where the engine's binary is: installed beside this module, or made from a checkout and kept in the
+cache.
+"""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 
     python3 northstar/engine/build.py [--output FILE]
 
-`CC` names the compiler, with options of its own if it has any (default: cc), also one for another machine. CFLAGS and
-LDFLAGS are not used: they are about programs with a C library.
+`CC` names the compiler, with options of its own if it has any (default: cc), also one for another machine.
+CFLAGS and LDFLAGS are not used: they are about programs with a C library.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ def compile_to(output: str) -> None:
 
 
 def cached() -> str:
-    """The binary for this checkout and compiler in the user's cache, made if it is not there. Raises BuildFailed."""
+    """The binary for this checkout and compiler in the user's cache, made if it is not there.
+
+    Raises BuildFailed.
+    """
     digest = hashlib.sha256(repr((compiler(), os.uname().machine)).encode())
     for name in ("engine.c", *_HEADERS, "build.py"):
         with open(os.path.join(os.path.dirname(SOURCE), name), "rb") as file:

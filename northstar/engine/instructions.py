@@ -40,7 +40,9 @@ OP_LOAD = 4
 OP_STORE = 5
 """Store argument 1, cut to 32 bits, at address argument 0."""
 OP_COMPARE = 6
-"""Fail with errno argument 4 unless argument 2 bytes at 0 and 1 are the same (3 is 1), or not the same (3 is 0)."""
+"""Fail with errno argument 4 unless argument 2 bytes at 0 and 1 are the same (3 is 1), or not the same (3
+is 0).
+"""
 OP_EXPECT = 7
 """Fail with errno argument 2 unless arguments 0 and 1 are equal."""
 OP_HANDLER = 8

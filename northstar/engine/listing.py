@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The text form of programs, after that of strace(1): calls with symbolic constants, in the order of execution."""
+"""The text form of programs, after that of strace(1): calls with symbolic constants, in the order of
+execution.
+"""
 
 from __future__ import annotations
 
@@ -184,7 +186,9 @@ def _memory(argument: int | Register) -> str:
 
 
 def _errno(argument: int | Register) -> str:
-    return _number(argument) if isinstance(argument, Register) else errno.errorcode.get(argument, str(argument))
+    return (
+        _number(argument) if isinstance(argument, Register) else errno.errorcode.get(argument, str(argument))
+    )
 
 
 def _place(label: Label | None) -> str:

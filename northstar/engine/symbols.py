@@ -74,7 +74,19 @@ FLAGS: dict[str, dict[int, str]] = {
 """By kind of argument: the names of single bits, or of whole numbers."""
 
 _ENUMERATIONS = frozenset(
-    ("signal", "fsconfig", "prctl", "fcntl", "ioctl", "keyctl", "sched", "seccomp", "family", "rlimit", "capability")
+    (
+        "signal",
+        "fsconfig",
+        "prctl",
+        "fcntl",
+        "ioctl",
+        "keyctl",
+        "sched",
+        "seccomp",
+        "family",
+        "rlimit",
+        "capability",
+    )
 )
 
 ARGUMENTS: dict[str, tuple[str, ...]] = {

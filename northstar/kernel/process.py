@@ -6,11 +6,11 @@ from __future__ import annotations
 import ctypes
 import os
 
-from northstar.kernel.libc import check, encode, error, function, syscall
+from northstar.kernel.libc import check, encode, error, syscall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    pass
 
 CLOSE_RANGE_UNSHARE = 2
 CLOSE_RANGE_CLOEXEC = 4

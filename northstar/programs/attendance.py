@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the parent of a container's program does: learn that it executes, wait for its end, report both.
 
-Parent and child hold the ends of a socket pair, the link. The child's is closed by its execve, or by its end. Why
-it failed stands on the board, a page that both share: the child stores it there itself, as a filter may have taken
-every system call from it.
+Parent and child hold the ends of a socket pair, the link. The child's is closed by its execve, or by its
+end. Why it failed stands on the board, a page that both share: the child stores it there itself, as a filter
+may have taken every system call from it.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Link:
 def confirm(p: Program, pid: Register, group: int) -> None:
     """Fail unless the child has executed a program, and report that it has.
 
-    A child that has not may still be put into a process group, even one that has ended; here the one it is in already.
-    After execve that is EACCES (setpgid(2)), and EPERM after a setsid(2) of the application.
+    A child that has not may still be put into a process group, even one that has ended; here the one it is
+    in already. After execve that is EACCES (setpgid(2)), and EPERM after a setsid(2) of the application.
     """
     executed = Label()
     attempt = p.value("setpgid", pid, group, of="attempt", tolerate=isa.ANY_ERROR)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs of the engine itself: its set-up, the birth of a process that waits for a program, and its burial."""
+"""Programs of the engine itself: its set-up, the birth of a process that waits for a program, and its
+burial.
+"""
 
 from __future__ import annotations
 
@@ -42,15 +44,18 @@ CLOSE_ALL = 0xFFFFFFFF
 def set_up(daemon: int, open_files: tuple[int, int], core_files: int, oom_score_adj: int | None) -> Program:
     """Make the engine, and so everything that comes of it, independent of whoever started the daemon.
 
-    `daemon` is the pid of its parent, `open_files` are the limits of RLIMIT_NOFILE and `core_files` is the hard one
-    of RLIMIT_CORE that containers get if they do not ask for others. The descriptor `null` becomes standard input, output and error.
+    `daemon` is the pid of its parent, `open_files` are the limits of RLIMIT_NOFILE and `core_files` is the
+    hard one of RLIMIT_CORE that containers get if they do not ask for others. The descriptor `null` becomes
+    standard input, output and error.
     """
     p = Program(["null"])
     p.purpose = "set up the engine"
     p.call("prctl", prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
     p.require(p.value("getppid", of="parent"), daemon, errno.ESRCH)
+    p.call("prctl", prctl.PR_SET_NAME, "northstar-engine")
     for number in range(3):
         p.call("dup3", p.descriptors[0], number, 0)
+    p.call("close_range", isa.CHANNEL + 1, CLOSE_ALL, 0)
     p.call("setsid")
     p.call("chdir", "/")
     p.call("umask", 0o022)
@@ -100,8 +105,8 @@ def burial(pid: int) -> Program:
 def clone_arguments(p: Program, flags: int, cgroup: Register | None = None) -> int:
     """`struct clone_args` (clone3(2)) of a child that tells of its end by SIGCHLD; its address.
 
-    With `cgroup` (Linux 5.7), a descriptor of a group of version 2, the child is born in it: a move would wait
-    for an RCU grace period, which takes 10 ms.
+    With `cgroup` (Linux 5.7), a descriptor of a group of version 2, the child is born in it: a move would
+    wait for an RCU grace period, which takes 10 ms.
     """
     if cgroup is not None:
         flags |= CLONE_INTO_CGROUP

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who a process is: descriptors, scheduling, limits, user, groups, capabilities (credentials(7), capabilities(7))."""
+"""Who a process is: descriptors, scheduling, limits, user, groups, capabilities (credentials(7),
+capabilities(7)).
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ _INSTRUCTION_SIZE = 8
 
 
 def enter_groups(p: Program, plan: Plan) -> None:
-    """Join control groups of version 1, by their cgroup.procs. With version 2 a process is born in its group."""
+    """Join control groups of version 1, by their cgroup.procs.
+
+    With version 2 a process is born in its group.
+    """
     p.purpose = "join cgroup"
     for role, descriptor in zip(plan["descriptors"], p.descriptors, strict=True):
         if role == "procs":
@@ -79,7 +84,10 @@ def forbid_new_privileges(p: Program) -> None:
 
 
 def execute(p: Program, path: str | Register, plan: Plan) -> None:
-    """Install the filter and execute. Nothing comes between the two, as the filter need not allow anything else."""
+    """Install the filter and execute.
+
+    Nothing comes between the two, as the filter need not allow anything else.
+    """
     program = plan["argv"][0]
     argv, env = p.texts(plan["argv"]), p.texts(plan["env"])
     if plan["application_filter"]:
@@ -96,7 +104,9 @@ def install_filter(p: Program, bpf: bytes) -> None:
 
 
 def retire(p: Program, uid: int, gid: int, last_capability: int) -> None:
-    """Give up every privilege: what stays is a process that can wait and report, with the container's user."""
+    """Give up every privilege: what stays is a process that can wait and report, with the container's
+    user.
+    """
     p.purpose = "retire"
     p.call("prctl", prctl.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     for capability in range(last_capability + 1):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The system calls left to a container's init, and to the supervisor of a session, once they only wait.
 
-Init runs inside the container's namespaces; whoever takes it over shall find nothing to work with. Everything not
-listed here fails with EPERM.
+Init runs inside the container's namespaces; whoever takes it over shall find nothing to work with.
+Everything not listed here fails with EPERM.
 """
 
 from __future__ import annotations

@@ -79,7 +79,9 @@ def _clone(p: Program, plan: MountPlan, how: int) -> Register | None:
     if plan["kind"] == "resource":
         p.purpose = f"resource {plan['target']}"
         image = p.value("openat", AT_FDCWD, plan["source"], _PATH | os.O_DIRECTORY, 0, of="image")
-        inside = p.value("openat2", image, plan["directory"], how, _OPEN_HOW.size, of="inside", retries=_RETRIES)
+        inside = p.value(
+            "openat2", image, plan["directory"], how, _OPEN_HOW.size, of="inside", retries=_RETRIES
+        )
         tree = p.value("open_tree", inside, "", AT_EMPTY_PATH | _CLONE | recursive, of="tree")
         p.call("close", inside)
         p.call("close", image)

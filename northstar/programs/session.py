@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A command inside a running container: a program for a process of the host that waits.
 
-* The *supervisor* stays outside of the container, where nothing of it can be seen from inside, and reports to the
-  daemon what an init reports.
-* The *joiner* also is outside. It enters control groups and namespaces and takes over the container's limits, user
-  and capabilities. Other than at a start there may be somebody inside who is hostile, so everything that is worth
-  taking over is gone before there is anything to be seen:
+* The *supervisor* stays outside of the container, where nothing of it can be seen from inside, and reports
+  to the daemon what an init reports.
+* The *joiner* also is outside. It enters control groups and namespaces and takes over the container's
+  limits, user and capabilities. Other than at a start there may be somebody inside who is hostile, so
+  everything that is worth taking over is gone before there is anything to be seen:
 * The *command* is the first process in the container's pid namespace. It only has the system call filter to
   install, as that need not allow the fork, and executes the program.
 """
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from northstar.programs.plan import Plan
 
 ENDED = ord("W")
-"""The command has ended, and is kept as a zombie until a byte comes: until then its number is nobody else's."""
+"""The command has ended, and is kept as a zombie until a byte comes: until then its number is nobody
+else's.
+"""
 
 _JOINED = (
     namespaces.CLONE_NEWNS

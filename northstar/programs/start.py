@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The start of a container: a program for the init that waits.
 
-Init makes the mounts and enters them, then clones the process that becomes the application. While that one takes on
-the container's user, limits and capabilities, init gives up everything that is worth taking over; only then the
-application is executed. Order: what needs the host's file systems, mounts, pivot_root, credentials. After
-pivot_root nothing is opened, the image is not trusted.
+Init makes the mounts and enters them, then clones the process that becomes the application. While that one
+takes on the container's user, limits and capabilities, init gives up everything that is worth taking over;
+only then the application is executed. Order: what needs the host's file systems, mounts, pivot_root,
+credentials. After pivot_root nothing is opened, the image is not trusted.
 """
 
 from __future__ import annotations
@@ -69,11 +69,15 @@ def _hold(p: Program) -> None:
 
 
 def _adjust_oom_score(p: Program, plan: Plan) -> Register | None:
-    """The application inherits its score, as it has no /proc of the host to write to; init takes its own back."""
+    """The application inherits its score, as it has no /proc of the host to write to; init takes its own
+    back.
+    """
     if plan["oom_score_adj"] is None:
         return None
     p.purpose = "set oom_score_adj"
-    file = p.value("openat", AT_FDCWD, "/proc/thread-self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC, 0, of="score")
+    file = p.value(
+        "openat", AT_FDCWD, "/proc/thread-self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC, 0, of="score"
+    )
     text = str(plan["oom_score_adj"][0])
     p.call("write", file, p.text(text), len(text))
     return file
@@ -87,7 +91,9 @@ def _use_network(p: Program, network: Register | None) -> None:
         return
     p.purpose = "set up the loopback interface"
     after = Label()
-    socket = p.value("socket", _AF_INET, _SOCK_DGRAM | os.O_CLOEXEC, 0, of="socket", tolerate=errno.EAFNOSUPPORT)
+    socket = p.value(
+        "socket", _AF_INET, _SOCK_DGRAM | os.O_CLOEXEC, 0, of="socket", tolerate=errno.EAFNOSUPPORT
+    )
     p.jump_if_negative(socket, after)
     request = b"lo".ljust(16, b"\0") + _IFF_UP.to_bytes(2, "little")
     p.call("ioctl", socket, _SIOCSIFFLAGS, p.put(request.ljust(_IFREQ_SIZE, b"\0")))
@@ -109,7 +115,9 @@ def _attend(p: Program, plan: Plan, link: attendance.Link, pid: Register, failed
     attendance.fail(p, failed)
 
 
-def _become_application(p: Program, plan: Plan, link: attendance.Link, roles: dict[str | int, Register]) -> None:
+def _become_application(
+    p: Program, plan: Plan, link: attendance.Link, roles: dict[str | int, Register]
+) -> None:
     """The clone's part. A failure is left on the board, where init finds it when the link closes."""
     failed = Label()
     p.on_failure(failed)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import fcntl
 import os
 import socket
@@ -42,12 +43,18 @@ def receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
     return data, descriptors.tolist()
 
 
-def sealed(name: str, data: bytes) -> int:
+def sealed(name: str, data: bytes, flags: int = 0) -> int:
     """A memfd with this content, which nobody can change any more (memfd_create(2), Linux 3.17).
 
-    Raises OSError: ENOMEM, ENOSPC, EMFILE.
+    `flags` that the kernel does not know are left out. Raises OSError: ENOMEM, ENOSPC, EMFILE.
     """
-    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    known = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        descriptor = os.memfd_create(name, known | flags)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        descriptor = os.memfd_create(name, known)
     try:
         rest = memoryview(data)
         while rest:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -11,6 +12,7 @@ import signal
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from northstar.engine import binary
 from northstar.engine import instructions as isa
 from northstar.errors import NorthstarError
 from northstar.kernel import process
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from northstar.runtime.loop import Loop
 
 _MEMFD = "northstar-program"
+_MFD_EXEC = 0x10
+"""Linux 6.3; older kernels do not know it and need none."""
 _ALL_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
@@ -47,7 +51,10 @@ class Engine:
     """Sends programs; several may be under way, the engine answers in order."""
 
     def __init__(self, loop: Loop, path: str, on_death: Callable[[], None]) -> None:
-        """Spawn it. `on_death` is called once when it has ended, unless `close` came first. Raises OSError."""
+        """Spawn it. `on_death` is called once when it has ended, unless `close` came first.
+
+        Raises OSError.
+        """
         self._loop = loop
         self._on_death = on_death
         self._waiting: deque[Future] = deque()
@@ -110,8 +117,8 @@ class Engine:
         """End the engine and wait for it."""
         self._on_death = lambda: None
         if self._ready is not None:
-            self._ready.channel.close()
-            os.close(self._ready.pidfd)
+            with contextlib.suppress(EngineDied):
+                await self._abandon(self._ready)
             self._ready = None
         self._channel.close()
         self._socket.close()
@@ -177,9 +184,7 @@ class Engine:
         report: reports.Report = await answer
         return report
 
-    async def _send(
-        self, encoded: Encoded, descriptors: Sequence[int], answer: Future | None = None
-    ) -> None:
+    async def _send(self, encoded: Encoded, descriptors: Sequence[int], answer: Future | None = None) -> None:
         async with self._sending:
             if answer is not None:
                 self._waiting.append(answer)
@@ -226,7 +231,8 @@ def _send_program(sock: socket, encoded: Encoded, descriptors: Sequence[int]) ->
     try:
         if len(descriptors) > isa.MAX_DESCRIPTORS:
             raise OSError(
-                errno.ETOOMANYREFS, f"{len(descriptors)} descriptors, at most {isa.MAX_DESCRIPTORS} are possible"
+                errno.ETOOMANYREFS,
+                f"{len(descriptors)} descriptors, at most {isa.MAX_DESCRIPTORS} are possible",
             )
         channel.send(sock, encoded.head, [memfd, *descriptors])
     finally:
@@ -239,5 +245,25 @@ def _spawn(path: str, theirs: int) -> int:
         (os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in range(3)
     ]
     actions.append((os.POSIX_SPAWN_DUP2, theirs, isa.CHANNEL))
-    name = os.path.basename(path)
-    return os.posix_spawn(path, [name], {}, file_actions=actions, setsigdef=_ALL_SIGNALS, setsigmask=())
+
+    def spawn(program: str) -> int:
+        return os.posix_spawn(
+            program, [binary.NAME], {}, file_actions=actions, setsigdef=_ALL_SIGNALS, setsigmask=()
+        )
+
+    copy = channel.sealed(binary.NAME, _content(path), flags=_MFD_EXEC)
+    try:
+        pid = spawn(f"/proc/self/fd/{copy}")
+        # A container that gets at it can neither change nor execute it.
+        os.fchmod(copy, 0)
+        return pid
+    except PermissionError:
+        # vm.memfd_noexec, or a policy that forbids to execute what is in no file system.
+        return spawn(path)
+    finally:
+        os.close(copy)
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.readall()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A started container, or a session in one: init, or supervisor, as the daemon sees it.
 
-The channel tells what init says (running, failed, exited); the pidfd tells when it is really gone. The engine
-reaps an init only when told to, so until then its pid and process group cannot belong to anybody else and signals
-reach the right processes.
+The channel tells what init says (running, failed, exited); the pidfd tells when it is really gone. The
+engine reaps an init only when told to, so until then its pid and process group cannot belong to anybody else
+and signals reach the right processes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the engine, an init or a supervisor says: a kind, a number and, for a failure, the step.
 
-An init may be under the control of a hostile container. It can at most lie about itself; whatever is malformed
-ends that container only.
+An init may be under the control of a hostile container. It can at most lie about itself; whatever is
+malformed ends that container only.
 """
 
 from __future__ import annotations

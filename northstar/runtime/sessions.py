@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from northstar.errors import ApiError, InvalidArguments, StartContainerFailed, Unexpected
 from northstar.kernel import proc
 from northstar.kernel import process as kernel_process
-from northstar.protocol import messages
 from northstar.programs import session
+from northstar.protocol import messages
 from northstar.runtime import log, plan
 from northstar.runtime.enginelink import EngineDied
 from northstar.runtime.loop import Future

@@ -64,7 +64,7 @@ def _processes() -> set[str]:
     """Processes of a runtime; those of others come and go as they like."""
     pids = [pid for pid in _pids() if name_of(pid).startswith(_OURS) and not _is_init_s(pid)]
     names = [name for name in map(name_of, pids) if name]
-    if "northstar-fork" in names:
+    if "northstar-engin" in names:
         # Those that wait for the next start are made when there is time for it.
         names = [name for name in names if name != "northstar-spare"]
     # Numbered, as the pids of a daemon's helpers may change.

@@ -25,6 +25,7 @@ from isolated import wait_until
 from runtime import Runtime, SharedRuntime, probe, resource, shell, wait_for, with_mounts
 
 from northstar.client import Refused
+from northstar.engine import instructions as isa
 from northstar.kernel import capabilities
 
 PYTHON = "/usr/bin/python3"
@@ -392,21 +393,30 @@ def collect(terminal: int, output: list[bytes]) -> None:
 # --- 011: reports
 
 PIDFD_GETFD = 438
+
+
+def report(kind: str, value: int = 0, step: int = 0) -> bytes:
+    """As an init sends it."""
+    return isa.REPORT.pack(ord(kind), value, step)
+
+
 REPORTS: dict[str, list[bytes]] = {
     "zero": [b"\0"],
     "short": [b"X"],
-    "almost": [b"X\0\0\0"],
+    "almost": [report("X")[:-1]],
+    "one byte more": [report("X") + b"\0"],
     "oversized": [b"X" + b"\0" * 4096],
     "huge": [b"X" * 100_000],
-    "unknown": [b"?\0\0\0\0"],
-    "running again": [b"R\0\0\0\0"],
-    "failed": [b"F\xff\xff\xff\xff" + b"\xff\n\x1b" * 100],
-    "forked": [b"P\1\0\0\0"],
-    "pid of the host's init": [b"P" + struct.pack("i", 1)],
-    "stopped": [b"X" + struct.pack("i", 0x137F)],
-    "no status": [b"X" + struct.pack("i", -1)],
+    "unknown": [report("?")],
+    "running again": [report("R")],
+    "failed": [report("F", -1, 0xFFFFFFFF)],
+    "failed, and a text": [report("F", 2, 1) + b"\xff\n\x1b" * 100],
+    "born": [report("P", 1)],
+    "command has ended": [report("W")],
+    "stopped": [report("X", 0x137F)],
+    "no status": [report("X", -1)],
     "json": [b'{"exit":{"code":0}}'],
-    "exit twice": [b"X\0\0\0\0", b"X\0\0\0\0"],
+    "exit twice": [report("X"), report("X")],
 }
 
 

@@ -559,7 +559,7 @@ def test_two_versions_do_not_run_together(runtime: SharedRuntime) -> None:
 
 
 def test_memory_of_init_is_small(runtime: SharedRuntime) -> None:
-    """Not a measurement: just that init is a copy of the forker and not of the daemon."""
+    """Not a measurement: just that init is a copy of the engine and not of the daemon."""
     runtime.pack(shell("a"))
     with runtime.started() as client:
         client.start("a:0.0.1")

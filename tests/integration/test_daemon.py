@@ -208,16 +208,16 @@ def test_kill_of_the_daemon_takes_everything_down_and_the_next_start_works(runti
         assert not leftover.exists()
 
 
-def test_death_of_the_forker_ends_the_daemon(runtime: Runtime) -> None:
+def test_death_of_the_engine_ends_the_daemon(runtime: Runtime) -> None:
     runtime.pack(shell("a"))
     runtime.start()
     assert runtime.process is not None
     with runtime.connect() as client:
         client.start("a:0.0.1")
-    forker = [pid for pid in leaks.children(runtime.process.pid) if leaks.name_of(pid) == "northstar-fork"]
-    os.kill(forker[0], signal.SIGKILL)
+    engine = [pid for pid in leaks.children(runtime.process.pid) if leaks.name_of(pid) == "northstar-engin"]
+    os.kill(engine[0], signal.SIGKILL)
     assert runtime.process.wait(60) == 1
-    assert "The forker has died" in runtime.output()
+    assert "The engine has died" in runtime.output()
     runtime.process = None
 
 

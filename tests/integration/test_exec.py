@@ -22,7 +22,7 @@ from isolated import wait_until
 from leaks import children, name_of
 from runtime import TIMEOUT, Runtime, SharedRuntime, environment, probe, shell, wait_for
 from test_containers import field
-from test_hardening import forker_of
+from test_hardening import engine_of
 
 from northstar.client import Client, ExitStatus, PermissionDenied, Refused
 from northstar.kernel import capabilities, cgroup
@@ -87,7 +87,7 @@ def lines_of(runtime: Runtime, *command: str, **variables: str) -> list[str]:
 
 def supervisors(runtime: SharedRuntime) -> list[int]:
     """Pids of the sessions' supervisors."""
-    return [pid for pid in children(forker_of(runtime)) if name_of(pid) == "northstar-exec"]
+    return [pid for pid in children(engine_of(runtime)) if name_of(pid) == "northstar-exec"]
 
 
 def application_of(client: Client) -> int:

@@ -38,12 +38,12 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "bind-of-a-file-on-a-directory": (
         {"mounts": with_mounts(data={"type": "bind", "host": "/proc/version"})},
-        r"mount /data \(.*/data\): Invalid argument",
+        "mount /data: Invalid argument",
     ),
     "mount-point-missing": ({"mounts": with_mounts(**{"no/such": TMPFS})}, "mount /no/such: No such file"),
     "mount-point-a-file": (
         {"mounts": with_mounts(hello=TMPFS)},
-        r"mount /hello \(.*/hello\): Invalid argument",
+        "mount /hello: Invalid argument",
     ),
     "mount-point-below-a-file": ({"mounts": with_mounts(**{"hello/x": TMPFS})}, "mount /hello/x: Not a dir"),
     "resource-missing": ({"mounts": with_mounts(resource=text("/", ">=9"))}, "resource"),
@@ -81,14 +81,14 @@ def runtime(shared_runtime: SharedRuntime) -> SharedRuntime:
 
 
 def lying_around(runtime: SharedRuntime) -> dict[str, Any]:
-    """What the daemon and the forker hold, and what there is of them elsewhere."""
+    """What the daemon and the engine hold, and what there is of them elsewhere."""
     assert runtime.process is not None
     daemon = runtime.process.pid
-    (forker,) = (pid for pid in leaks.children(daemon) if leaks.name_of(pid) == "northstar-fork")
-    offspring = sorted(leaks.name_of(pid) for parent in (daemon, forker) for pid in leaks.children(parent))
+    (engine,) = (pid for pid in leaks.children(daemon) if leaks.name_of(pid) == "northstar-engin")
+    offspring = sorted(leaks.name_of(pid) for parent in (daemon, engine) for pid in leaks.children(parent))
     return {
         "descriptors": sorted(re.sub(r"\[\d+\]", "", name) for name in leaks.descriptors(daemon)),
-        "descriptors of the forker": len(leaks.descriptors(forker)),
+        "descriptors of the engine": len(leaks.descriptors(engine)),
         "mounts": sorted(entry.target for entry in mount.mountinfo(f"/proc/{daemon}/mountinfo")),
         "children": offspring,
         "sockets": sorted(os.listdir(runtime.base / "sockets")),

@@ -45,9 +45,9 @@ def init_of(client: Client, container: str = "a:0.0.1") -> int:
     return process.pid
 
 
-def forker_of(runtime: SharedRuntime) -> int:
+def engine_of(runtime: SharedRuntime) -> int:
     assert runtime.process is not None
-    (pid,) = (pid for pid in children(runtime.process.pid) if name_of(pid) == "northstar-fork")
+    (pid,) = (pid for pid in children(runtime.process.pid) if name_of(pid) == "northstar-engin")
     return pid
 
 
@@ -201,7 +201,7 @@ def test_descriptors_of_init(runtime: SharedRuntime) -> None:
         client.start("a:0.0.1")
         directory = f"/proc/{init_of(client)}/fd"
         links = [os.readlink(f"{directory}/{name}") for name in sorted(os.listdir(directory), key=int)]
-    assert links[:3] == ["/dev/null"] * 3
+    assert [os.path.basename(link) for link in links[:3]] == ["null"] * 3
     assert [link.partition(":")[0] for link in links[3:]] == ["socket"]
 
 
@@ -239,15 +239,12 @@ def test_interpreter_cannot_be_overwritten(runtime: SharedRuntime, granted: list
     assert hashlib.sha256(interpreter.read_bytes()).digest() == before
 
 
-def test_program_that_is_the_interpreter_of_the_host(runtime: SharedRuntime, hostile: Hostile) -> None:
-    """S-28: a link to /proc/self/exe leads to the process before execve.
-
-    That program is there, its loader is not: it would be the image's, with the rights of the container.
-    """
+def test_program_that_is_the_engine(runtime: SharedRuntime, hostile: Hostile) -> None:
+    """S-28: a link to /proc/self/exe leads to the process before execve, whose program nobody may execute."""
     hostile(shell("a") | {"init": "/self"}, {"self": "/proc/self/exe"})
     with runtime.started() as client:
         for _ in range(2):
-            with pytest.raises(Refused, match=r"execute /self.*No such file or directory"):
+            with pytest.raises(Refused, match=r"execute /self: Permission denied"):
                 client.start("a:0.0.1")
             assert client.inspect("a:0.0.1").process is None
 
@@ -317,7 +314,7 @@ def test_killed_spare_is_replaced(runtime: SharedRuntime) -> None:
     runtime.pack(shell("a", "exit 0"))
     with runtime.started() as client:
         for _ in range(3):
-            (spare,) = children(forker_of(runtime))
+            (spare,) = children(engine_of(runtime))
             os.kill(spare, signal.SIGKILL)
             wait_until(lambda pid=spare: proc.Process(pid).state == "Z", "it is dead")  # type: ignore[misc]
             assert runtime.run(client, "a:0.0.1")[0].success
@@ -336,7 +333,7 @@ def test_no_signal_is_ignored_or_blocked(runtime: SharedRuntime) -> None:
         assert int(mask, 16) == 0, name
 
 
-def test_children_of_the_forker_are_reaped(runtime: SharedRuntime) -> None:
+def test_children_of_the_engine_are_reaped(runtime: SharedRuntime) -> None:
     """S-33: after starts that succeed and starts that fail."""
     runtime.pack(shell("a", "exit 0"))
     runtime.pack(shell("broken") | {"init": "/nonexistent"})
@@ -345,9 +342,9 @@ def test_children_of_the_forker_are_reaped(runtime: SharedRuntime) -> None:
             runtime.run(client, "a:0.0.1")
             with pytest.raises(Refused):
                 client.start("broken:0.0.1")
-        forker = forker_of(runtime)
+        engine = engine_of(runtime)
         # The one that is ready for the next start is all there is.
-        wait_until(lambda: len(children(forker)) == 1, "the forker has one child")
+        wait_until(lambda: len(children(engine)) == 1, "the engine has one child")
 
 
 @needs(has_keyrings)
@@ -435,9 +432,9 @@ def test_nothing_of_the_image_is_opened_before_execve(runtime: SharedRuntime, tm
     runtime.pack(shell("a", "exit 0"))
     trace = tmp_path / "trace"
     command = ["strace", "-f", "-qq", "-o", str(trace), "-e", "trace=%file,execve,pivot_root", "-p"]
-    forker = forker_of(runtime)
-    with runtime.started() as client, subprocess.Popen([*command, str(forker)]) as tracer:
-        wait_until(lambda: tracing(forker), "strace is attached")
+    engine = engine_of(runtime)
+    with runtime.started() as client, subprocess.Popen([*command, str(engine)]) as tracer:
+        wait_until(lambda: tracing(engine), "strace is attached")
         # The process that waits was forked before; the next one is seen from its beginning.
         for _ in range(2):
             runtime.run(client, "a:0.0.1")
@@ -449,7 +446,7 @@ def tracing(pid: int) -> bool:
     return "TracerPid:\t0" not in Path(f"/proc/{pid}/status").read_text()
 
 
-PLANNED = ("umount2(", "chdir(", "fchdir(", 'newfstatat(AT_FDCWD, "/bin/sh"', "+++")
+PLANNED = ("umount2(", "chdir(", "fchdir(", "---", "+++")
 
 
 def assert_quiet(trace: str) -> None:

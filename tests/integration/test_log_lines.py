@@ -217,7 +217,7 @@ def test_beginning_and_end(own_runtime: Runtime) -> None:
         r"INFO Killing a:0\.0\.1 with SIGKILL",
         r"INFO Process a:0\.0\.1 exited after .*",
         r"INFO Umounted a:0\.0\.1",
-        r"DEBUG Joining forker with pid [0-9]+",
+        r"DEBUG Joining engine with pid [0-9]+",
         r"INFO Shutting down cgroups",
         r"INFO Shutdown complete",
     )

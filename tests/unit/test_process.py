@@ -9,59 +9,75 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import struct
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
+from northstar.engine import instructions as isa
+from northstar.engine.assembler import Program
 from northstar.errors import StartContainerFailed
-from northstar.forker import messages
 from northstar.names import Container
+from northstar.runtime import channel
+from northstar.runtime.enginelink import Newborn
 from northstar.runtime.loop import Loop
-from northstar.runtime.process import ExitStatus, Process
+from northstar.runtime.process import ExitStatus, NeverBegan, Process
 
-RUNNING = messages.encode_report(messages.RUNNING)
+
+def report(kind: str, value: int = 0, step: int = 0) -> bytes:
+    """As an init sends it."""
+    return isa.REPORT.pack(ord(kind), value, step)
+
+
+RUNNING = report("R")
 HOSTILE = {
     "nothing": [],
     "end": [b""],
     "zero": [b"\0"],
     "short": [b"R"],
-    "oversized": [b"R" + bytes(4096)],
-    "unknown": [b"?" + bytes(4)],
-    "forked": [b"P" + struct.pack("i", 1)],
+    "oversized": [RUNNING + bytes(4096)],
+    "a byte more": [RUNNING + bytes(1)],
+    "unknown": [report("?")],
+    "born": [report("P", 1)],
     "random": [bytes(range(7, 250))],
 }
 """None of these is a good report, be it before the application runs or later."""
 
 
-class Forker:
+class Engine:
     """Makes a child that does nothing, and sends in its name."""
 
-    def __init__(self, reports: Sequence[bytes]) -> None:
+    def __init__(self, reports: Sequence[bytes], *, kept_ready: bool = False) -> None:
         self.reports = reports
+        self.kept_ready = kept_ready
         self.reaped: list[tuple[int, int]] = []
+        self.born = 0
 
-    async def start(self, _: Any, descriptors: Sequence[int], __: tuple[bytes, bytes]) -> tuple[int, int]:
+    async def start(self, _: Program, __: Sequence[int]) -> Newborn:
+        self.born += 1
+        ours, theirs = channel.pair()
         pid = os.fork()
         if pid == 0:
             # Else it would hold both sides of the channel.
             os.closerange(3, 4096)
             signal.pause()
-        ours = os.dup(descriptors[0])
-        try:
-            for report in self.reports:
-                os.write(ours, report)
-        finally:
-            os.close(ours)
-        return pid, os.pidfd_open(pid)
+        for data in self.reports:
+            theirs.send(data)
+        theirs.close()
+        return Newborn(pid, os.pidfd_open(pid), ours, self.kept_ready)
 
-    async def reap(self, pid: int) -> None:
+    async def bury(self, pid: int) -> None:
         self.reaped.append(os.waitpid(pid, 0))
 
 
-async def live(process: Process, forker: Forker) -> ExitStatus:
-    await process.create(forker.start, {}, [], (b"", b""))  # type: ignore[arg-type]
+def program() -> Program:
+    p = Program()
+    p.purpose = "do something"
+    p.call("getpid")
+    return p
+
+
+async def live(process: Process, engine: Engine) -> ExitStatus:
+    await process.create(engine.start, program(), [])
     await process.running()
     return await process.exited()
 
@@ -72,16 +88,16 @@ def outcome(reports: Sequence[bytes]) -> ExitStatus | StartContainerFailed:
     def fail(failure: BaseException) -> None:
         raise failure
 
-    forker, loop = Forker(reports), Loop(fail)
-    process = Process(loop, forker, Container.parse("a:0.0.1"))  # type: ignore[arg-type]
+    engine, loop = Engine(reports), Loop(fail)
+    process = Process(loop, engine, Container.parse("a:0.0.1"))  # type: ignore[arg-type]
     gc.collect()  # what other tests have left
     before = set(os.listdir("/proc/self/fd"))
     try:
-        return loop.run(live(process, forker))
+        return loop.run(live(process, engine))
     except StartContainerFailed as error:
         return error
     finally:
-        assert [status for _, status in forker.reaped] == [signal.SIGKILL]
+        assert [status for _, status in engine.reaped] == [signal.SIGKILL]
         assert set(os.listdir("/proc/self/fd")) <= before
 
 
@@ -95,15 +111,16 @@ def test_before_the_application_runs(name: str) -> None:
 
 def test_exit_before_the_application_runs() -> None:
     """S-30."""
-    assert isinstance(outcome([messages.encode_report(messages.EXITED, 0), RUNNING]), StartContainerFailed)
+    assert isinstance(outcome([report("X"), RUNNING]), StartContainerFailed)
 
 
 @pytest.mark.parametrize("code", [0, 2, -1, 99999])
-def test_failure_with_any_errno(code: int) -> None:
-    """S-30: the text is the init's, and reaches nobody but the log and who wanted the start."""
-    error = outcome([b"F" + struct.pack("i", code) + b"\xff\n\x1b[2J"])
+@pytest.mark.parametrize("step", [0, 1, isa.NO_STEP])
+def test_failure_with_any_errno(code: int, step: int) -> None:
+    """S-30: it reaches nobody but the log and who wanted the start."""
+    error = outcome([report("F", code, step)])
     assert isinstance(error, StartContainerFailed)
-    assert "\ufffd" in str(error)
+    assert ("do something" in str(error)) == (step == 0)
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if name not in ("nothing", "end")])
@@ -119,4 +136,33 @@ def test_end_without_a_word(name: str) -> None:
 
 
 def test_good_init() -> None:
-    assert outcome([RUNNING, messages.encode_report(messages.EXITED, 7 << 8)]) == ExitStatus(code=7)
+    assert outcome([RUNNING, report("X", 7 << 8)]) == ExitStatus(code=7)
+
+
+def test_init_that_was_killed_while_it_waited() -> None:
+    """Nothing has happened yet, so another one can do it."""
+
+    def fail(failure: BaseException) -> None:
+        raise failure
+
+    engine, loop = Engine([], kept_ready=True), Loop(fail)
+    process = Process(loop, engine, Container.parse("a:0.0.1"))  # type: ignore[arg-type]
+    with pytest.raises(NeverBegan):
+        loop.run(live(process, engine))
+    engine.kept_ready = False
+    with pytest.raises(StartContainerFailed):
+        loop.run(live(process, engine))
+    assert engine.born == 2
+
+
+def test_killed_before_it_is_born() -> None:
+    """A kill request in the moment between the request and the engine's answer is not lost."""
+
+    def fail(failure: BaseException) -> None:
+        raise failure
+
+    engine, loop = Engine([], kept_ready=True), Loop(fail)
+    process = Process(loop, engine, Container.parse("a:0.0.1"))  # type: ignore[arg-type]
+    assert process.kill()
+    with pytest.raises(StartContainerFailed):
+        loop.run(live(process, engine))

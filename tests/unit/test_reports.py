@@ -3,26 +3,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from northstar.forker import messages
+from northstar.engine import instructions as isa
+from northstar.engine.assembler import Program
+from northstar.runtime import reports
 from northstar.runtime.process import PROTOCOL_VIOLATION, ExitStatus
+from northstar.runtime.reports import Report
 
 
-@given(st.binary(max_size=2 * messages.MAX_REPORT))
+@given(st.binary(max_size=3 * reports.SIZE))
 def test_any_bytes_are_a_report_or_malformed(data: bytes) -> None:
     """S-30."""
     try:
-        kind, code, text = messages.decode_report(data)
-    except messages.MalformedReport:
+        report = reports.decode(data)
+    except reports.MalformedReport:
+        assert len(data) != reports.SIZE
         return
-    assert kind in (messages.RUNNING, messages.FAILED, messages.EXITED, messages.FORKED)
-    assert -(1 << 31) <= code < 1 << 31
-    assert len(text) <= messages.MAX_REPORT
+    assert isa.REPORT.pack(*report) == data
 
 
 @given(st.integers(-(1 << 31), (1 << 31) - 1))
@@ -41,26 +44,33 @@ def test_status_of_a_stopped_process_is_no_end() -> None:
     assert ExitStatus.from_wait_status(stopped) == (PROTOCOL_VIOLATION, None)
 
 
-@given(st.text(max_size=5000), st.integers(0, 200))
-def test_reports_are_short(text: str, code: int) -> None:
-    data = messages.encode_report(messages.FAILED, code, text)
-    assert len(data) <= messages.MAX_REPORT
-    assert messages.decode_report(data)[:2] == (messages.FAILED, code)
+@given(st.integers(-(1 << 31), (1 << 31) - 1), st.integers(0, (1 << 32) - 1))
+def test_any_failure_is_a_text(value: int, step: int) -> None:
+    """S-30: whatever errno and step an init makes up."""
+    assert reports.failure(_program(), Report(isa.REPORT_FAILED, value, step))
+
+
+def _program() -> Program:
+    p = Program()
+    p.purpose = "look"
+    p.call("openat", -100, "/a\ufffd", 0, 0)
+    p.purpose = "look at /b"
+    p.call("openat", -100, "/b", 0, 0)
+    p.call("getpid")
+    return p
 
 
 @pytest.mark.parametrize(
-    ("error", "text"),
+    ("step", "value", "text"),
     [
-        (OSError(2, "gone", "/a"), "step (/a)"),
-        (OSError(2, "gone", b"/a\xff"), "step (/a\ufffd)"),
-        (OSError(2, "gone"), "step"),
-        (OSError(0, "no errno", "/a"), "step (/a): no errno"),
+        (0, errno.ENOENT, "look (/a\ufffd): No such file or directory (ENOENT)"),
+        (1, errno.ENOENT, "look at /b: No such file or directory (ENOENT)"),
+        (2, errno.EPERM, "look at /b: Operation not permitted (EPERM)"),
+        (2, isa.NO_ERRNO, "look at /b"),
+        (3, errno.EPERM, "a failure of step 3, which does not exist"),
+        (isa.NO_STEP, errno.ENOEXEC, "the engine refuses the program: Exec format error (ENOEXEC)"),
     ],
-    ids=["text", "bytes", "no file", "no errno"],
 )
-def test_failure_names_the_file(error: OSError, text: str) -> None:
+def test_failure_names_purpose_and_file(step: int, value: int, text: str) -> None:
     """S-38: once, and as a text."""
-    found = messages.decode_report(messages.encode_failure("step", error))
-    assert found == (messages.FAILED, error.errno, text)
-    (kind, _, again) = messages.decode_report(messages.encode_failure("mount /a\ufffd", error))
-    assert (kind, again.count("/a")) == (messages.FAILED, 1)
+    assert reports.failure(_program(), Report(isa.REPORT_FAILED, value, step)) == text

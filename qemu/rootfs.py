@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from northstar.engine import binary, build
 from qemu import cache, debian, progress, steps
 
 DEBIAN_PACKAGES = (
@@ -195,6 +196,7 @@ def _make_image(target: Path) -> None:
 def _install_project(root: Path) -> None:
     target = root / SITE_PACKAGES / "northstar"
     shutil.copytree(_PACKAGE, target, ignore=shutil.ignore_patterns("__pycache__"))
+    build.compile_to(str(target / "engine" / binary.NAME), ["aarch64-linux-gnu-gcc"])
     _compile(root, target)
     for name, module in PROGRAMS.items():
         program = root / "usr/bin" / name

@@ -48,9 +48,9 @@ def compiler() -> list[str]:
     return shlex.split(os.environ.get("CC", "")) or ["cc"]
 
 
-def compile_to(output: str) -> None:
-    """Compile with the compiler of the environment. Raises BuildFailed."""
-    command = compiler()
+def compile_to(output: str, command: list[str] | None = None) -> None:
+    """Compile with a compiler's command, by default that of the environment. Raises BuildFailed."""
+    command = command or compiler()
     flags = [flag for flag in _FLAGS if flag not in _ONLY_X86_64 or _machine(command) == "x86_64"]
     _run([*command, *flags, "-o", output, SOURCE])
 

@@ -224,40 +224,6 @@ def test_filter_size(bpf: bytes) -> None:
     assert caught.value.errno == errno.EINVAL
 
 
-def test_filter_and_exec(tmp_path: pathlib.Path) -> None:
-    """A filter is in effect after install, and the prepared execve passes argv and environment."""
-    out = tmp_path / "out"
-    deny_getppid = (
-        struct.pack("=HBBI", 0x20, 0, 0, 0)  # load the system call number
-        + struct.pack("=HBBI", 0x15, 0, 1, _GETPPID)
-        + struct.pack("=HBBI", 6, 0, 0, 0x00050000 | errno.EPROTO)
-        + ALLOW_ALL
-    )
-
-    def run() -> None:
-        fd = os.open(out, os.O_WRONLY | os.O_CREAT, 0o600)
-        os.dup2(fd, 1)
-        program = process.Exec("/bin/sh", ["sh", "-c", 'echo "$0 $NAME"', "zero"], ["NAME=value"])
-        filter = seccomp.Filter(deny_getppid)
-        prctl.set_no_new_privs()
-        filter.install()
-        if os.getppid() > 0 or prctl.get_seccomp() != 2:
-            raise OSError(errno.EPROTO, "no filter")
-        program.run()
-
-    assert in_child(run) == 0
-    assert out.read_text() == "zero value\n"
-
-
-_GETPPID = 110 if os.uname().machine == "x86_64" else 173
-
-
-def test_failing_exec() -> None:
-    with pytest.raises(FileNotFoundError) as caught:
-        process.Exec("/nonexistent", ["a"], []).run()
-    assert caught.value.filename == b"/nonexistent"
-
-
 def test_loop_devices_from_sysfs(tmp_path: pathlib.Path) -> None:
     for number, backing in ((0, "/a file"), (3, "/memfd:x (deleted)"), (10, None)):
         directory = tmp_path / f"loop{number}"

@@ -29,6 +29,8 @@ READY = ord("E")
 """The engine is set up."""
 BORN = ord("P")
 """A process is born; the value is its pid."""
+BURIED = ord("B")
+"""The answer to `burial`; the value is 0 if the process is not to be had yet."""
 
 CLONE_PARENT = 0x8000
 CLONE_INTO_CGROUP = 0x200000000
@@ -92,10 +94,21 @@ def birth(flags: int) -> Program:
 
 
 def burial(pid: int) -> Program:
-    """Wait for a dead child; from then on its pid may be used again."""
+    """Wait for a dead child; from then on its pid may be used again.
+
+    While it is traced, it has not ended for anybody but its tracer (ptrace(2)): the value reported is 0 then.
+    """
     p = Program()
     p.purpose = "wait for a dead process"
-    p.call("wait4", pid, None, os.WNOHANG, None, tolerate=isa.ANY_ERROR)
+    report(p, BURIED, p.value("wait4", pid, None, os.WNOHANG, None, of="ended", tolerate=isa.ANY_ERROR))
+    return p
+
+
+def sign_of_life() -> Program:
+    """Only answer."""
+    p = Program()
+    p.purpose = "answer"
+    report(p, READY)
     return p
 
 

@@ -17,7 +17,7 @@ from northstar.protocol import tokens
 from northstar.runtime import devices, log, sweep
 from northstar.runtime.cgroups import Cgroups
 from northstar.runtime.console import ConsoleServer
-from northstar.runtime.enginelink import Engine
+from northstar.runtime.enginelink import PATIENCE, Engine
 from northstar.runtime.listener import Listener
 from northstar.runtime.loop import Loop
 from northstar.runtime.mounter import Mounter, prepare_run_dir, release_run_dir
@@ -246,10 +246,13 @@ class Daemon:
             _log.debug("Shutting down console")
         for listener in self._listeners:
             listener.close()
-        await self._console.close_clients(CONNECTION_GRACE)
-        survivors = await self._runtime.end_all_runs(EXIT_GRACE)
-        for container in survivors:
-            _log.error(f"{container} did not end within {EXIT_GRACE:.0f} s after SIGKILL")
+        if self._engine.died:
+            # Nobody has asked for this end, so clients hear of those of the containers.
+            survivors = await self._end_all_runs()
+            await self._console.close_clients(CONNECTION_GRACE)
+        else:
+            await self._console.close_clients(CONNECTION_GRACE)
+            survivors = await self._end_all_runs()
         if self._debugger is not None:
             await self._debugger.stop()
         await self._runtime.umount_all()
@@ -265,7 +268,16 @@ class Daemon:
         _log.debug(f"Shutdown took {time.monotonic() - began:.3f}s")
         _log.info("Shutdown complete")
         log.flush()
-        return not survivors
+        return survivors == 0
+
+    async def _end_all_runs(self) -> int:
+        """How many containers are left."""
+        if await self._engine.end_if_silent():
+            _log.warn(f"The engine has not answered for {PATIENCE:.0f} s and was killed")
+        survivors = await self._runtime.end_all_runs(EXIT_GRACE)
+        for container in survivors:
+            _log.error(f"{container} did not end within {EXIT_GRACE:.0f} s after SIGKILL")
+        return len(survivors)
 
     def _release_run_dir(self) -> None:
         try:
@@ -290,8 +302,9 @@ class Daemon:
         self._runtime.request_shutdown()
 
     def _engine_died(self) -> None:
-        _log.error("The engine has died, and all containers with it")
-        self._runtime.request_shutdown("the engine has died")
+        if not self._runtime.stopping.done:
+            _log.warn("The engine has died, and all containers with it. Stopping Northstar runtime")
+            self._runtime.request_shutdown("the engine has died, and all containers with it")
 
     def _failed(self, failure: BaseException) -> None:
         if isinstance(failure, ApiError) and not isinstance(failure, Unexpected):

@@ -18,7 +18,7 @@ from northstar.errors import NorthstarError
 from northstar.kernel import process
 from northstar.programs import control
 from northstar.runtime import channel, reports
-from northstar.runtime.loop import Future, Mutex
+from northstar.runtime.loop import Future, Mutex, Timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,11 +30,18 @@ if TYPE_CHECKING:
 _MEMFD = "northstar-program"
 _MFD_EXEC = 0x10
 """Linux 6.3; older kernels do not know it and need none."""
+PATIENCE = 2.0
+"""Seconds that an engine has for an answer, or to end, once the daemon ends."""
+BURIAL_RETRY, BURIAL_RETRY_MAX = 0.01, 1.0
+"""Seconds until a dead process is waited for again, at first and at most."""
 _ALL_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
-class EngineDied(Exception):
+class EngineDied(NorthstarError):
     """The engine is gone, and all containers with it."""
+
+    def __init__(self) -> None:
+        super().__init__("the engine has died")
 
 
 class Newborn(NamedTuple):
@@ -48,7 +55,7 @@ class Newborn(NamedTuple):
 
 
 class Engine:
-    """Sends programs; several may be under way, the engine answers in order."""
+    """Sends programs; several may be under way, the engine answers each once and in order."""
 
     def __init__(self, loop: Loop, path: str, on_death: Callable[[], None]) -> None:
         """Spawn it. `on_death` is called once when it has ended, unless `close` came first.
@@ -61,6 +68,8 @@ class Engine:
         self._sending = Mutex()
         self._ready: Newborn | None = None
         self._preparing = False
+        self.died = False
+        """Whether it has ended without having been told to."""
         self._socket, theirs = channel.pair()
         try:
             self.pid = _spawn(path, theirs.fileno())
@@ -74,7 +83,7 @@ class Engine:
         loop.spawn(self._receive())
 
     async def set_up(self, program: Program, null: int) -> None:
-        """Have the engine carry out its first program. Raises NorthstarError."""
+        """Have the engine carry out its first program. Raises NorthstarError, EngineDied."""
         report = await self._ask(program.encode(), [null])
         if report.kind == isa.REPORT_FAILED:
             raise NorthstarError(reports.failure(program, report))
@@ -110,8 +119,22 @@ class Engine:
             self._preparing = False
 
     async def bury(self, pid: int) -> None:
-        """Let the engine wait for a dead process; from then on the pid may be used again."""
-        await self._send(control.burial(pid).encode(), [])
+        """Let the engine wait for a dead process; from then on the pid may be used again.
+
+        Raises EngineDied.
+        """
+        answer = Future()
+        await self._ask_for_burial(pid, answer)
+        self._loop.when_done(answer, lambda: self._check_burial(pid, answer))
+
+    async def end_if_silent(self) -> bool:
+        """End an engine that does not answer any more, so that nobody waits for it; whether it was one."""
+        try:
+            await self._loop.wait_for(self._loop.spawn(self._answers()), PATIENCE)
+        except Timeout:
+            os.kill(self.pid, signal.SIGKILL)
+            return True
+        return False
 
     async def close(self) -> None:
         """End the engine and wait for it."""
@@ -122,7 +145,41 @@ class Engine:
             self._ready = None
         self._channel.close()
         self._socket.close()
+        pidfd = os.pidfd_open(self.pid)
+        gone = self._loop.register(pidfd)
+        try:
+            while not ended(pidfd):
+                await self._loop.wait_for(gone.readable(), PATIENCE)
+        except Timeout:
+            os.kill(self.pid, signal.SIGKILL)
+        gone.close()
+        os.close(pidfd)
         os.waitpid(self.pid, 0)
+
+    async def _ask_for_burial(self, pid: int, answer: Future) -> None:
+        try:
+            await self._send(control.burial(pid).encode(), [], answer)
+        except OSError:
+            answer.set_result(reports.Report(isa.REPORT_FAILED, 0, 0))
+
+    def _check_burial(self, pid: int, answer: Future) -> None:
+        if not _is_buried(answer):
+            self._loop.spawn(self._insist(pid))
+
+    async def _insist(self, pid: int) -> None:
+        """A dead process belongs to its tracer at first; descriptors or memory may be short as well."""
+        pause, answer = BURIAL_RETRY, Future()
+        with contextlib.suppress(EngineDied):
+            while not _is_buried(answer):
+                await self._loop.sleep(pause)
+                pause, answer = min(2 * pause, BURIAL_RETRY_MAX), Future()
+                await self._ask_for_burial(pid, answer)
+                await answer
+
+    async def _answers(self) -> None:
+        # What does not even leave here says nothing about the engine.
+        with contextlib.suppress(EngineDied, OSError):
+            await self._ask(control.sign_of_life().encode(), [])
 
     async def _bear(self, flags: int, encoded: Encoded, descriptors: Sequence[int]) -> Newborn:
         newborn = await self._birth(flags)
@@ -170,7 +227,9 @@ class Engine:
     async def _abandon(self, newborn: Newborn) -> None:
         """End a process that has no program."""
         newborn.channel.close()
-        process.pidfd_send_signal(newborn.pidfd, signal.SIGKILL)
+        # It may have ended with the engine, and then somebody else has waited for it.
+        with contextlib.suppress(ProcessLookupError):
+            process.pidfd_send_signal(newborn.pidfd, signal.SIGKILL)
         gone = self._loop.register(newborn.pidfd)
         while not ended(newborn.pidfd):
             await gone.readable()
@@ -184,13 +243,15 @@ class Engine:
         report: reports.Report = await answer
         return report
 
-    async def _send(self, encoded: Encoded, descriptors: Sequence[int], answer: Future | None = None) -> None:
+    async def _send(self, encoded: Encoded, descriptors: Sequence[int], answer: Future) -> None:
         async with self._sending:
-            if answer is not None:
-                self._waiting.append(answer)
             while True:
+                if self._socket.fileno() < 0:
+                    raise EngineDied
                 try:
                     _send_program(self._socket, encoded, descriptors)
+                    # Only now: what has not been sent is not answered.
+                    self._waiting.append(answer)
                     return
                 except BlockingIOError:
                     await self._channel.writable()
@@ -209,6 +270,7 @@ class Engine:
             if not data:
                 break
             self._waiting.popleft().set_result(reports.decode(data))
+        self.died = True
         for answer in self._waiting:
             answer.set_error(EngineDied())
         self._on_death()
@@ -219,6 +281,17 @@ def ended(pidfd: int) -> bool:
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     return bool(poller.poll(0))
+
+
+def _is_buried(answer: Future) -> bool:
+    """With the engine, the dead are somebody else's."""
+    if not answer.done:
+        return False
+    try:
+        report: reports.Report = answer.result()
+    except EngineDied:
+        return True
+    return report.kind == control.BURIED and report.value != 0
 
 
 @functools.cache

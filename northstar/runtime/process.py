@@ -119,6 +119,8 @@ class Process:
         except OSError as error:
             what = error.filename or "hand over the program"
             raise StartContainerFailed(self.container, f"{what}: {error.strerror}") from None
+        except enginelink.EngineDied as error:
+            raise StartContainerFailed(self.container, str(error)) from None
         self.pid, self.pidfd, self._status, self._replaceable = born
         self._program = program
         self._status.setblocking(False)

@@ -128,6 +128,7 @@ class Run:
                 try:
                     await self._execute(program, descriptors)
                 except NeverBegan:
+                    await self._detach()
                     await self._execute(program, descriptors)
         except BaseException as error:
             await self._clean_up()
@@ -148,6 +149,11 @@ class Run:
             await self.process.abandon()
             raise
         self.process.release()
+
+    async def _detach(self) -> None:
+        if self._attached is not None:
+            await self._attached.stop()
+            self._attached = None
 
     def _prepare(
         self, command: plan.Command, resources: Mapping[str, Container], stack: contextlib.ExitStack
@@ -277,9 +283,7 @@ class Run:
 
     async def _clean_up(self) -> None:
         """Remove what belongs to this run."""
-        if self._attached is not None:
-            await self._attached.stop()
-            self._attached = None
+        await self._detach()
         if self._network_namespace is not None:
             os.close(self._network_namespace)
             self._network_namespace = None

@@ -16,7 +16,6 @@ from northstar.kernel import process as kernel_process
 from northstar.programs import session
 from northstar.protocol import messages
 from northstar.runtime import log, plan
-from northstar.runtime.enginelink import EngineDied
 from northstar.runtime.loop import Future
 from northstar.runtime.process import Process
 
@@ -121,8 +120,6 @@ class Session:
             self.ended.set_result(status)
         except StartContainerFailed as error:
             self.started.set_error(Unexpected(f"exec in {self._container}: {error.error}"))
-        except EngineDied:
-            self.started.set_error(Unexpected("the runtime is ending"))
         finally:
             self._command = 0
             self._run.sessions.discard(self)

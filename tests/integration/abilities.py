@@ -104,6 +104,12 @@ def has_cgroup_controllers() -> str | None:
 
 
 @functools.cache
+def has_pids_controller() -> str | None:
+    """The controller that limits the number of processes, of v1 or v2."""
+    return has_root() or (None if "pids" in cgroup.detect().controllers else "no controller pids")
+
+
+@functools.cache
 def has_keyrings() -> str | None:
     """Kernel keyrings (CONFIG_KEYS)."""
     return _in_child(lambda: process.join_session_keyring())

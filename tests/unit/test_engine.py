@@ -8,7 +8,9 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from engineprocess import DONE, EngineProcess, answer, answering, engine, with_h
 from northstar.engine import binary, build, validator
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Encoded, Label, Program, ProgramTooLarge
-from northstar.programs import control
+from northstar.programs import attendance, control, identity
 from northstar.runtime import channel, enginelink
 from northstar.runtime.reports import Report
 
@@ -213,7 +215,7 @@ def test_birth_and_burial() -> None:
         while not enginelink.ended(pidfd):
             pass
         os.close(pidfd)
-        process.send(control.burial(born.value))
+        assert process.run(control.burial(born.value)) == Report(control.BURIED, born.value, 0)
         assert process.lives()
         assert not Path(f"/proc/{born.value}").exists()
 
@@ -228,8 +230,49 @@ def test_a_clone_ends_with_a_malformed_program() -> None:
         assert ours.recv(100) == isa.REPORT.pack(*REFUSED)
         assert ours.recv(100) == b""
         ours.close()
-        process.send(control.burial(born.value))
+        assert process.run(control.burial(born.value)) == Report(control.BURIED, born.value, 0)
         assert process.lives()
+
+
+KILL_EVERYTHING = struct.pack("<HBBI", 0x06, 0, 0, 0x80000000)
+"""return SECCOMP_RET_KILL_PROCESS"""
+DEATHS: dict[str, Callable[[Program], None]] = {
+    "exit": lambda p: p.call("exit_group", 0),
+    "signal": lambda p: identity.install_filter(p, KILL_EVERYTHING),
+    "missing": lambda p: p.call("execve", "/nonexistent", p.texts(["x"]), p.texts([])),
+}
+
+
+@pytest.mark.parametrize("death", [None, *DEATHS])
+def test_end_before_execve_is_no_start(death: str | None) -> None:
+    """However the clone ends, unless it executes a program its parent learns that it has not."""
+    p, child, failed = Program(), Label(), Label()
+    p.on_failure(failed)
+    control.share_board(p)
+    link = attendance.Link(p)
+    pid = p.clone(control.clone_arguments(p, 0), control.CLONE_ARGS_SIZE, child)
+    link.keep(p)
+    p.purpose = "execute"
+    link.release(p)
+    attendance.confirm(p, pid, os.getpgrp())
+    attendance.tell_end(p, p.reap(pid))
+    attendance.fail(p, failed)
+    p.place(child)
+    p.call("read", link.theirs, p.reserve(8), 1)
+    p.call("close_range", isa.CHANNEL, 0xFFFFFFFF, 4)
+    identity.forbid_new_privileges(p)
+    if death is not None:
+        DEATHS[death](p)
+    p.call("execve", "/bin/true", p.texts(["true"]), p.texts([]))
+    process = EngineProcess()
+    report = process.run(p)
+    assert report is not None
+    assert report.kind == (isa.REPORT_FAILED if death else attendance.RUNNING)
+    if death in ("exit", "signal"):
+        assert p.steps[report.step].purpose == "execute: the process has ended before"
+    elif death == "missing":
+        assert (p.steps[report.step].name, report.value) == ("execve", errno.ENOENT)
+    process.close()
 
 
 def test_set_up() -> None:

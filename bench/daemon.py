@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAM = (sys.executable, "-m", "northstar")
+PYTHON = (sys.executable, "-P")
+"""Does not import from the working directory."""
+
+PROGRAM = (*PYTHON, "-m", "northstar")
 START_LIMIT = 60.0
 
 CONFIGURATION = """\

@@ -11,6 +11,7 @@ import time
 
 from bench import autostart, console, device, importing, many, memory, start, startup, upstream
 from bench.daemon import bench
+from bench.installation import installed
 from northstar import __version__
 
 SECTIONS = {
@@ -39,11 +40,12 @@ def main() -> int:
         f"northstar {__version__}, Python {platform.python_version()}, {crun.stdout.splitlines()[0]}, "
         f"Linux {platform.release()} {platform.machine()}, {os.cpu_count()} CPUs; {_load()}"
     )
-    for name in wanted:
-        began = time.monotonic()
-        with bench() as setting:
-            SECTIONS[name](setting)
-        print(f"  [{name}: {time.monotonic() - began:.0f} s; {_load()}]", flush=True)
+    with installed():
+        for name in wanted:
+            began = time.monotonic()
+            with bench() as setting:
+                SECTIONS[name](setting)
+            print(f"  [{name}: {time.monotonic() - began:.0f} s; {_load()}]", flush=True)
     return 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from bench.pages import Usage
 
 CONTAINERS = 10
+
+_ALONE = "without any other Python"
 
 
 def measure(bench: Bench) -> None:
@@ -69,10 +73,21 @@ def _idle(daemon: int) -> list[Row]:
             megabytes(sum(usage.proportional for usage in beside.values())),
             f"target <= 13.5 MB; {_note(together)}",
         ),
-        Row(
-            "daemon, private", megabytes(alone[daemon].private), "target <= 12.5 MB; without any other Python"
-        ),
+        Row("daemon, private", megabytes(alone[daemon].private), f"target <= 12.5 MB; {_ALONE}"),
+        Row("python3 -I -S that waits, private", megabytes(_bare_python().private), _ALONE),
     ]
+
+
+def _bare_python() -> Usage:
+    """What an interpreter needs that does nothing."""
+    command = [sys.executable, "-I", "-S", "-c", "print(flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as python:
+        assert python.stdin is not None
+        assert python.stdout is not None
+        python.stdout.readline()
+        used = pages.alone([python.pid])
+        python.stdin.write(b"\n")
+    return used[python.pid]
 
 
 def _names(runtime: list[int]) -> list[str]:
@@ -83,7 +98,7 @@ def _names(runtime: list[int]) -> list[str]:
 
 def _note(alone: Usage) -> str:
     proportional, private = megabytes(alone.proportional), megabytes(alone.private)
-    return f"without any other Python: PSS {proportional}, private {private}"
+    return f"{_ALONE}: PSS {proportional}, private {private}"
 
 
 def rollup(pid: int, field: str) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import psutil
 
 from bench import processes
-from bench.daemon import ROOT, bare_manifest, bench
+from bench.daemon import PYTHON, ROOT, bare_manifest, bench
 from bench.table import Samples, milliseconds, ratio, show
 from bench.turns import in_turns
 
@@ -65,7 +65,7 @@ def measure(here: Bench) -> None:
 def _alternate(here: Bench, serving: Bench) -> list[list[_Spent]]:
     """Python, nstar and the daemon in turns."""
     python = (sys.executable, "-I", "-S", "-c", "pass")
-    nstar = (sys.executable, "-m", "northstar.nstar.main", "--url", serving.console, "list")
+    nstar = (*PYTHON, "-m", "northstar.nstar.main", "--url", serving.console, "list")
     subjects = (partial(_run, *python), partial(_run, *nstar), partial(_daemon, here))
     with serving.daemon():
         spent = in_turns(subjects, RUNS, WARM_UP)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 
 import psutil
@@ -67,22 +68,20 @@ def test_usages_add_up() -> None:
 
 def test_the_runtime_is_what_is_below_the_daemon_without_what_inits_started() -> None:
     script = "sh -c 'sleep 1000 & echo $!; wait' & echo $!; sleep 1000 & echo $!; wait"
-    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, text=True) as daemon:
+    daemon = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
         assert daemon.stdout is not None
-        printed = [int(daemon.stdout.readline()) for _ in range(3)]
+        printed = {int(daemon.stdout.readline()) for _ in range(3)}
         children = psutil.Process(daemon.pid).children()
         (init,) = (child for child in children if child.children())
         (helper,) = (child for child in children if child != init)
         (application,) = init.children()
-        try:
-            assert sorted(printed) == sorted([init.pid, helper.pid, application.pid])
-            assert sorted(processes.runtime(daemon.pid, [init.pid])) == sorted(
-                [daemon.pid, init.pid, helper.pid]
-            )
-            assert len(processes.runtime(daemon.pid, [])) == 4
-        finally:
-            for process in (application, init, helper):
-                process.terminate()
+        assert printed == {init.pid, helper.pid, application.pid}
+        assert set(processes.runtime(daemon.pid, [init.pid])) == {daemon.pid, init.pid, helper.pid}
+        assert set(processes.runtime(daemon.pid, [])) == {daemon.pid, *printed}
+    finally:
+        os.killpg(daemon.pid, signal.SIGKILL)
+        daemon.communicate(timeout=30)
 
 
 def test_processor_time_is_that_of_the_process() -> None:

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
-import select
-import time
 
 from northstar.kernel.filesystem import CGROUP2_SUPER_MAGIC, filesystem_type
 from northstar.kernel.mount import mountinfo
 from northstar.kernel.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
-from northstar.kernel.process import pidfd_open, pidfd_send_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +28,7 @@ _V1_OPTIONS = frozenset(
     ("rw", "ro", "clone_children", "noprefix", "xattr", "cpuset_v2_mode", "none", "nsdelegate")
 )
 _READ_LIMIT = 1 << 20
-_SIGKILL = 9
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Hierarchies:
@@ -104,6 +101,28 @@ def open_group(root_fd: int, path: str) -> int:
     return openat2(root_fd, path, flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
 
 
+def own_group(controller: str = "", path: str = "/proc/self/cgroup") -> str | None:
+    """Path of our own group, relative to the hierarchy of a controller, by default the unified one.
+
+    The root is the empty path. None: there is no such hierarchy.
+    """
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            _, controllers, group = line.rstrip("\n").split(":", 2)
+            if controller in controllers.split(","):
+                return group.strip("/")
+    return None
+
+
+def is_root(group_fd: int) -> bool:
+    """Whether a v2 group is the root of the hierarchy, and not only of our cgroup namespace."""
+    try:
+        read(group_fd, "cgroup.events")
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def create(root_fd: int, path: str) -> int:
     """Descriptor of the cgroup `path` below `root_fd`; it and missing parents are made.
 
@@ -116,9 +135,7 @@ def create(root_fd: int, path: str) -> int:
     try:
         for part in parts:
             _make_directory(current, part)
-            following = os.open(
-                part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=current
-            )
+            following = os.open(part, DIRECTORY, dir_fd=current)
             os.close(current)
             current = following
     except BaseException:
@@ -135,7 +152,8 @@ def _make_directory(dirfd: int, name: str) -> bool:
     return True
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """EINVAL: no plain file name."""
     if not name or "/" in name or name in (".", ".."):
         raise OSError(errno.EINVAL, "cgroup: not a file name", name)
 
@@ -145,7 +163,7 @@ def read(group_fd: int, name: str) -> bytes:
 
     ENOENT: no such file (controller off, kernel too old) or the group was removed; ENODEV: removed meanwhile.
     """
-    _check_name(name)
+    check_name(name)
     fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=group_fd)
     try:
         chunks = []
@@ -169,7 +187,7 @@ def write(group_fd: int, name: str, value: str | bytes) -> None:
     ENOENT: no such file; EINVAL, ERANGE: value refused; EBUSY: not in this state (processes inside a
     group with enabled controllers); EOPNOTSUPP: threaded group; ENODEV: group is gone.
     """
-    _check_name(name)
+    check_name(name)
     data = value.encode() if isinstance(value, str) else value
     fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=group_fd)
     try:
@@ -230,156 +248,3 @@ def children(group_fd: int) -> list[str]:
     """Names of the child groups."""
     with os.scandir(group_fd) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-
-
-def populated(group_fd: int) -> bool:
-    """Whether there is a process in the group or below; v1 and v2."""
-    try:
-        return parse_flat_keyed(read(group_fd, "cgroup.events")).get("populated", 0) != 0
-    except FileNotFoundError:  # v1, and the root of v2
-        return _any_process(group_fd)
-
-
-def _any_process(group_fd: int) -> bool:
-    try:
-        if processes(group_fd):
-            return True
-    except OSError as failure:
-        if failure.errno in (errno.ENOENT, errno.ENODEV):  # the group was removed
-            return False
-        raise
-    for name in children(group_fd):
-        fd = _open_child(group_fd, name)
-        if fd is None:
-            continue
-        try:
-            if _any_process(fd):
-                return True
-        finally:
-            os.close(fd)
-    return False
-
-
-def _open_child(group_fd: int, name: str) -> int | None:
-    try:
-        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=group_fd)
-    except FileNotFoundError:
-        return None
-
-
-def kill(group_fd: int) -> None:
-    """SIGKILL to every process in the group and below: cgroup.kill (Linux 5.14), else one by one.
-
-    One by one, a process that forks meanwhile may escape: repeat until `populated` says no.
-    """
-    try:
-        write(group_fd, "cgroup.kill", "1")
-        return
-    except FileNotFoundError:
-        pass
-    for pid in processes(group_fd):
-        _kill_member(group_fd, pid)
-    for name in children(group_fd):
-        fd = _open_child(group_fd, name)
-        if fd is not None:
-            try:
-                kill(fd)
-            finally:
-                os.close(fd)
-
-
-def _kill_member(group_fd: int, pid: int) -> bool:
-    """Kill `pid` if it is (still) a member, so that no other process that got the number is hit."""
-    if pid <= 0:  # a process of another pid namespace that we cannot name
-        return False
-    try:
-        pidfd = pidfd_open(pid)
-    except ProcessLookupError:
-        return False
-    try:
-        if pid not in processes(group_fd):
-            return False
-        pidfd_send_signal(pidfd, _SIGKILL)
-    except ProcessLookupError:
-        return False
-    finally:
-        os.close(pidfd)
-    return True
-
-
-def wait_unpopulated(group_fd: int, timeout: float) -> bool:
-    """Wait until no process is left in the group and below; False if `timeout` seconds pass before.
-
-    On v2 the kernel wakes us (poll of cgroup.events), on v1 this looks every 10 ms.
-    """
-    deadline = time.monotonic() + timeout
-    fd = _open_events(group_fd)
-    try:
-        while _events_populated(fd) if fd is not None else _any_process(group_fd):
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                return False
-            if fd is None:
-                time.sleep(min(0.01, remaining))
-                continue
-            # Reports a change since the last read of this very descriptor, so none is missed.
-            poller = select.poll()
-            poller.register(fd, select.POLLPRI)
-            poller.poll(remaining * 1000)
-        return True
-    finally:
-        if fd is not None:
-            os.close(fd)
-
-
-def _events_populated(fd: int) -> bool:
-    try:
-        return parse_flat_keyed(os.pread(fd, 4096, 0)).get("populated", 0) != 0
-    except OSError as failure:
-        if failure.errno == errno.ENODEV:  # the group was removed
-            return False
-        raise
-
-
-def _open_events(group_fd: int) -> int | None:
-    try:
-        return os.open("cgroup.events", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=group_fd)
-    except FileNotFoundError:
-        return None
-
-
-def remove(parent_fd: int, name: str, timeout: float = 0.0) -> None:
-    """Remove the child group `name` and all groups below it, deepest first.
-
-    While that is EBUSY (a dying process is counted until it is reaped) it is tried again until `timeout`
-    seconds have passed. A group that is gone already is fine.
-    """
-    _check_name(name)
-    deadline = time.monotonic() + timeout
-    pause = 0.001
-    while True:
-        try:
-            _remove_tree(parent_fd, name)
-            return
-        except OSError as failure:
-            if failure.errno != errno.EBUSY or time.monotonic() >= deadline:
-                raise
-        time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
-        pause = min(pause * 2, 0.1)
-
-
-def _remove_tree(parent_fd: int, name: str) -> None:
-    fd = _open_child(parent_fd, name)
-    if fd is None:
-        return
-    try:
-        for child in children(fd):
-            _remove_tree(fd, child)
-    finally:
-        os.close(fd)
-    try:
-        os.rmdir(name, dir_fd=parent_fd)
-    except FileNotFoundError:
-        return
-    except OSError as failure:
-        raise OSError(failure.errno, failure.strerror, name) from None

@@ -2,7 +2,7 @@
 """Control groups of containers, version 2 and version 1 (cgroups(7)).
 
 With version 2 every container has a group. With version 1, where each controller has a hierarchy of its own,
-a container has groups of the controllers that its manifest configures, and then of pids: to move a process
+a container has groups of pids and of the controllers that its manifest configures: to move a process
 costs 10 ms there, while with version 2 it is born in its group.
 """
 
@@ -14,8 +14,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from northstar.errors import StartContainerFailed
-from northstar.kernel import cgroup
-from northstar.runtime import cgroupsettings, log
+from northstar.kernel import cgroup, cgrouptree
+from northstar.runtime import cgroupnames, cgroupsettings, delegation, log
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ class Cgroups:
     def __init__(self, name: str, pids_max: int) -> None:
         """`name` is the path of the top level group, relative to the hierarchy.
 
-        `pids_max` limits the processes of groups for which the manifest does not; 0 for no limit.
+        `pids_max` limits the processes of each container, 0 for no limit; a manifest can only lower it.
         """
         self._name = name
         self._pids_max = pids_max
@@ -57,9 +57,11 @@ class Cgroups:
             _log.warn(f"No cgroup controller {', '.join(missing)}: containers that need it cannot be started")
 
     def open(self) -> None:
-        """Make the top level group, with version 2. Raises OSError."""
+        """Make the top level group, with version 2, and leave it to containers. Raises OSError."""
         if self.unified:
-            os.close(cgroup.create(self._root("unified"), self._name))
+            root = self._root("unified")
+            delegation.make_way(root, self._name)
+            os.close(cgroup.create(root, self._name))
 
     def create(self, container: Container, manifest: Manifest) -> Group | None:
         """The container's group with all its settings; None if it has none.
@@ -72,8 +74,8 @@ class Cgroups:
             settings = cgroupsettings.settings(wanted, unified=self.unified) if wanted is not None else []
         except ValueError as error:
             raise StartContainerFailed(container, f"cgroup: {error}") from None
-        if self._pids_max and (settings or self.unified) and "pids" in self.hierarchies.controllers:
-            settings.insert(0, cgroupsettings.pids(self._pids_max))
+        if self._pids_max and "pids" in self.hierarchies.controllers:
+            settings = self._limited(container, settings)
         controllers = ["unified"] if self.unified else sorted({setting.controller for setting in settings})
         if not controllers:
             return None
@@ -94,23 +96,48 @@ class Cgroups:
 
     def _path(self, container: Container, parent: str | None) -> str:
         """`parent/name`. Raises StartContainerFailed."""
-        path = f"{(parent or self._name).strip('/')}/{container.name}"
-        if not set(path.split("/")).isdisjoint(("", ".", "..")):
-            raise StartContainerFailed(container, f"cgroup: parent {parent} is not a plain relative path")
-        return path
+        above = (parent or self._name).strip("/")
+        for part in above.split("/"):
+            if part in ("", ".", ".."):
+                raise StartContainerFailed(container, f"cgroup: parent {parent} is not a plain relative path")
+            if cgroupnames.is_kernel_file(part, self.hierarchies.controllers):
+                reason = f"cgroup: {above}: {part} is the name of a file of the kernel"
+                raise StartContainerFailed(container, reason)
+        return f"{above}/{cgroupnames.group_name(container.name, self.hierarchies.controllers)}"
+
+    def _limited(self, container: Container, settings: list[Setting]) -> list[Setting]:
+        """The settings, with a limit of processes that is not above the runtime's."""
+        wanted = next((int(s.value) for s in settings if s.controller == "pids"), self._pids_max)
+        if wanted > self._pids_max:
+            _log.warn(
+                f"{container}: cgroups.pids.max is {wanted}, it is limited to pids_max, {self._pids_max}"
+            )
+        others = [setting for setting in settings if setting.controller != "pids"]
+        return [cgroupsettings.pids(min(wanted, self._pids_max)), *others]
 
     def close(self) -> None:
-        """Remove the top level group."""
+        """Remove the top level group, or what is in it if the daemon is there as well."""
         _log.info("Shutting down cgroups")
-        for root in self._roots.values():
-            _remove(root, self._name, _remove_group)
+        for path, root in self._roots.items():
+            for name in self._removable(path):
+                _remove(root, name, _remove_group)
             os.close(root)
         self._roots.clear()
 
     def paths(self) -> list[str]:
-        """Absolute paths of the top level group in every hierarchy."""
+        """Absolute paths of the groups that are the runtime's, in every hierarchy."""
         roots = {self.hierarchies.unified} if self.unified else set(self.hierarchies.controllers.values())
-        return [f"{root}/{self._name}" for root in sorted(filter(None, roots))]
+        return [f"{root}/{name}" for root in sorted(filter(None, roots)) for name in self._removable(root)]
+
+    def _removable(self, root: str) -> list[str]:
+        """The top level group, without the daemon's own group if that is in it."""
+        controllers = [name for name, path in self.hierarchies.controllers.items() if path == root]
+        own = cgroup.own_group("" if self.unified else controllers[0])
+        if own is None or not delegation.is_below(own, self._name):
+            return [self._name]
+        with os.scandir(f"{root}/{self._name}") as entries:
+            names = [f"{self._name}/{entry.name}" for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return [name for name in names if not delegation.is_below(own, name)]
 
     def _root(self, controller: str) -> int:
         """Descriptor of a hierarchy's directory, opened once. Raises OSError."""
@@ -146,6 +173,11 @@ class Group:
         processes in it, lest they count as the container's. EBUSY: there are processes in a group of somebody
         else, to which a manifest's `parent` leads.
         """
+        own = cgroup.own_group("" if controller == "unified" else controller)
+        if own is not None and delegation.is_below(own, self._path):
+            raise OSError(errno.EBUSY, "the runtime itself is in this group")
+        if controller == "unified" and not self._ours:
+            delegation.make_way(root, self._path)
         self._make_parents(root)
         if controller == "unified":
             self._enable(root, {setting.controller for setting in settings})
@@ -154,7 +186,7 @@ class Group:
             if self._ours:
                 _remove_with_processes(parent, name, self._path)
             else:
-                cgroup.remove(parent, name)
+                cgrouptree.remove(parent, name)
             self._fds[controller] = cgroup.create(parent, name)
         finally:
             os.close(parent)
@@ -195,12 +227,23 @@ class Group:
     def apply(self, setting: Setting, *, unified: bool) -> None:
         """Write one setting. Raises StartContainerFailed."""
         fd = self._fds["unified" if unified else setting.controller]
-        try:
-            cgroup.write(fd, setting.file, setting.value)
-        except OSError as error:
-            raise StartContainerFailed(
-                self._container, f"cgroup: {setting.file} = {setting.value}: {error.strerror}"
-            ) from None
+        alternatives = ((setting.file, setting.value), *setting.others)
+        failures: list[tuple[int, str]] = []
+        for file, value in alternatives:
+            try:
+                cgroup.write(fd, file, value)
+            except OSError as error:
+                failures.append((error.errno or 0, f"{file} = {value}: {error.strerror}"))
+        if len(failures) < len(alternatives):
+            return
+        # A value that was refused tells more than a file that is missing.
+        code, reason = min(failures, key=lambda failure: failure[0] == errno.ENOENT)
+        if setting.optional and code == errno.ENOENT:
+            cgroupsettings.ignored(setting.file, "this kernel has no such file")
+            return
+        if setting.others and code == errno.ENOENT:
+            reason = "no I/O scheduler of this kernel weighs: " + ", ".join(text for _, text in failures)
+        raise StartContainerFailed(self._container, f"cgroup: {reason}")
 
     def read(self, file: str) -> str | None:
         """Content of a file of the group, None if there is none."""
@@ -285,13 +328,13 @@ def _parent_of(root: int, path: str) -> tuple[int, str]:
 
 
 def _remove_group(parent: int, name: str, path: str) -> None:
-    cgroup.remove(parent, name, timeout=REMOVE_TIMEOUT)
+    cgrouptree.remove(parent, name, timeout=REMOVE_TIMEOUT)
 
 
 def _remove_with_processes(parent: int, name: str, path: str) -> None:
     """Remove a group and kill what is in it and below. Raises OSError."""
     try:
-        cgroup.remove(parent, name)
+        cgrouptree.remove(parent, name)
         return
     except OSError as error:
         if error.errno != errno.EBUSY:
@@ -300,11 +343,11 @@ def _remove_with_processes(parent: int, name: str, path: str) -> None:
     try:
         deadline = time.monotonic() + REMOVE_TIMEOUT
         # Processes that just die are not worth a word. One by one, those that fork may escape.
-        if not cgroup.wait_unpopulated(fd, 0.05):
+        if not cgrouptree.wait_unpopulated(fd, 0.05):
             _log.warn(f"Killing what is left in cgroup {path}")
-            cgroup.kill(fd)
-            while not cgroup.wait_unpopulated(fd, 0.1) and time.monotonic() < deadline:
-                cgroup.kill(fd)
+            cgrouptree.kill(fd)
+            while not cgrouptree.wait_unpopulated(fd, 0.1) and time.monotonic() < deadline:
+                cgrouptree.kill(fd)
     finally:
         os.close(fd)
     _remove_group(parent, name, path)

@@ -18,12 +18,24 @@ DEFAULT_PERIOD = 100_000
 """Microseconds, the kernel's own."""
 
 
+MAX_PIDS = 1 << 22
+"""PID_MAX_LIMIT of the kernel; a higher number is none for pids.max."""
+MAX_BFQ_WEIGHT = 1000
+"""Of the I/O scheduler BFQ (bfq-iosched.rst); io.weight goes up to 10000."""
+MAX_MAJOR, MAX_MINOR = (1 << 12) - 1, (1 << 20) - 1
+"""Of device numbers (linux/kdev_t.h). The kernel takes higher numbers for others, by their low 32 bits."""
+
+
 class Setting(NamedTuple):
     """Write `value` to `file`, which belongs to `controller`."""
 
     controller: str
     file: str
     value: str
+    others: tuple[tuple[str, str], ...] = ()
+    """Further files and values: what each I/O scheduler reads. One of all must take its value."""
+    optional: bool = False
+    """A kernel without the file ignores it, with a warning."""
 
 
 def settings(wanted: Cgroups, *, unified: bool) -> list[Setting]:
@@ -42,7 +54,19 @@ def settings(wanted: Cgroups, *, unified: bool) -> list[Setting]:
 
 def pids(limit: int) -> Setting:
     """A limit of processes and threads."""
-    return Setting("pids", "pids.max", str(limit))
+    return Setting("pids", "pids.max", str(limit) if limit <= MAX_PIDS else "max")
+
+
+def ignored(field: str, why: str) -> None:
+    """Say that something of a manifest has no effect."""
+    _log.warn(f"Ignoring {field}: {why}")
+
+
+def _device(major: int, minor: int) -> str:
+    """A block device as the kernel reads it. Raises ValueError."""
+    if major > MAX_MAJOR or minor > MAX_MINOR:
+        raise ValueError(f"blkio: there is no device {major}:{minor}, numbers end at {MAX_MAJOR}:{MAX_MINOR}")
+    return f"{major}:{minor}"
 
 
 def _limit(value: int) -> str:
@@ -55,10 +79,6 @@ def _attributes(controller: str, attrs: Mapping[str, str]) -> Iterator[Setting]:
         if "/" in file or not file.startswith(f"{controller}."):
             raise ValueError(f"attrs: {file!r} is no file of the controller {controller}")
         yield Setting(controller, file, value)
-
-
-def _ignored(field: str, why: str) -> None:
-    _log.warn(f"Ignoring {field}: {why}")
 
 
 # --- version 2
@@ -74,10 +94,10 @@ def _memory_v2(memory: Memory) -> Iterator[Setting]:
     elif memory.swappiness == 0:
         yield Setting("memory", "memory.swap.max", "0")
     elif memory.swappiness is not None:
-        _ignored("memory.swappiness", "cgroup version 2 has none, but for 0")
+        ignored("memory.swappiness", "cgroup version 2 has none, but for 0")
     for field in ("kernel_memory_limit", "kernel_tcp_memory_limit"):
         if getattr(memory, field) is not None:
-            _ignored(f"memory.{field}", "it is part of memory_hard_limit with cgroup version 2")
+            ignored(f"memory.{field}", "it is part of memory_hard_limit with cgroup version 2")
     yield from _attributes("memory", memory.attrs)
 
 
@@ -86,7 +106,8 @@ def _cpu_v2(cpu: Cpu) -> Iterator[Setting]:
         yield Setting("cpu", "cpu.weight", str(cpu.shares))
     if cpu.quota is not None or cpu.period is not None:
         quota = "max" if cpu.quota is None or cpu.quota <= 0 else str(cpu.quota)
-        yield Setting("cpu", "cpu.max", f"{quota} {cpu.period or DEFAULT_PERIOD}")
+        period = DEFAULT_PERIOD if cpu.period is None else cpu.period
+        yield Setting("cpu", "cpu.max", f"{quota} {period}")
     if cpu.realtime_runtime is not None or cpu.realtime_period is not None:
         raise ValueError("cpu.realtime_runtime and realtime_period do not exist with cgroup version 2")
     yield from _cpuset(cpu)
@@ -102,14 +123,17 @@ def _cpuset(cpu: Cpu) -> Iterator[Setting]:
 
 def _io_v2(blkio: Blkio) -> Iterator[Setting]:
     if blkio.weight is not None:
-        yield Setting("io", "io.weight", f"default {blkio.weight}")
+        bfq = ("io.bfq.weight", f"default {_bfq_weight(blkio.weight)}")
+        yield Setting("io", "io.weight", f"default {blkio.weight}", (bfq,))
     if blkio.leaf_weight is not None:
-        _ignored("blkio.leaf_weight", "cgroup version 2 has none")
+        ignored("blkio.leaf_weight", "cgroup version 2 has none")
     for device in blkio.weight_device:
         if device.leaf_weight is not None:
-            _ignored("blkio.weight_device.leaf_weight", "cgroup version 2 has none")
+            ignored("blkio.weight_device.leaf_weight", "cgroup version 2 has none")
         if device.weight is not None:
-            yield Setting("io", "io.weight", f"{device.major}:{device.minor} {device.weight}")
+            number = _device(device.major, device.minor)
+            bfq = ("io.bfq.weight", f"{number} {_bfq_weight(device.weight)}")
+            yield Setting("io", "io.weight", f"{number} {device.weight}", (bfq,))
     for devices, key in (
         (blkio.throttle_read_bps_device, "rbps"),
         (blkio.throttle_read_iops_device, "riops"),
@@ -117,9 +141,13 @@ def _io_v2(blkio: Blkio) -> Iterator[Setting]:
         (blkio.throttle_write_iops_device, "wiops"),
     ):
         for throttled in devices:
-            value = f"{throttled.major}:{throttled.minor} {key}={throttled.rate}"
+            value = f"{_device(throttled.major, throttled.minor)} {key}={throttled.rate}"
             yield Setting("io", "io.max", value)
     yield from _attributes("io", blkio.attrs)
+
+
+def _bfq_weight(weight: int) -> int:
+    return min(weight, MAX_BFQ_WEIGHT)
 
 
 # --- version 1
@@ -143,7 +171,7 @@ def _cpu_v1(cpu: Cpu) -> Iterator[Setting]:
     for value, file in (
         (cpu.shares, "cpu.shares"),
         (cpu.period, "cpu.cfs_period_us"),
-        (cpu.quota, "cpu.cfs_quota_us"),
+        (cpu.quota if cpu.quota is None or cpu.quota > 0 else -1, "cpu.cfs_quota_us"),
         (cpu.realtime_period, "cpu.rt_period_us"),
         (cpu.realtime_runtime, "cpu.rt_runtime_us"),
     ):
@@ -154,15 +182,19 @@ def _cpu_v1(cpu: Cpu) -> Iterator[Setting]:
 
 
 def _io_v1(blkio: Blkio) -> Iterator[Setting]:
-    for weight, file in ((blkio.weight, "blkio.weight"), (blkio.leaf_weight, "blkio.leaf_weight")):
-        if weight is not None:
-            yield Setting("blkio", file, str(weight))
+    if blkio.weight is not None:
+        bfq = ("blkio.bfq.weight", str(_bfq_weight(blkio.weight)))
+        yield Setting("blkio", "blkio.weight", str(blkio.weight), (bfq,))
+    if blkio.leaf_weight is not None:
+        yield Setting("blkio", "blkio.leaf_weight", str(blkio.leaf_weight), optional=True)
     for device in blkio.weight_device:
-        number = f"{device.major}:{device.minor}"
+        number = _device(device.major, device.minor)
         if device.weight is not None:
-            yield Setting("blkio", "blkio.weight_device", f"{number} {device.weight}")
+            bfq = ("blkio.bfq.weight_device", f"{number} {_bfq_weight(device.weight)}")
+            yield Setting("blkio", "blkio.weight_device", f"{number} {device.weight}", (bfq,))
         if device.leaf_weight is not None:
-            yield Setting("blkio", "blkio.leaf_weight_device", f"{number} {device.leaf_weight}")
+            value = f"{number} {device.leaf_weight}"
+            yield Setting("blkio", "blkio.leaf_weight_device", value, optional=True)
     yield from _throttles_v1("read_bps", blkio.throttle_read_bps_device)
     yield from _throttles_v1("read_iops", blkio.throttle_read_iops_device)
     yield from _throttles_v1("write_bps", blkio.throttle_write_bps_device)
@@ -172,7 +204,7 @@ def _io_v1(blkio: Blkio) -> Iterator[Setting]:
 
 def _throttles_v1(kind: str, devices: tuple[ThrottleDevice, ...]) -> Iterator[Setting]:
     for device in devices:
-        value = f"{device.major}:{device.minor} {device.rate}"
+        value = f"{_device(device.major, device.minor)} {device.rate}"
         yield Setting("blkio", f"blkio.throttle.{kind}_device", value)
 
 

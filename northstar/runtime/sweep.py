@@ -14,7 +14,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError
-from northstar.kernel import cgroup, dm, filesystem, loop, mount
+from northstar.kernel import cgroup, cgrouptree, dm, filesystem, loop, mount
 from northstar.runtime.mounter import DM_NAME_PREFIX, DM_UUID_PREFIX, LOOP_TAG_PREFIX, NODE_DIR, owner_id
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _cgroup_tree(parent_fd: int, name: str, path: str, log: Log) -> bool:
             return False
     finally:
         os.close(fd)
-    return _attempt(log, f"control group {path}", cgroup.remove, parent_fd, name)
+    return _attempt(log, f"control group {path}", cgrouptree.remove, parent_fd, name)
 
 
 def _sockets(socket_dir: str, log: Log) -> None:

@@ -168,26 +168,29 @@ def test_io_limits(runtime: SharedRuntime) -> None:
 @needs(has_cgroup2_controllers)
 @pytest.mark.covers("cgroups.blkio.weight", "cgroups.blkio.leaf_weight")
 def test_io_weight_is_set_or_refused(runtime: SharedRuntime) -> None:
-    """The file exists if the kernel has the cost model or the BFQ scheduler."""
+    """The files exist if the kernel has the cost model and the BFQ scheduler."""
     fields = blkio(weight=200, leaf_weight=10)
-    if probe_group(runtime, "io.weight"):
-        assert files_of(runtime, {"blkio": fields}, "io.weight") == ["default 200"]
+    files = [file for file in ("io.weight", "io.bfq.weight") if probe_group(runtime, file)]
+    if files:
+        assert files_of(runtime, {"blkio": fields}, *files) == ["default 200"] * len(files)
         assert "leaf_weight" in runtime.output()
     else:
-        refused(runtime, {"blkio": fields}, "io.weight")
+        refused(runtime, {"blkio": fields}, "io.bfq.weight")
 
 
 @needs(has_cgroup2_controllers)
 @pytest.mark.covers("cgroups.blkio.weight_device")
 def test_io_weight_of_a_device_is_set_or_refused(runtime: SharedRuntime) -> None:
-    """Whether the kernel takes it depends on the I/O scheduler of the device, so it is asked first."""
+    """Which file the kernel takes it in depends on the I/O scheduler of the device, so it is asked first."""
     major, minor = map(int, block_device().split(":"))
     fields = blkio(weight_device=[{"major": major, "minor": minor, "weight": 300, "leaf_weight": 9}])
-    if kernel_takes(runtime, "io.weight", f"{major}:{minor} 300"):
-        (text,) = files_of(runtime, {"blkio": fields}, "io.weight")
-        assert f"{major}:{minor} 300" in text.splitlines()
-    else:
-        refused(runtime, {"blkio": fields}, f"io.weight = {major}:{minor} 300: ")
+    value = f"{major}:{minor} 300"
+    files = [file for file in ("io.weight", "io.bfq.weight") if kernel_takes(runtime, file, value)]
+    for file in files:
+        (text,) = files_of(runtime, {"blkio": fields}, file)
+        assert value in text.splitlines()
+    if not files:
+        refused(runtime, {"blkio": fields}, f"io.*weight = {value}: ")
 
 
 def kernel_takes(runtime: SharedRuntime, file: str, value: str) -> bool:
@@ -222,16 +225,6 @@ def test_io_attributes(runtime: SharedRuntime) -> None:
 @pytest.mark.covers("cgroups.pids")
 def test_number_of_processes(runtime: SharedRuntime) -> None:
     assert files_of(runtime, {"pids": {"max": 77}}, "pids.max") == ["77"]
-
-
-def test_number_of_processes_is_always_limited(runtime: SharedRuntime) -> None:
-    """S-47: with version 1 only if it has a group anyway."""
-    unified = not (V2 / "pids").is_dir()
-    controller = "" if unified else "pids"
-    runtime.pack(shell("a", **({} if unified else {"cgroups": {"memory": {"memory_hard_limit": -1}}})))
-    with runtime.started() as client:
-        client.start("a:0.0.1")
-        assert (group(runtime, controller=controller) / "pids.max").read_text() == "1024\n"
 
 
 def test_fork_bomb(runtime: SharedRuntime) -> None:

@@ -6,11 +6,12 @@ from __future__ import annotations
 import errno
 import os
 import pathlib
+import resource
 from collections.abc import Iterator
 
 import pytest
 
-from northstar.kernel import cgroup, filesystem
+from northstar.kernel import cgroup, cgrouptree, filesystem
 
 HYBRID = b"""\
 31 23 0:28 / {root} rw - tmpfs tmpfs rw,mode=755
@@ -110,8 +111,8 @@ def test_create_open_and_remove(tmp_path: pathlib.Path) -> None:
     fd = cgroup.open_group(root, "a/b")
     assert cgroup.children(fd) == ["c"]
     os.close(fd)
-    cgroup.remove(root, "a")
-    cgroup.remove(root, "a")
+    cgrouptree.remove(root, "a")
+    cgrouptree.remove(root, "a")
     assert os.listdir(tmp_path) == []
     os.close(root)
 
@@ -135,6 +136,43 @@ def test_open_stays_below(tmp_path: pathlib.Path) -> None:
             cgroup.open_group(root, path)
         assert caught.value.errno == code
     os.close(root)
+
+
+def test_groups_nested_deeper_than_interpreter_and_descriptors_allow(tmp_path: pathlib.Path) -> None:
+    """Whoever may make groups decides how deep."""
+    root = cgroup.open_root(str(tmp_path))
+    here = os.dup(root)
+    for _ in range(1500):
+        for name in ("deep", "next"):
+            os.mkdir(name, dir_fd=here)
+        above, here = here, os.open("deep", cgroup.DIRECTORY, dir_fd=here)
+        os.close(above)
+    os.close(here)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
+    try:
+        cgrouptree.remove(root, "deep")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert os.listdir(tmp_path) == ["next"]
+    os.close(root)
+
+
+OWN = """\
+12:pids:/
+4:memory,hugetlb:/system.slice/northstar.service
+1:name=systemd:/init.scope
+0::/svc/x:y
+"""
+
+
+@pytest.mark.parametrize(
+    ("controller", "group"),
+    [("", "svc/x:y"), ("pids", ""), ("hugetlb", "system.slice/northstar.service"), ("cpu", None)],
+)
+def test_own_group(tmp_path: pathlib.Path, controller: str, group: str | None) -> None:
+    (tmp_path / "cgroup").write_text(OWN)
+    assert cgroup.own_group(controller, str(tmp_path / "cgroup")) == group
 
 
 def test_flat_keyed() -> None:

@@ -54,6 +54,11 @@ def has_executed(pid: int) -> bool:
     return not int(fields[_FLAGS]) & _PF_FORKNOEXEC
 
 
+def max_open_files() -> int:
+    """fs.nr_open: what RLIMIT_NOFILE cannot exceed, not even unlimited and with privileges (Linux 2.6.25)."""
+    return int(_read("/proc/sys/fs/nr_open"))
+
+
 def descendants(pid: int) -> list[Process]:
     """Children of a process, their children and so on; parents come before their children."""
     if not os.path.exists(f"/proc/{pid}/task/{pid}/children"):

@@ -7,6 +7,7 @@ Pure functions: nothing here touches the kernel, so all of it can be tested with
 from __future__ import annotations
 
 import grp
+import resource
 from typing import TYPE_CHECKING, NamedTuple
 
 from northstar.errors import (
@@ -15,7 +16,7 @@ from northstar.errors import (
     StartContainerMissingResource,
     StartContainerResource,
 )
-from northstar.kernel import capabilities, process
+from northstar.kernel import capabilities, proc, process
 from northstar.kernel.mount import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
@@ -249,7 +250,7 @@ def session(
         "uid": manifest.uid,
         "gid": manifest.gid,
         "groups": group_numbers,
-        "rlimits": _limits(manifest),
+        "rlimits": _limits(manifest, facts.available),
         "capabilities": _capabilities(manifest, facts.available),
         "available": facts.available,
         "last_capability": facts.last_capability,
@@ -264,15 +265,28 @@ def session(
     }
 
 
-def _limits(manifest: Manifest) -> list[tuple[str, int, int, int]]:
+def _limits(manifest: Manifest, available: int) -> list[tuple[str, int, int, int]]:
     found = []
     for name, limit in sorted(manifest.rlimits.items()):
-        soft, hard = (_UNLIMITED if n is None else min(n, _UNLIMITED) for n in limit)
+        most = _most_open_files(available) if name == "nofile" else _UNLIMITED
+        soft, hard = (most if n is None or n >= _UNLIMITED else n for n in limit)
+        if hard > most:
+            reason = f"rlimits.{name}: {hard} is above {most}, which is the most that is possible here"
+            raise StartContainerFailed(manifest.container, reason)
         if soft > hard:
-            reason = f"rlimits.{name}: the soft limit {limit.soft} is above the hard limit {limit.hard}"
+            reason = f"rlimits.{name}: the soft limit {soft} is above the hard limit {hard}"
             raise StartContainerFailed(manifest.container, reason)
         found.append((name, RLIMITS[name], _infinite(soft), _infinite(hard)))
     return found
+
+
+def _most_open_files(available: int) -> int:
+    """What "unlimited" means for open files, as the kernel does not take the word (setrlimit(2))."""
+    most = proc.max_open_files()
+    own = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if own == resource.RLIM_INFINITY or available & capabilities.mask(("CAP_SYS_RESOURCE",)):
+        return most
+    return min(most, own)
 
 
 def _infinite(limit: int) -> int:

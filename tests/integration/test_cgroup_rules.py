@@ -190,9 +190,6 @@ def test_daemon_in_the_group_that_was_delegated_to_it(own_runtime: Runtime, belo
             assert str(own_runtime.process.pid) in (service / "_daemon/cgroup.procs").read_text().split()
         assert not made.exists()
         assert "failed to remove" not in own_runtime.output()
-        # And once more, with what the first one left.
-        with own_runtime.started() as client:
-            client.start("a:0.0.1")
     finally:
         remove(service)
 

@@ -172,6 +172,54 @@ def test_limit_without_a_value_is_unlimited(runtime: SharedRuntime) -> None:
     assert found[:2] == ["0", "unlimited"]
 
 
+def most_open_files() -> int:
+    """The kernel knows no unlimited number of them, and without a privilege our own limit is the end."""
+    most = int(Path("/proc/sys/fs/nr_open").read_text())
+    return most if has_sys_resource() is None else min(most, limits.getrlimit(limits.RLIMIT_NOFILE)[1])
+
+
+MOST = -1
+"""Stands for that number."""
+
+
+@pytest.mark.parametrize(
+    ("limit", "soft", "hard"),
+    [
+        ({"soft": 256}, 256, MOST),
+        ({}, MOST, MOST),
+        ({"soft": 0, "hard": (1 << 64) - 1}, 0, MOST),
+        ({"soft": 1, "hard": 1}, 1, 1),
+        ({"soft": 256, "hard": MOST}, 256, MOST),
+    ],
+    ids=str,
+)
+def test_open_files(runtime: SharedRuntime, limit: dict[str, int], soft: int, hard: int) -> None:
+    limit = {key: most_open_files() if value == MOST else value for key, value in limit.items()}
+    runtime.pack(shell("a", "exec sleep 1000", rlimits={"nofile": limit}))
+    with runtime.started() as client:
+        client.start("a:0.0.1")
+        process = client.inspect("a:0.0.1").process
+        assert process is not None
+        (application,) = leaks.children(process.pid)
+        lines = Path(f"/proc/{application}/limits").read_text().splitlines()
+    (found,) = (line[25:].split()[:2] for line in lines if line.startswith("Max open files"))
+    assert found == [str(most_open_files() if number == MOST else number) for number in (soft, hard)]
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [
+        ({"soft": 5, "hard": 1 << 40}, f"rlimits.nofile: {1 << 40} is above [0-9]+, which is the most"),
+        ({"soft": 1 << 40, "hard": 1 << 40}, f"rlimits.nofile: {1 << 40} is above [0-9]+, which is the most"),
+        ({"soft": 1 << 40}, "rlimits.nofile: the soft limit 1099511627776 is above the hard limit [0-9]+"),
+        ({"hard": 256}, "rlimits.nofile: the soft limit [0-9]+ is above the hard limit 256"),
+    ],
+    ids=str,
+)
+def test_open_files_that_are_impossible(runtime: SharedRuntime, limit: dict[str, int], reason: str) -> None:
+    refused(runtime, shell("a", rlimits={"nofile": limit}), reason)
+
+
 def test_soft_limit_above_the_hard_limit(runtime: SharedRuntime) -> None:
     limit = {"nofile": {"soft": 20, "hard": 10}}
     refused(runtime, shell("a", rlimits=limit), "rlimits.nofile: the soft limit 20 is above")

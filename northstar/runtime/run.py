@@ -11,7 +11,7 @@ from northstar.errors import StartContainerFailed, StartContainerMissingResource
 from northstar.kernel import namespaces, proc
 from northstar.manifest import model
 from northstar.programs import start
-from northstar.runtime import log, persist, plan
+from northstar.runtime import devices, log, persist, plan
 from northstar.runtime.output import Streams
 from northstar.runtime.process import NeverBegan, Process
 from northstar.runtime.sockets import ContainerSockets
@@ -196,7 +196,7 @@ class Run:
         order = plan.build(
             manifest,
             command,
-            host.places,
+            host.places._replace(devices=devices.tree_for(host.places.devices, manifest)),
             resources,
             roles,
             host.facts,

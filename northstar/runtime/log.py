@@ -72,6 +72,15 @@ def record(level: str, target: str, message: str, fields: Mapping[str, str] = _N
         sink(level, target, message, fields)
 
 
+def announce(level: str, target: str, message: str) -> None:
+    """Write a record of which stderr gets the message alone: for whoever has started the daemon by hand."""
+    for sink in _sinks or [_to_stderr]:
+        if sink is _to_stderr:
+            _write_line(f"{escape(message)}\n")
+        else:
+            sink(level, target, escape(message[:MAX_MESSAGE]), _NO_FIELDS)
+
+
 def container_fields(container: Container, stream: str) -> dict[str, str]:
     """The fields of what a container has written to `stream`."""
     return {
@@ -136,7 +145,10 @@ def _to_stderr(level: str, target: str, message: str, fields: Mapping[str, str])
     _width = max(_width, min(len(target), 60))
     if _colour:
         name = f"\x1b[{colour}m{name}\x1b[0m"
-    line = f"{clock}.{int(now * 1000) % 1000:03} {target:>{_width}} ⬤  {name}: {message}\n"
+    _write_line(f"{clock}.{int(now * 1000) % 1000:03} {target:>{_width}} ⬤  {name}: {message}\n")
+
+
+def _write_line(line: str) -> None:
     try:
         os.write(2, line.encode("utf-8", "replace"))
     except OSError:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from northstar import API_VERSION, __version__, config
 from northstar.errors import ConfigError, NorthstarError
 from northstar.kernel import mount, namespaces, process
-from northstar.runtime import log
+from northstar.runtime import log, sdnotify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,8 +101,7 @@ def main() -> NoReturn:
 
 def run(options: Options) -> int:
     """Run the daemon; the exit code."""
-    # Nothing that the caller left open is of any use.
-    process.close_range(3)
+    _close_descriptors(sdnotify.ready_descriptor())
     # No number that a client may send is nearly as long, and reading long ones takes its time.
     sys.set_int_max_str_digits(sys.int_info.str_digits_check_threshold)
     log.setup()
@@ -125,14 +124,28 @@ def run(options: Options) -> int:
         daemon = Daemon(configuration, host_root=host_root, open_files=open_files, private_mounts=private)
         return daemon.run()
     except ConfigError as error:
-        print(f"Error: failed to read configuration file {error.path}", file=sys.stderr)
-        for problem in error.problems:
-            print(f"  {problem}", file=sys.stderr)
+        _tell(f"Error: failed to read configuration file {error.path}", *(f"  {p}" for p in error.problems))
     except NorthstarError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"Hint: {error.hint}", file=sys.stderr)
+        _tell(f"Error: {error}", *([f"Hint: {error.hint}"] if error.hint else []))
     return EXIT_FAILURE
+
+
+def _tell(*lines: str) -> None:
+    """Why there is no daemon: on stderr, and in the system's log, as an init script has no other place."""
+    for line in lines:
+        log.announce("error", _log.target, line)
+    log.flush()
+
+
+def _close_descriptors(kept: int | None) -> None:
+    """Nothing that the caller left open is of any use, except to tell that the daemon is ready."""
+    if kept is None:
+        process.close_range(3)
+        return
+    if kept > 3:
+        process.close_range(3, kept - 1)
+    process.close_range(kept + 1)
+    os.set_inheritable(kept, False)
 
 
 def _make_directories(configuration: Config) -> None:

@@ -17,6 +17,7 @@ from isolated import wait_until
 from runtime import TIMEOUT, DaemonFailed, Runtime, environment, resource, shell, wait_for
 
 from northstar.kernel import loop
+from northstar.runtime.sdnotify import READY_FD
 
 PROGRAM = [sys.executable, "-m", "northstar"]
 
@@ -57,6 +58,25 @@ def test_missing_configuration() -> None:
     assert done.returncode == 1
     assert "failed to read configuration file /nonexistent.toml" in done.stderr
     assert "No such file" in done.stderr
+
+
+def test_readiness_is_told_by_a_descriptor(runtime: Runtime) -> None:
+    """Only to who waits for it: neither engine nor containers have the descriptor."""
+    runtime.pack(shell("a", "ls -l /proc/self/fd") | {"autostart": "relaxed"})
+    reading, writing = os.pipe()
+    command = [*runtime.command, "--config", str(runtime.config)]
+    with runtime.log.open("ab") as log:
+        runtime.process = subprocess.Popen(
+            command, stdout=log, stderr=log, env={**environment(), READY_FD: str(writing)}, pass_fds=[writing]
+        )
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        # It ends when nobody has the other end any more.
+        assert pipe.read() == b"ready\n"
+    with runtime.connect() as client:
+        assert client.list() == ["a:0.0.1"]
+    assert "Runtime up and running" in runtime.output()
+    assert runtime.stop() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

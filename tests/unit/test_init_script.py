@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The init script, in a shell of BusyBox with a stand-in for the daemon."""
+"""The init script, in BusyBox and in dash with the usual tools, with a stand-in for the daemon."""
 
 from __future__ import annotations
 
@@ -17,32 +17,55 @@ SCRIPT = Path(__file__).resolve().parent.parent.parent / "rootfs-overlay/etc/ini
 LIMIT = 60.0
 # As root the script changes how mounts are shared. Applets of BusyBox cannot be replaced by way of PATH.
 PRIVATE_MOUNTS = ["/usr/bin/unshare", "--mount"] if os.geteuid() == 0 else []
-# Tells what it was called with and that it is ready; ends when asked to, unless it is stubborn.
+# Tells what it was called with and that it is ready; ends when asked to, or as the configuration says.
 DAEMON = """\
 #!/bin/sh
-case $1 in --check) exec grep -q good "$3" ;; esac
+config=$(cat "${3:-$2}" 2>/dev/null)
+case $1 in
+    --check)
+        [ "$config" != mistake ] || { echo "$3: run_dir: missing"; echo "$3: cgroup: missing"; exit 1; }
+        exit 0
+        ;;
+esac
+case $config in
+    mistake | fails) exit 1 ;;
+    killed) kill -9 $$ ;;
+    late) sleep 1 ;;
+esac
 trap 'rm -f "$READY"; exit 0' TERM
+[ "$config" != stubborn ] || trap '' TERM
 echo "$$ $*" > "$READY.new"
 mv "$READY.new" "$READY"
+echo ready >&"$NORTHSTAR_READY_FD"
+exec 3>&-
 while :; do sleep 0.1; done
 """
+
+
+BUSYBOX = ("sh", "cat", "grep", "kill", "logger", "mkdir", "mv", "rm", "setsid", "sleep", "tr")
 
 
 class Service:
     """The script with its files in a scratch directory."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, shell: str) -> None:
         self.root = root
+        self.shell = shell
+        self.script = SCRIPT
         self.ready = root / "ready"
         self.pid_file = root / "northstar.pid"
         self.config = root / "northstar.toml"
         self.config.write_text("good")
         self.tools = root / "bin"
         self.tools.mkdir()
-        busybox = shutil.which("busybox")
-        assert busybox is not None
-        for name in ("sh", "cat", "grep", "kill", "mkdir", "mv", "rm", "sleep", "start-stop-daemon"):
-            (self.tools / name).symlink_to(busybox)
+        if shell == "busybox":
+            for name in BUSYBOX:
+                (self.tools / name).symlink_to(str(shutil.which("busybox")))
+        else:
+            (self.tools / "sh").symlink_to(str(shutil.which(shell)))
+            logger = self.tools / "logger"
+            logger.write_text(f'#!/bin/sh\necho "$*" >> {root}/syslog\n')
+            logger.chmod(0o755)
         daemon = self.tools / "northstar"
         daemon.write_text(DAEMON.replace("#!/bin/sh", f"#!{self.tools}/sh"))
         daemon.chmod(0o755)
@@ -54,13 +77,13 @@ class Service:
             "NORTHSTAR_PIDFILE": self.pid_file,
             "NORTHSTAR_STATE": self.root / "lib",
             "NORTHSTAR_RUNTIME": self.root / "run",
-            "PATH": self.tools,
+            "PATH": self.tools if self.shell == "busybox" else f"{self.tools}:/usr/bin:/bin:/usr/sbin:/sbin",
             "READY": self.ready,
         }
         # The daemon keeps the script's descriptors, so no pipe.
         with (self.root / "output").open("w+") as output:
             done = subprocess.run(
-                [*PRIVATE_MOUNTS, self.tools / "sh", SCRIPT, command],
+                [*PRIVATE_MOUNTS, self.tools / "sh", self.script, command],
                 env={name: str(value) for name, value in variables.items()},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -99,14 +122,23 @@ def is_shared(pid: int, path: str) -> bool:
     return any(words[4] == path and words[6].startswith("shared:") for words in lines)
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    if shutil.which("busybox") is None:
-        pytest.skip("busybox is not installed")
-    service = Service(tmp_path)
+@pytest.fixture(params=["busybox", "dash"])
+def service(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Service]:
+    if shutil.which(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    service = Service(tmp_path, request.param)
     yield service
-    if service.pid_file.exists() and alive(int(service.pid_file.read_text())):
-        os.kill(int(service.pid_file.read_text()), signal.SIGKILL)
+    if service.ready.exists() and alive(pid := int(service.ready.read_text().split()[0])):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def somebody() -> Iterator[int]:
+    """A process that has nothing to do with it."""
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        yield process.pid
+        assert process.poll() is None, "it was ended"
+        process.kill()
 
 
 def test_start_and_stop(service: Service) -> None:
@@ -156,8 +188,10 @@ def test_restart(service: Service, command: str) -> None:
 def test_reload_with_a_mistake_keeps_the_daemon(service: Service) -> None:
     service("start")
     pid, _ = service.started()
-    service.config.write_text("bad")
-    assert service("reload").returncode == 1
+    service.config.write_text("mistake")
+    done = service("reload")
+    assert done.returncode == 6
+    assert "run_dir: missing" in done.stdout
     assert alive(pid)
     assert int(service.pid_file.read_text()) == pid
 
@@ -171,6 +205,88 @@ def test_dead_daemon(service: Service) -> None:
     assert service("start").returncode == 0
     pid, _ = service.started()
     assert alive(pid)
+
+
+def test_process_of_somebody_else(service: Service, somebody: int) -> None:
+    """The pid file is older than the process that has the number."""
+    service.pid_file.write_text(f"{somebody}\n")
+    assert service("status").returncode == 1
+    assert service("stop").returncode == 0
+    service.pid_file.write_text(f"{somebody}\n")
+    assert service("start").returncode == 0
+    pid, _ = service.started()
+    assert int(service.pid_file.read_text()) == pid
+    assert service("status").returncode == 0
+
+
+def test_zombie(service: Service) -> None:
+    with subprocess.Popen(["true"]) as process:
+        wait_until(lambda: not alive(process.pid))
+        service.pid_file.write_text(f"{process.pid}\n")
+        assert service("status").returncode == 1
+        assert service("start").returncode == 0
+
+
+@pytest.mark.parametrize("text", ["", "\n", "nonsense\n", "-1\n", "1 2\n", "99999999\n", "../self\n"])
+def test_pid_file_without_a_pid(service: Service, text: str) -> None:
+    service.pid_file.write_text(text)
+    done = service("status")
+    assert (done.returncode, done.stdout) == (1, "northstar is dead, its pid file is left\n")
+    assert service("stop").returncode == 0
+
+
+def test_start_is_over_when_the_daemon_is_ready(service: Service) -> None:
+    service.config.write_text("late")
+    assert service("start").returncode == 0
+    assert service.ready.exists()
+    assert not (service.root / "run/ready").exists()
+
+
+def syslog(service: Service) -> str:
+    """What the script has said there. BusyBox' own logger writes to the real one."""
+    return (service.root / "syslog").read_text() if service.shell != "busybox" else ""
+
+
+def test_mistake_in_the_configuration(service: Service) -> None:
+    """The reason is told twice, to whoever looks on and to the system's log."""
+    service.config.write_text("mistake")
+    done = service("start")
+    assert done.returncode == 6
+    for said in (done.stdout, *filter(None, [syslog(service)])):
+        assert "run_dir: missing" in said
+        assert "cgroup: missing" in said
+    assert service("status").returncode == 3
+
+
+@pytest.mark.parametrize(("config", "code"), [("fails", 1), ("killed", 137)])
+def test_daemon_that_ends_at_once(service: Service, config: str, code: int) -> None:
+    service.config.write_text(config)
+    done = service("start")
+    assert done.returncode == 1
+    for said in (done.stdout, *filter(None, [syslog(service)])):
+        assert f"the daemon ended with {code}" in said
+    assert service("status").returncode == 3
+
+
+def test_program_that_is_not_there(service: Service) -> None:
+    (service.tools / "northstar").unlink()
+    done = service("start")
+    assert done.returncode == 5
+    assert "there is no" in done.stdout
+
+
+def test_daemon_that_does_not_stop(service: Service) -> None:
+    service.script = service.root / "script"
+    text = SCRIPT.read_text()
+    assert "STOP_SECONDS=20" in text
+    service.script.write_text(text.replace("STOP_SECONDS=20", "STOP_SECONDS=1"))
+    service.config.write_text("stubborn")
+    service("start")
+    pid, _ = service.started()
+    done = service("stop")
+    assert done.returncode == 1
+    assert "killing it" in done.stdout
+    wait_until(lambda: not alive(pid))
 
 
 def test_usage(service: Service) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from northstar.runtime.loop import Loop
-from northstar.runtime.sdnotify import ServiceManager
+from northstar.runtime.sdnotify import ServiceManager, ready_descriptor
 
 
 @pytest.fixture
@@ -70,3 +70,27 @@ def test_the_manager_is_gone(manager: socket.socket, tmp_path: Path) -> None:
 
     loop.run(main())
     assert failures == []
+
+
+def test_descriptor_that_is_told_when_the_daemon_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As s6 and dinit have it, and our init script: a line, and then the end."""
+    reading, writing = os.pipe()
+    monkeypatch.setenv("NORTHSTAR_READY_FD", str(writing))
+    loop = Loop(lambda failure: None)
+    service = ServiceManager(loop)
+    assert "NORTHSTAR_READY_FD" not in os.environ
+    os.set_blocking(reading, False)
+    with pytest.raises(BlockingIOError):
+        os.read(reading, 1)
+    service.ready()
+    assert os.read(reading, 100) == b"ready\n"
+    assert os.read(reading, 100) == b""
+    service.ready()
+    os.close(reading)
+    loop.run(loop.sleep(0))
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "0", "2", "99999", "1" * 30, "²"])
+def test_descriptor_that_is_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NORTHSTAR_READY_FD", text)
+    assert ready_descriptor() is None

@@ -9,9 +9,11 @@
 # -q prints problems only. Exit code 0: everything that is needed is there, 1: something is missing.
 #
 # The list of options is northstar.cfg, the kernel fragment of the image builders; the environment variable
-# NORTHSTAR_FRAGMENT may name another file.
+# NORTHSTAR_FRAGMENT may name another file. NORTHSTAR_ROOT is a directory in place of / for what is read of
+# the running kernel.
 
 here=$(dirname "$0")
+root=${NORTHSTAR_ROOT:-}
 quiet=
 missing=0
 wishes=0
@@ -20,7 +22,7 @@ while getopts qh option; do
     case $option in
         q) quiet=yes ;;
         *)
-            sed -n '3,13s/^# \{0,1\}//p' "$0"
+            sed -n '3,14s/^# \{0,1\}//p' "$0"
             [ "$option" = h ]
             exit
             ;;
@@ -54,7 +56,7 @@ find_fragment() {
 }
 
 find_config() {
-    for file in /proc/config.gz "/lib/modules/$(uname -r)/config" "/boot/config-$(uname -r)"; do
+    for file in "$root/proc/config.gz" "$root/lib/modules/$(uname -r)/config" "$root/boot/config-$(uname -r)"; do
         if [ -r "$file" ]; then
             echo "$file"
             return
@@ -122,37 +124,48 @@ live() {
     fi
 }
 
-has_filesystem() {
-    grep -qw "$1" /proc/filesystems
+# The module of a feature may be loaded when it is needed first.
+has_module() {
+    grep -q "/$1\.ko" "$root/lib/modules/$(uname -r)/modules.dep"
 }
 
-has_misc_device() {
-    grep -qw "$1" /proc/misc
+has_filesystem() {
+    grep -qw "$1" "$root/proc/filesystems" || has_module "$1"
+}
+
+has_loop() {
+    test -c "$root/dev/loop-control" || has_module loop
+}
+
+has_device_mapper() {
+    grep -qw device-mapper "$root/proc/misc" || has_module dm-mod
+}
+
+has_verity() {
+    test -e "$root/sys/module/dm_verity" || has_module dm-verity
 }
 
 has_cgroup_controllers() {
-    grep -q '[a-z]' /sys/fs/cgroup/cgroup.controllers || grep -q '^memory.*1$' /proc/cgroups
+    grep -q '[a-z]' "$root/sys/fs/cgroup/cgroup.controllers" || grep -q '^memory.*1$' "$root/proc/cgroups"
 }
 
 check_live() {
-    live needed loop /dev/loop-control "packages cannot be mounted" test -c /dev/loop-control
-    live needed device-mapper "misc device device-mapper" "repositories with a key are refused" \
-        has_misc_device device-mapper
-    live needed device-mapper "dm-verity" "repositories with a key are refused" \
-        test -e /sys/module/dm_verity
+    live needed loop /dev/loop-control "packages cannot be mounted" has_loop
+    live needed device-mapper "misc device device-mapper" "repositories with a key are refused" has_device_mapper
+    live needed device-mapper "dm-verity" "repositories with a key are refused" has_verity
     for name in squashfs tmpfs proc sysfs; do
         live needed "$name" "file system $name" "containers cannot be started" has_filesystem "$name"
     done
     for name in pid mnt ipc uts net; do
-        live needed namespaces "namespace $name" "containers cannot be started" test -e "/proc/self/ns/$name"
+        live needed namespaces "namespace $name" "containers cannot be started" test -e "$root/proc/self/ns/$name"
     done
     live needed seccomp "system call filters" "containers with a filter cannot be started" \
-        grep -q '^Seccomp_filters\|^Seccomp:' /proc/self/status
+        grep -q '^Seccomp_filters\|^Seccomp:' "$root/proc/self/status"
     live optional cgroups "file system cgroup2" "limits and statistics are not available" has_filesystem cgroup2
     live optional cgroups "memory controller" "limits and statistics are not available" has_cgroup_controllers
-    if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
-        say "info      cgroups: version 2 at /sys/fs/cgroup: $(cat /sys/fs/cgroup/cgroup.controllers)"
-    elif [ -e /sys/fs/cgroup/memory ]; then
+    if [ -e "$root/sys/fs/cgroup/cgroup.controllers" ]; then
+        say "info      cgroups: version 2 at /sys/fs/cgroup: $(cat "$root/sys/fs/cgroup/cgroup.controllers")"
+    elif [ -e "$root/sys/fs/cgroup/memory" ]; then
         say "info      cgroups: version 1"
     else
         say "info      cgroups: not mounted at /sys/fs/cgroup"

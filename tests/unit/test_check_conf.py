@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -69,6 +70,66 @@ def test_usage(shell: list[str]) -> None:
     done = check(shell, "/nonexistent")
     assert done.returncode == 1
     assert "/nonexistent" in done.stderr
+
+
+KERNEL = os.uname().release
+MODULES = """\
+kernel/fs/squashfs/squashfs.ko.xz:
+kernel/drivers/block/loop.ko:
+kernel/drivers/md/dm-verity.ko.zst: kernel/drivers/md/dm-bufio.ko.zst kernel/drivers/md/dm-mod.ko.zst
+kernel/drivers/md/dm-mod.ko.zst:
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A running kernel with everything built in that need not be a module."""
+    files = {
+        "proc/filesystems": "nodev\ttmpfs\nnodev\tproc\nnodev\tsysfs\nnodev\tcgroup2\n\text4\n",
+        "proc/misc": "237 loop-control\n",
+        "proc/self/status": "Seccomp:\t0\nSeccomp_filters:\t0\n",
+        "sys/fs/cgroup/cgroup.controllers": "cpu io memory pids\n",
+        **{f"proc/self/ns/{name}": "" for name in ("pid", "mnt", "ipc", "uts", "net")},
+        f"boot/config-{KERNEL}": FRAGMENT.read_text().replace("=y", "=m"),
+    }
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+def check_running(shell: list[str], root: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "NORTHSTAR_ROOT": str(root)}
+    return subprocess.run(
+        [*shell, str(SCRIPT)], capture_output=True, text=True, check=False, timeout=60, env=environment
+    )
+
+
+@pytest.mark.parametrize("shell", shells(), ids=" ".join)
+def test_modules_that_are_not_loaded_yet(root: Path, shell: list[str]) -> None:
+    """They are when they are needed."""
+    done = check_running(shell, root)
+    missing = [line for line in done.stdout.splitlines() if line.startswith("MISSING")]
+    assert len(missing) == 4, done.stdout
+    assert done.returncode == 1
+    modules = root / "lib/modules" / KERNEL
+    modules.mkdir(parents=True)
+    (modules / "modules.dep").write_text(MODULES)
+    done = check_running(shell, root)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("kernel is correctly configured for northstar\n")
+
+
+@pytest.mark.parametrize(("module", "feature"), [("squashfs", "squashfs"), ("dm-verity", "dm-verity")])
+def test_module_that_is_not_installed(root: Path, module: str, feature: str) -> None:
+    modules = root / "lib/modules" / KERNEL
+    modules.mkdir(parents=True)
+    lines = [line for line in MODULES.splitlines() if f"/{module}.ko" not in line.partition(":")[0]]
+    (modules / "modules.dep").write_text("\n".join(lines))
+    done = check_running(["sh"], root)
+    assert done.returncode == 1
+    assert [line for line in done.stdout.splitlines() if line.startswith("MISSING") and feature in line]
 
 
 def test_running_kernel() -> None:

@@ -16,10 +16,19 @@ PR_SET_KEEPCAPS = 8
 PR_SET_NAME = 15
 PR_GET_NAME = 16
 PR_GET_SECCOMP = 21
+PR_GET_SECUREBITS = 27
+PR_SET_SECUREBITS = 28
+PR_SET_TIMERSLACK = 29
+PR_GET_TIMERSLACK = 30
+PR_MCE_KILL = 33
 PR_SET_CHILD_SUBREAPER = 36
 PR_GET_CHILD_SUBREAPER = 37
 PR_SET_NO_NEW_PRIVS = 38
 PR_GET_NO_NEW_PRIVS = 39
+PR_SET_THP_DISABLE = 41
+PR_GET_THP_DISABLE = 42
+
+_PR_MCE_KILL_CLEAR = 0
 
 _arguments = (ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _prctl = function("prctl", ctypes.c_int, *_arguments)
@@ -86,6 +95,36 @@ def get_child_subreaper() -> bool:
     value = ctypes.c_int(0)
     check(_prctl_int(PR_GET_CHILD_SUBREAPER, value, 0, 0, 0), "prctl(PR_GET_CHILD_SUBREAPER)")
     return value.value != 0
+
+
+def set_timer_slack(nanoseconds: int) -> None:
+    """How late the caller's timers may be (Linux 2.6.28). Inherited; 0 stands for what was inherited."""
+    check(_prctl(PR_SET_TIMERSLACK, nanoseconds, 0, 0, 0), "prctl(PR_SET_TIMERSLACK)")
+
+
+def get_timer_slack() -> int:
+    """The value of `set_timer_slack`."""
+    return check(_prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0), "prctl(PR_GET_TIMERSLACK)")
+
+
+def allow_huge_pages() -> None:
+    """Take back PR_SET_THP_DISABLE (Linux 3.15), which is inherited."""
+    check(_prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0), "prctl(PR_SET_THP_DISABLE)")
+
+
+def clear_memory_failure_policy() -> None:
+    """The system's policy for memory that has failed (Linux 2.6.32) instead of an inherited one."""
+    check(_prctl(PR_MCE_KILL, _PR_MCE_KILL_CLEAR, 0, 0, 0), "prctl(PR_MCE_KILL)")
+
+
+def clear_securebits() -> None:
+    """No exceptions from the rules of root (capabilities(7)). EPERM: no CAP_SETPCAP, or they are locked."""
+    check(_prctl(PR_SET_SECUREBITS, 0, 0, 0, 0), "prctl(PR_SET_SECUREBITS)")
+
+
+def get_securebits() -> int:
+    """SECBIT_* of the caller."""
+    return check(_prctl(PR_GET_SECUREBITS, 0, 0, 0, 0), "prctl(PR_GET_SECUREBITS)")
 
 
 def set_no_new_privs() -> None:

@@ -25,6 +25,9 @@ SCHED_IDLE = 5
 SCHED_DEADLINE = 6
 SCHED_FLAG_RESET_ON_FORK = 1
 
+PER_LINUX = 0
+"""The personality of a Linux program, without any of its flags such as ADDR_NO_RANDOMIZE."""
+
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 
 
@@ -47,6 +50,7 @@ _pidfd_open = syscall(434, 434, ctypes.c_int, ctypes.c_uint)
 _pidfd_send_signal = syscall(424, 424, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_uint)
 _close_range = syscall(436, 436, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
 _keyctl = syscall(250, 219, ctypes.c_int, ctypes.c_char_p)
+_personality = syscall(135, 92, ctypes.c_ulong)
 _sched_setattr = syscall(314, 274, ctypes.c_int, ctypes.POINTER(sched_attr), ctypes.c_uint)
 _sched_getattr = syscall(315, 275, ctypes.c_int, ctypes.POINTER(sched_attr), ctypes.c_uint, ctypes.c_uint)
 
@@ -81,6 +85,11 @@ def join_session_keyring(name: str | None = None) -> int:
     return check(
         _keyctl(_KEYCTL_JOIN_SESSION_KEYRING, encode(name, "keyctl")), "keyctl(JOIN_SESSION_KEYRING)"
     )
+
+
+def set_personality(persona: int) -> None:
+    """personality(2). Inherited by what is forked and executed. ENOSYS: kernel without it."""
+    check(_personality(persona), "personality")
 
 
 def sched_setattr(

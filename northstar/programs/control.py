@@ -38,6 +38,11 @@ _CLONE_ARGS = struct.Struct("<11Q")
 _CGROUP_OFFSET = 80
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 _SIGNALS = 64
+_SCHED_ATTR = struct.Struct("<IIQiIQQQ")
+_PROCESSORS = 1024
+"""Bytes of a mask of all that there can be (CONFIG_NR_CPUS)."""
+_IOPRIO_WHO_PROCESS, _IOPRIO_NONE = 1, 0
+_MPOL_DEFAULT = 0
 _MAP_SHARED, _MAP_FIXED, _MAP_ANONYMOUS = 0x01, 0x10, 0x20
 _PROT_READ, _PROT_WRITE = 1, 2
 CLOSE_ALL = 0xFFFFFFFF
@@ -62,6 +67,7 @@ def set_up(daemon: int, open_files: tuple[int, int], core_files: int, oom_score_
     p.call("chdir", "/")
     p.call("umask", 0o022)
     _reset_signals(p)
+    _reset_scheduling(p)
     set_limit(p, resource.RLIMIT_CORE, 0, core_files)
     set_limit(p, resource.RLIMIT_NOFILE, *open_files)
     join_keyring(p)
@@ -166,6 +172,19 @@ def _reset_signals(p: Program) -> None:
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             p.call("rt_sigaction", number, default, None, _SIGNALS // 8)
     p.call("rt_sigprocmask", signal.SIG_SETMASK, p.reserve(8), None, _SIGNALS // 8)
+
+
+def _reset_scheduling(p: Program) -> None:
+    """What a service manager may have set for the daemon holds for the daemon: not for containers.
+
+    A kernel without NUMA or block devices lacks some of it; a daemon without privileges keeps what it has.
+    """
+    ordinary = p.put(_SCHED_ATTR.pack(_SCHED_ATTR.size, 0, 0, 0, 0, 0, 0, 0))
+    p.call("sched_setattr", 0, ordinary, 0, tolerate=errno.EPERM)
+    all_processors = p.put(b"\xff" * _PROCESSORS)
+    p.call("sched_setaffinity", 0, _PROCESSORS, all_processors, tolerate=isa.ANY_ERROR)
+    p.call("ioprio_set", _IOPRIO_WHO_PROCESS, 0, _IOPRIO_NONE, tolerate=isa.ANY_ERROR)
+    p.call("set_mempolicy", _MPOL_DEFAULT, None, 0, tolerate=isa.ANY_ERROR)
 
 
 def set_limit(p: Program, number: int, soft: int, hard: int) -> None:

@@ -334,14 +334,12 @@ def _boot_time() -> float:
 
 
 def _protect_from_oom_killer() -> int | None:
-    """Make the daemon an unlikely victim; the value that containers are to be reset to."""
+    """Make the daemon an unlikely victim; the value that containers are to be reset to, None: their own."""
     path = "/proc/self/oom_score_adj"
     try:
-        with open(path) as file:
-            previous = int(file.read())
         with open(path, "w") as file:
             file.write(str(OOM_SCORE_ADJ))
     except OSError as error:
         _log.debug(f"Leaving oom_score_adj alone: {error.strerror}")
         return None
-    return max(0, previous)
+    return 0

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from northstar import API_VERSION, __version__, config
 from northstar.errors import ConfigError, NorthstarError
-from northstar.kernel import mount, namespaces, process
-from northstar.runtime import log, sdnotify
+from northstar.kernel import mount, namespaces
+from northstar.runtime import inheritance, log, sdnotify
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +101,7 @@ def main() -> NoReturn:
 
 def run(options: Options) -> int:
     """Run the daemon; the exit code."""
-    _close_descriptors(sdnotify.ready_descriptor())
+    inheritance.let_go(sdnotify.ready_descriptor())
     # No number that a client may send is nearly as long, and reading long ones takes its time.
     sys.set_int_max_str_digits(sys.int_info.str_digits_check_threshold)
     log.setup()
@@ -135,17 +135,6 @@ def _tell(*lines: str) -> None:
     for line in lines:
         log.announce("error", _log.target, line)
     log.flush()
-
-
-def _close_descriptors(kept: int | None) -> None:
-    """Nothing that the caller left open is of any use, except to tell that the daemon is ready."""
-    if kept is None:
-        process.close_range(3)
-        return
-    if kept > 3:
-        process.close_range(3, kept - 1)
-    process.close_range(kept + 1)
-    os.set_inheritable(kept, False)
 
 
 def _make_directories(configuration: Config) -> None:

@@ -206,3 +206,36 @@ def test_init_script() -> None:
     while run("nstar ident").returncode and time.monotonic() < deadline:
         time.sleep(0.2)
     assert run("nstar ident").stdout == "extern:0.0.0\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "reason"),
+    [
+        ('surprise = "value"', 6, "surprise"),
+        (Path("/etc/northstar/northstar.toml"), 1, "is in use by another northstar daemon"),
+    ],
+    ids=["mistake", "second daemon"],
+)
+def test_start_that_fails(tmp_path: Path, config: str | Path, code: int, reason: str) -> None:
+    """The init script waits for it and has an exit code; the reason is in the system's log."""
+    path = config if isinstance(config, Path) else tmp_path / "northstar.toml"
+    if isinstance(config, str):
+        path.write_text(f"{config}\n")
+    variables = f"NORTHSTAR_CONFIG={path} NORTHSTAR_PIDFILE={tmp_path}/pid NORTHSTAR_RUNTIME={tmp_path}"
+    done = run(f"{variables} {INIT_SCRIPT} start")
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "not started" in done.stderr
+    assert "northstar" in log_line(reason)
+    assert not (tmp_path / "pid").exists()
+    assert run("nstar ident").stdout == "extern:0.0.0\n"
+
+
+def test_init_script_believes_no_pid_of_somebody_else(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        (tmp_path / "pid").write_text(f"{process.pid}\n")
+        variables = f"NORTHSTAR_PIDFILE={tmp_path}/pid"
+        assert run(f"{variables} {INIT_SCRIPT} status").returncode == 1
+        assert run(f"{variables} {INIT_SCRIPT} stop").returncode == 0
+        assert process.poll() is None
+        process.kill()
+    assert run("nstar ident").stdout == "extern:0.0.0\n"

@@ -56,6 +56,7 @@ def build(plan: Plan, machine: str | None = None) -> Program:
     p.on_failure(failed)
     attendance.name_process(p, "northstar-exec")
     supervisor = p.value("getpid", of="supervisor")
+    identity.bound_capabilities(p, plan)
     link = attendance.Link(p)
     p.purpose = "fork"
     pid = p.clone(control.clone_arguments(p, 0, roles.get("cgroup")), control.CLONE_ARGS_SIZE, joiner)
@@ -69,7 +70,7 @@ def build(plan: Plan, machine: str | None = None) -> Program:
 
 def _supervise(p: Program, plan: Plan, link: attendance.Link, joiner: Register, failed: Label) -> None:
     link.keep(p)
-    identity.retire(p, plan["uid"], plan["gid"], plan["last_capability"])
+    identity.retire(p, plan)
     if plan["init_filter"]:
         identity.install_filter(p, plan["init_filter"])
     p.purpose = "enter the container"

@@ -35,6 +35,7 @@ def build(plan: Plan, machine: str | None = None) -> Program:
     """The whole start; the descriptors are named by their roles in the plan."""
     p = Program([str(role) for role in plan["descriptors"]], machine)
     failed, application = Label(), Label()
+    p.purpose = "begin"
     p.on_failure(failed)
     if plan["hold"]:
         _hold(p)
@@ -121,6 +122,7 @@ def _become_application(
 ) -> None:
     """The clone's part. A failure is left on the board, where init finds it when the link closes."""
     failed = Label()
+    p.purpose = "become the application"
     p.on_failure(failed)
     p.purpose = "unshare control group namespace"
     p.call("unshare", namespaces.CLONE_NEWCGROUP)

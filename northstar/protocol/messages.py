@@ -66,6 +66,19 @@ class Exec(NamedTuple):
         }
 
 
+class Explain(NamedTuple):
+    """What a start would do, without doing it. An extension of upstream's protocol."""
+
+    container: Container
+    init: str | None = None
+    arguments: tuple[str, ...] = ()
+    environment: dict[str, str] = {}  # noqa: RUF012
+
+    def wire(self) -> Any:
+        """JSON value."""
+        return {"explain": _start_wire(self)}
+
+
 class Ident(NamedTuple):
     """Who am I?"""
 
@@ -164,14 +177,16 @@ class Start(NamedTuple):
 
     def wire(self) -> Any:
         """JSON value."""
-        return {
-            "start": {
-                "container": str(self.container),
-                "init": self.init,
-                "arguments": list(self.arguments),
-                "environment": self.environment,
-            }
-        }
+        return {"start": _start_wire(self)}
+
+
+def _start_wire(request: Start | Explain) -> Any:
+    return {
+        "container": str(request.container),
+        "init": request.init,
+        "arguments": list(request.arguments),
+        "environment": request.environment,
+    }
 
 
 class TokenCreate(NamedTuple):
@@ -221,6 +236,7 @@ class Uninstall(NamedTuple):
 
 Request = (
     Exec
+    | Explain
     | Ident
     | Inspect
     | Install
@@ -348,6 +364,12 @@ _UNITS: dict[str, Any] = {
     "repositories": Repositories(),
     "shutdown": Shutdown(),
 }
+_START_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "container": _container,
+    "init": _optional_text,
+    "arguments": _texts,
+    "environment": _environment,
+}
 _STRUCTS: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]]] = {
     "exec": (
         Exec,
@@ -358,20 +380,13 @@ _STRUCTS: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]]] 
             "terminal": _boolean,
         },
     ),
+    "explain": (Explain, _START_FIELDS),
     "inspect": (Inspect, {"container": _container}),
     "install": (Install, {"repository": _string, "size": _integer(0, MAX_U64)}),
     "kill": (Kill, {"container": _container, "signal": _integer(MIN_I32, MAX_I32)}),
     "logs": (Logs, {"container": _container, "follow": _flag}),
     "mount": (Mount, {"containers": _containers}),
-    "start": (
-        Start,
-        {
-            "container": _container,
-            "init": _optional_text,
-            "arguments": _texts,
-            "environment": _environment,
-        },
-    ),
+    "start": (Start, _START_FIELDS),
     "token_create": (TokenCreate, {"target": _name, "shared": _bytes}),
     "token_verify": (TokenVerify, {"token": _token, "user": _name, "shared": _bytes}),
     "umount": (Umount, {"containers": _containers}),

@@ -17,7 +17,7 @@ complete -c nstar -n __fish_use_subcommand -a 'repositories repos' -d 'show the 
 complete -c nstar -n __fish_use_subcommand -a 'mount' -d 'mount containers'
 complete -c nstar -n __fish_use_subcommand -a 'umount' -d 'umount containers'
 complete -c nstar -n __fish_use_subcommand -a 'start' -d 'start a container'
-complete -c nstar -n __fish_use_subcommand -a 'explain' -d 'show the system calls that a start would make, without starting anything'
+complete -c nstar -n __fish_use_subcommand -a 'explain' -d 'show the system calls that a start would make'
 complete -c nstar -n __fish_use_subcommand -a 'kill' -d 'send a signal to a container'
 complete -c nstar -n __fish_use_subcommand -a 'exec' -d 'run a program in a running container'
 complete -c nstar -n __fish_use_subcommand -a 'install' -d 'install a package into a repository'

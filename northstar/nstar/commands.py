@@ -95,9 +95,10 @@ def start(session: Session, options: argparse.Namespace) -> None:
 
 
 def explain(session: Session, options: argparse.Namespace) -> None:
-    """Show the system calls that a start would make, without starting anything.
+    """Show the system calls that a start would make.
 
-    COMMAND is that of `start`. Headings tell what the calls below are for, and what an error would name.
+    Nothing is started. COMMAND is that of `start`. Headings tell what the calls below are for, and what an
+    error would name.
     """
     init, arguments, environment = _command(options.words)
     name = session.container(options.container)

@@ -12,8 +12,6 @@ import binascii
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import ujson
-
 from northstar.errors import ProtocolError
 from northstar.names import Container, Version, check_name
 
@@ -396,6 +394,7 @@ _CONNECT: tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]] = (
     Connect,
     {"version": _version, "subscribe_notifications": _boolean},
 )
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _OPTIONAL = ("init", "follow")
 _ENVELOPES = ("connect", "connect_ack", "connect_nack", "request", "response", "notification")
 _FREQUENT: dict[bytes, Any] = {
@@ -547,9 +546,7 @@ def _struct(shape: tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]], b
 
 def _line(value: Any) -> bytes:
     # File names need not be UTF-8; a message about one must be.
-    return (
-        ujson.dumps(value, ensure_ascii=False, escape_forward_slashes=False).encode(errors="replace") + b"\n"
-    )
+    return _to_json(value).encode(errors="replace") + b"\n"
 
 
 def encode(message: Connect | Request) -> bytes:
@@ -592,7 +589,7 @@ class ServerMessage(NamedTuple):
 def decode_server(line: bytes) -> ServerMessage:
     """The message in a line of a server; raises ProtocolError."""
     try:
-        value = ujson.loads(line)
+        value = json.loads(line)
     except ValueError as error:
         raise ProtocolError(f"invalid JSON: {error}") from None
     if isinstance(value, dict) and len(value) == 1:

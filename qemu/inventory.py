@@ -18,7 +18,6 @@ DISTRIBUTIONS = {
     "cffi (of PyNaCl)": ("cffi", "_cffi_backend*", "cffi-*-info"),
     "pycparser (of cffi)": ("pycparser", "pycparser-*-info"),
     "PyYAML": ("yaml", "_yaml", "PyYAML-*-info", "pyyaml-*-info"),
-    "ujson": ("ujson*",),
     "pyseccomp": ("pyseccomp*",),
 }
 LIBRARIES = (

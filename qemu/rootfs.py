@@ -24,11 +24,10 @@ DEBIAN_PACKAGES = (
     "libpython3.11-minimal",
     "libpython3.11-stdlib",
     "libseccomp2",
-    "libstdc++6",
     "python3.11-minimal",
     "zlib1g",
 )
-WHEELS = ("PyNaCl", "PyYAML", "pyseccomp", "ujson")
+WHEELS = ("PyNaCl", "PyYAML", "pyseccomp")
 TEST_WHEELS = ("pytest",)
 PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_17_aarch64", "manylinux_2_28_aarch64")
 PYTHON = "3.11"

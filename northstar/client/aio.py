@@ -12,6 +12,7 @@ Several tasks may use one connection: requests are sent without waiting for the 
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -250,6 +251,16 @@ class Client:
     ) -> None:
         """Start a container; its application is executing when this returns."""
         await self.call(calls.start(container, init, arguments, environment))
+
+    async def explain(
+        self,
+        container: str,
+        init: str | None = None,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> builtins.list[str]:
+        """The system calls that `start` would make: lines of text."""
+        return await self.call(calls.explain(container, init, arguments, environment))
 
     async def kill(self, container: str, signal: int = _SIGTERM) -> None:
         """Send a signal to a container."""

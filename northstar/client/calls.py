@@ -66,6 +66,20 @@ def start(
     return Call(request, _done("start"))
 
 
+def explain(
+    container: str, init: str | None, arguments: Sequence[str], environment: Mapping[str, str] | None
+) -> Call[list[str]]:
+    """What a start would do: lines of text, see `northstar.programs.explanation`."""
+    variables = dict(environment or {})
+    _check_texts(init or "", *arguments, *variables, *variables.values())
+    request = messages.Explain(Container.parse(container), init, tuple(arguments), variables)
+
+    def decode(response: Any) -> list[str]:
+        return [str(line) for line in outcome(result(response, "explain"))["data"]["lines"]]
+
+    return Call(request, decode)
+
+
 def kill(container: str, signal: int) -> Call[None]:
     """Send a signal to a container."""
     if not messages.MIN_I32 <= signal <= messages.MAX_I32:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import socket
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -145,6 +146,16 @@ class Client:
     ) -> None:
         """Start a container; its application is executing when this returns."""
         self.call(calls.start(container, init, arguments, environment))
+
+    def explain(
+        self,
+        container: str,
+        init: str | None = None,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> builtins.list[str]:
+        """The system calls that `start` would make: lines of text."""
+        return self.call(calls.explain(container, init, arguments, environment))
 
     def kill(self, container: str, signal: int = _SIGTERM) -> None:
         """Send a signal to a container."""

@@ -43,6 +43,7 @@ _nstar() {
             mount) kind='words -h --help' ;;
             umount) kind='words -h --help' ;;
             start) kind='words -h --help' ;;
+            explain) kind='words -h --help' ;;
             kill) kind='words -h --help' ;;
             exec) kind='words -h --help -t --tty -T --no-tty -e --env' ;;
             install) kind='words -h --help' ;;
@@ -63,10 +64,11 @@ _nstar() {
         esac
     elif [[ -z $kind ]]; then
         case "$command $position" in
-            " 0") kind='words list ls repositories repos mount umount start kill exec install uninstall shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
+            " 0") kind='words list ls repositories repos mount umount start explain kill exec install uninstall shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
             "mount "*) kind=containers ;;
             "umount "*) kind=containers ;;
             "start "0) kind=containers ;;
+            "explain "0) kind=containers ;;
             "kill "0) kind=containers ;;
             "exec "0) kind=containers ;;
             "install "0) kind=files ;;
@@ -76,7 +78,7 @@ _nstar() {
             "logs "0) kind=containers ;;
             "stop "0) kind=containers ;;
             "seccomp "0) kind=files ;;
-            "help "0) kind='words list ls repositories repos mount umount start kill exec install uninstall shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
+            "help "0) kind='words list ls repositories repos mount umount start explain kill exec install uninstall shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
             *) ;;
         esac
     fi

@@ -68,13 +68,15 @@ _sextant() {
             gen-key) kind='words -h --help -n --name -o --out' ;;
             import) kind='words -h --help -o --out --ref --platform --user --max-size --name --version -c --compression -b --block-size --mksquashfs' ;;
             init) kind='words -h --help --shell --python --static-binary -o --out' ;;
+            explain) kind='words -h --help' ;;
             schema) kind='words -h --help' ;;
         esac
     elif [[ -z $kind ]]; then
         case "$command $position" in
-            " 0") kind='words pack unpack inspect gen-key import init schema' ;;
+            " 0") kind='words pack unpack inspect gen-key import init explain schema' ;;
             "inspect "0) kind=files ;;
             "import "0) kind=files ;;
+            "explain "0) kind=files ;;
             *) ;;
         esac
     fi

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     Argument: TypeAlias = "int | str | bytes | Register | None"
 
 _MASK = (1 << 64) - 1
+_PADDING = tuple([0] * (6 - count) for count in range(7))
+"""By number of arguments: those that are missing."""
 _numbers = syscalls.numbers(os.uname().machine)
 
 
@@ -50,12 +52,15 @@ class Step(NamedTuple):
     """One instruction, as it was written."""
 
     operation: int
-    name: str
-    """System call, or empty."""
-    arguments: tuple[int | Register, ...]
-    result: Register | None
+    registers: int
+    """Bit i: argument i is the number of a register."""
+    result: int
+    """Number of a register, or NO_REGISTER."""
     tolerated: int
     retries: int
+    arguments: tuple[int, ...]
+    call: str
+    """Name of the system call, or empty."""
     target: Label | None
     purpose: str
     """What a failure is a failure of."""
@@ -83,7 +88,7 @@ class Program:
         self.steps: list[Step] = []
         self.memory = bytearray()
         self.descriptors = [Register(index, name) for index, name in enumerate(descriptors)]
-        self._registers = len(self.descriptors)
+        self.register_names = list(descriptors)
         self._texts: dict[bytes, int] = {}
         self._numbers = _numbers if machine is None else syscalls.numbers(machine)
 
@@ -124,20 +129,24 @@ class Program:
         `tolerate` is an errno that is no failure, or ANY_ERROR; after EAGAIN and EINTR the call is repeated
         up to `retries` times.
         """
-        self._step(isa.OP_CALL, arguments, name=name, tolerate=tolerate, retries=retries)
+        self._step(isa.OP_CALL, arguments, call=name, tolerate=tolerate, retries=retries)
 
     def value(
         self, name: str, *arguments: Argument, of: str = "", tolerate: int = 0, retries: int = 0
     ) -> Register:
         """A system call whose result goes to a new register, which the text form calls `of`."""
         result = self._register(of)
-        self._step(isa.OP_CALL, arguments, name=name, result=result, tolerate=tolerate, retries=retries)
+        self._step(isa.OP_CALL, arguments, call=name, result=result, tolerate=tolerate, retries=retries)
         return result
+
+    def call_each(self, name: str, first: int, members: int) -> None:
+        """A system call with (first, n, 0, 0, 0) for each bit n that is set in `members`."""
+        self._step(isa.OP_CALL_EACH, (first, 0, 0, 0, 0, members), call=name)
 
     def clone(self, arguments: int, size: int, child: Label) -> Register:
         """clone3(2) with `struct clone_args` at an address; the new process goes on at `child`."""
         result = self._register("pid")
-        self._step(isa.OP_CLONE, (arguments, size), name="clone3", result=result, target=child)
+        self._step(isa.OP_CLONE, (arguments, size), call="clone3", result=result, target=child)
         return result
 
     def jump_if_negative(self, number: int | Register, target: Label) -> None:
@@ -198,11 +207,12 @@ class Program:
         """What the engine reads. Raises ProgramTooLarge."""
         memory = self.memory
         registers = len(memory) + -len(memory) % 8
-        writable = registers + self._registers * isa.REGISTER.size
+        register_count = len(self.register_names)
+        writable = registers + register_count * isa.REGISTER.size
         begin = writable + -writable % mmap.PAGESIZE
         steps = b"".join([self._encode(step) for step in self.steps])
         size = begin + len(steps)
-        if size > isa.PROGRAM_LIMIT or self._registers > isa.NO_REGISTER:
+        if size > isa.PROGRAM_LIMIT or register_count > isa.NO_REGISTER:
             raise ProgramTooLarge(
                 errno.E2BIG, f"a program of {size} bytes, at most {isa.PROGRAM_LIMIT} are possible"
             )
@@ -212,15 +222,16 @@ class Program:
             begin,
             len(self.steps),
             registers,
-            self._registers,
+            register_count,
             len(self.descriptors),
             0,
         )
         return Encoded(head, b"".join((memory, bytes(begin - len(memory)), steps)))
 
     def _register(self, name: str) -> Register:
-        register = Register(self._registers, name or f"r{self._registers}")
-        self._registers += 1
+        index = len(self.register_names)
+        register = Register(index, name or f"r{index}")
+        self.register_names.append(register.name)
         return register
 
     def _step(
@@ -228,36 +239,39 @@ class Program:
         operation: int,
         arguments: tuple[Argument, ...],
         *,
-        name: str = "",
+        call: str = "",
         result: Register | None = None,
         tolerate: int = 0,
         retries: int = 0,
         target: Label | None = None,
     ) -> None:
         file = ""
-        placed: list[int | Register] = []
-        for argument in arguments:
-            if isinstance(argument, str | bytes):
+        registers = 0
+        placed = []
+        for position, argument in enumerate(arguments):
+            if isinstance(argument, int):
+                placed.append(argument)
+            elif isinstance(argument, Register):
+                registers |= 1 << position
+                placed.append(argument.index)
+            elif argument is None:
+                placed.append(0)
+            else:
                 file = file or os.fsdecode(argument)
                 placed.append(self.text(argument))
-            else:
-                placed.append(0 if argument is None else argument)
+        index = isa.NO_REGISTER if result is None else result.index
+        purpose = self.purpose
         self.steps.append(
-            Step(operation, name, tuple(placed), result, tolerate, retries, target, self.purpose, file)
+            Step(operation, registers, index, tolerate, retries, tuple(placed), call, target, purpose, file)
         )
 
     def _encode(self, step: Step) -> bytes:
-        registers = 0
-        values = [0] * 6
-        for index, argument in enumerate(step.arguments):
-            if isinstance(argument, Register):
-                registers |= 1 << index
-                values[index] = argument.index
-            else:
-                values[index] = argument & _MASK
-        if step.target is not None:
-            number = step.target.index
-        else:
-            number = self._numbers[step.name] if step.name else 0
-        result = isa.NO_REGISTER if step.result is None else step.result.index
-        return isa.STEP.pack(step.operation, registers, result, step.tolerated, number, step.retries, *values)
+        operation, registers, result, tolerated, retries, arguments, call, target, _, _ = step
+        number = 0
+        if target is not None:
+            number = target.index
+        elif call:
+            number = self._numbers[call]
+        values = [argument & _MASK for argument in arguments]
+        values += _PADDING[len(values)]
+        return isa.STEP.pack(operation, registers, result, tolerated, number, retries, *values)

@@ -203,6 +203,18 @@ static long call(const struct step *step, const uint64_t a[6]) {
     return result;
 }
 
+/* A call for each member of a set, as there are 41 capabilities; 0, or the first failure. */
+static long call_each(const struct step *step, const uint64_t a[6]) {
+    uint64_t one[6] = {a[0], 0, a[2], a[3], a[4], 0};
+    for (uint64_t bit = 0; bit < 64; bit++) {
+        one[1] = bit;
+        long result = a[5] >> bit & 1 ? call(step, one) : 0;
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
 /* What a step results in; an errno is negative. */
 static long perform(const struct program *p, const struct step *step, const uint64_t a[6]) {
     switch (step->operation) {
@@ -222,6 +234,8 @@ static long perform(const struct program *p, const struct step *step, const uint
         return a[0] == a[1] ? 0 : -(long)a[2];
     case OP_REAP:
         return reap((long)a[0]);
+    case OP_CALL_EACH:
+        return call_each(step, a);
     default:
         return 0;
     }

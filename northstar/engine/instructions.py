@@ -49,7 +49,9 @@ OP_HANDLER = 8
 """From here on a failure goes on at step `number`."""
 OP_REAP = 9
 """Wait for the end of children until process argument 0 has ended; result = its wait status (wait(2))."""
-OPERATION_COUNT = 10
+OP_CALL_EACH = 10
+"""As OP_CALL, once for each bit that is set in argument 5, with the number of the bit as argument 1."""
+OPERATION_COUNT = 11
 
 HEAD = struct.Struct("<8I")
 """magic, size, steps, step count, registers, register count, descriptor count, 0."""

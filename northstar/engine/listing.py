@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from northstar.engine import instructions as isa
 from northstar.engine import symbols
-from northstar.engine.assembler import Register
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,25 +61,28 @@ class Listing:
         raise AssertionError(index)
 
     def _step(self, step: Step) -> str:
-        result = f"{_name(step.result)} = " if step.result is not None else ""
+        result = "" if step.result == isa.NO_REGISTER else f"{self._program.register_names[step.result]} = "
         text = f"{result}{self._instruction(step)}"
         if step.tolerated == isa.ANY_ERROR:
             text += "  ; may fail"
         elif step.tolerated:
-            text += f"  ; {errno.errorcode.get(step.tolerated, step.tolerated)} is no failure"
+            text += f"  ; {_errno(step.tolerated)} is no failure"
         return text
 
     def _instruction(self, step: Step) -> str:
         arguments = step.arguments
-        plain = [_number(argument) for argument in arguments]
+        plain = [self._number(step, position) for position in range(len(arguments))]
         if step.operation in (isa.OP_CALL, isa.OP_CLONE):
-            text = f"{step.name}({', '.join(self._arguments(step))})"
+            text = f"{step.call}({', '.join(self._arguments(step))})"
             return f"{text}; the new process goes on at {_place(step.target)}" if step.target else text
+        if step.operation == isa.OP_CALL_EACH:
+            first = self._arguments(step)[0]
+            return f"{step.call}({first}, each of {symbols.capabilities(arguments[5])}, 0, 0, 0)"
         if step.operation == isa.OP_JUMP_NEGATIVE:
-            condition = "" if arguments[0] == -1 else f" if {plain[0]} < 0"
+            condition = "" if plain[0] == "-1" else f" if {plain[0]} < 0"
             return f"go on at {_place(step.target)}{condition}"
         if step.operation == isa.OP_SET:
-            return self._maybe_text(arguments[0])
+            return plain[0] if step.registers else self._constant(arguments[0])
         if step.operation == isa.OP_LOAD:
             return f"the number at {_memory(arguments[0])}"
         if step.operation == isa.OP_STORE:
@@ -95,15 +97,19 @@ class Listing:
             return f"after a failure go on at {_place(step.target)}"
         return f"wait for children until {plain[0]} has ended"
 
+    def _number(self, step: Step, position: int) -> str:
+        argument = step.arguments[position]
+        return self._program.register_names[argument] if step.registers >> position & 1 else str(argument)
+
     def _arguments(self, step: Step) -> list[str]:
-        formats = symbols.ARGUMENTS.get(step.name, ())
-        if step.name == "prctl":
+        formats = symbols.ARGUMENTS.get(step.call, ())
+        if step.call == "prctl":
             formats = symbols.PRCTL_ARGUMENTS.get(step.arguments[0], formats)
         texts = []
         for position, argument in enumerate(step.arguments):
             kind = formats[position] if position < len(formats) else "int"
-            if isinstance(argument, Register):
-                texts.append(_name(argument))
+            if step.registers >> position & 1:
+                texts.append(self._program.register_names[argument])
             elif kind in symbols.FLAGS:
                 texts.append(symbols.flags(kind, argument))
             else:
@@ -126,8 +132,10 @@ class Listing:
             text = f"{text[:_TEXT_LIMIT]}…"
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
-    def _maybe_text(self, argument: int | Register) -> str:
-        return _name(argument) if isinstance(argument, Register) else self._text(argument)
+    def _constant(self, value: int) -> str:
+        """A number, or the text at an address."""
+        inside = isa.PROGRAM_ADDRESS <= value < isa.PROGRAM_ADDRESS + len(self._program.memory)
+        return self._text(value) if inside else str(value)
 
     def _texts(self, address: int) -> str:
         texts = []
@@ -168,27 +176,15 @@ class Listing:
         return f"{{{self._fields('H', address)[0]} instructions}}"
 
 
-def _name(argument: Register | None) -> str:
-    return "" if argument is None else argument.name
-
-
-def _number(argument: int | Register) -> str:
-    return argument.name if isinstance(argument, Register) else str(argument)
-
-
-def _memory(argument: int | Register) -> str:
+def _memory(address: int) -> str:
     """A place in the program's memory, or on the board."""
-    if isinstance(argument, Register):
-        return argument.name
-    if argument < isa.PROGRAM_ADDRESS:
-        return f"board+{argument - isa.BOARD_ADDRESS}"
-    return f"memory+{argument - isa.PROGRAM_ADDRESS}"
+    if address < isa.PROGRAM_ADDRESS:
+        return f"board+{address - isa.BOARD_ADDRESS}"
+    return f"memory+{address - isa.PROGRAM_ADDRESS}"
 
 
-def _errno(argument: int | Register) -> str:
-    return (
-        _number(argument) if isinstance(argument, Register) else errno.errorcode.get(argument, str(argument))
-    )
+def _errno(number: int) -> str:
+    return "no errno" if number == isa.NO_ERRNO else errno.errorcode.get(number, str(number))
 
 
 def _place(label: Label | None) -> str:

@@ -60,6 +60,8 @@ enum operation {
     OP_HANDLER,
     /* Wait for the end of children until process argument 0 has ended; result = its wait status (wait(2)) */
     OP_REAP,
+    /* As OP_CALL, once for each bit that is set in argument 5, with the number of the bit as argument 1 */
+    OP_CALL_EACH,
     OPERATION_COUNT,
 };
 

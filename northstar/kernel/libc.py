@@ -63,6 +63,13 @@ def syscall(x86_64: int, generic: int, *argtypes: Any) -> Callable[..., int]:
     return call
 
 
+def trim_heap() -> None:
+    """malloc_trim(3): give free memory of the heap back to the kernel; glibc only, others keep none."""
+    malloc_trim = getattr(libc, "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
 def error(what: str, filename: str | bytes | None = None, code: int | None = None) -> OSError:
     """The OSError for errno `code` (the last one of this thread if None) of the call `what`."""
     if code is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from northstar import API_VERSION, manifest
@@ -14,6 +13,7 @@ from northstar.manifest import Manifest
 from northstar.names import Version
 from northstar.npk import archive, signature, verity
 from northstar.npk.archive import ArchiveError
+from northstar.npk.digest import sha256
 from northstar.npk.signature import SignatureError
 from northstar.npk.verity import Verity, VerityError
 

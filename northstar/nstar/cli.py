@@ -90,8 +90,9 @@ def _commands(top: argparse.ArgumentParser) -> None:
     add("repositories", commands.repositories, "repos")
     for name, run in (("mount", commands.mount), ("umount", commands.umount)):
         add(name, run).add_argument("containers", metavar="NAME[:VERSION]", nargs="*", help="containers")
-    _container(start := add("start", commands.start))
-    start.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="see above")
+    for name, run in (("start", commands.start), ("explain", commands.explain)):
+        _container(start := add(name, run))
+        start.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="see above")
     _container(kill := add("kill", commands.kill))
     kill.add_argument(
         "signal", metavar="SIGNAL", type=_signal, nargs="?", default=15, help="number or name (TERM)"

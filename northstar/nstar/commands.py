@@ -87,15 +87,31 @@ def _show_results(session: Session, names: Sequence[str], errors: Sequence[Any])
 
 def start(session: Session, options: argparse.Namespace) -> None:
     """Start a container. COMMAND: [KEY=VALUE...] [INIT [ARGUMENT...]] replaces what the manifest says."""
-    words = options.words
-    variables = list(itertools.takewhile(lambda word: "=" in word, words))
-    command = words[len(variables) :]
-    environment = dict(word.split("=", 1) for word in variables)
-    init, arguments = (command[0], command[1:]) if command else (None, [])
+    init, arguments, environment = _command(options.words)
     name = session.container(options.container)
     session.client.start(name, init, arguments, environment)
     pairs = " ".join(f"{key}={value}" for key, value in environment.items())
     session.say(f"started {name} {pairs} {init or ''} {' '.join(arguments)}".rstrip())
+
+
+def explain(session: Session, options: argparse.Namespace) -> None:
+    """Show the system calls that a start would make.
+
+    Nothing is started. COMMAND is that of `start`. Headings tell what the calls below are for, and what an
+    error would name.
+    """
+    init, arguments, environment = _command(options.words)
+    name = session.container(options.container)
+    session.say("\n".join(session.client.explain(name, init, arguments, environment)))
+
+
+def _command(words: Sequence[str]) -> tuple[str | None, Sequence[str], dict[str, str]]:
+    """[KEY=VALUE...] [INIT [ARGUMENT...]]"""
+    variables = list(itertools.takewhile(lambda word: "=" in word, words))
+    command = words[len(variables) :]
+    environment = dict(word.split("=", 1) for word in variables)
+    init, arguments = (command[0], command[1:]) if command else (None, [])
+    return init, arguments, environment
 
 
 def kill(session: Session, options: argparse.Namespace) -> None:

@@ -61,7 +61,6 @@ def arrange_descriptors(p: Program, kept: Mapping[int, Register], private: Regis
 
 def become(p: Program, plan: Plan) -> None:
     """Scheduling, limits, user, groups and capabilities of the plan, for good; they are read back."""
-    _bound_capabilities(p, plan["capabilities"], plan["last_capability"])
     _become_user(p, plan)
     _schedule(p, plan)
     for name, number, soft, hard in plan["rlimits"]:
@@ -103,14 +102,22 @@ def install_filter(p: Program, bpf: bytes) -> None:
     p.call("seccomp", _SECCOMP_SET_MODE_FILTER, 0, address)
 
 
-def retire(p: Program, uid: int, gid: int, last_capability: int) -> None:
-    """Give up every privilege: what stays is a process that can wait and report, with the container's
-    user.
+def bound_capabilities(p: Program, plan: Plan) -> None:
+    """Drop from the bounding set what the application is not granted: it can never come back."""
+    p.purpose = "drop capability bounding set"
+    known = (1 << (plan["last_capability"] + 1)) - 1
+    p.call_each("prctl", _PR_CAPBSET_DROP, known & ~plan["capabilities"])
+
+
+def retire(p: Program, plan: Plan) -> None:
+    """After `bound_capabilities`, give up every privilege.
+
+    What stays is a process that can wait and report, with the container's user.
     """
     p.purpose = "retire"
     p.call("prctl", prctl.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    for capability in range(last_capability + 1):
-        p.call("prctl", _PR_CAPBSET_DROP, capability, 0, 0, 0)
+    p.call_each("prctl", _PR_CAPBSET_DROP, plan["capabilities"])
+    uid, gid = plan["uid"], plan["gid"]
     p.call("setgroups", 0, None)
     p.call("setresgid", gid, gid, gid)
     p.call("setresuid", uid, uid, uid)
@@ -118,14 +125,6 @@ def retire(p: Program, uid: int, gid: int, last_capability: int) -> None:
     p.call("capset", *_capability_sets(p, 0, 0, 0))
     p.call("prctl", prctl.PR_SET_DUMPABLE, 0)
     p.call("prctl", prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _bound_capabilities(p: Program, wanted: int, last: int) -> None:
-    """What is out of the bounding set can never come back."""
-    p.purpose = "drop capability bounding set"
-    for capability in range(last + 1):
-        if not wanted >> capability & 1:
-            p.call("prctl", _PR_CAPBSET_DROP, capability, 0, 0, 0)
 
 
 def _become_user(p: Program, plan: Plan) -> None:

@@ -53,9 +53,11 @@ def build(plan: Plan, machine: str | None = None) -> Program:
     p = Program([str(role) for role in plan["descriptors"]], machine)
     roles = dict(zip(plan["descriptors"], p.descriptors, strict=True))
     failed, joiner, command = Label(), Label(), Label()
+    p.purpose = "begin"
     p.on_failure(failed)
     attendance.name_process(p, "northstar-exec")
     supervisor = p.value("getpid", of="supervisor")
+    identity.bound_capabilities(p, plan)
     link = attendance.Link(p)
     p.purpose = "fork"
     pid = p.clone(control.clone_arguments(p, 0, roles.get("cgroup")), control.CLONE_ARGS_SIZE, joiner)
@@ -69,7 +71,7 @@ def build(plan: Plan, machine: str | None = None) -> Program:
 
 def _supervise(p: Program, plan: Plan, link: attendance.Link, joiner: Register, failed: Label) -> None:
     link.keep(p)
-    identity.retire(p, plan["uid"], plan["gid"], plan["last_capability"])
+    identity.retire(p, plan)
     if plan["init_filter"]:
         identity.install_filter(p, plan["init_filter"])
     p.purpose = "enter the container"
@@ -99,6 +101,7 @@ def _join(
 ) -> None:
     """Become everything that the command shall be, but for its pid, and clone the command."""
     failed = Label()
+    p.purpose = "join the container"
     p.on_failure(failed)
     identity.enter_groups(p, plan)
     if plan["oom_score_adj"] is not None:
@@ -134,8 +137,8 @@ def _join(
 def _execute(p: Program, plan: Plan) -> None:
     """Execute the program; a failure is left on the board."""
     failed = Label()
-    p.on_failure(failed)
     p.purpose = "end with the supervisor"
+    p.on_failure(failed)
     p.call("prctl", prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
     # The supervisor's end of the link is open: it is alive. Its pid cannot be seen from here.
     alive = p.value("ppoll", p.put(struct.pack("<iHH", _LINK, 0, 0)), 1, p.reserve(16), None, 0, of="events")

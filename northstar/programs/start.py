@@ -35,6 +35,7 @@ def build(plan: Plan, machine: str | None = None) -> Program:
     """The whole start; the descriptors are named by their roles in the plan."""
     p = Program([str(role) for role in plan["descriptors"]], machine)
     failed, application = Label(), Label()
+    p.purpose = "begin"
     p.on_failure(failed)
     if plan["hold"]:
         _hold(p)
@@ -49,6 +50,7 @@ def build(plan: Plan, machine: str | None = None) -> Program:
     p.call("unshare", namespaces.CLONE_NEWNS)
     root = mounts.assemble(p, plan)
     mounts.enter(p, root)
+    identity.bound_capabilities(p, plan)
     link = attendance.Link(p)
     p.purpose = "fork the application"
     arguments = control.clone_arguments(p, 0, roles.get("cgroup"))
@@ -105,7 +107,7 @@ def _attend(p: Program, plan: Plan, link: attendance.Link, pid: Register, failed
     """Init's part after the clone: retire, let the application execute, wait for its end."""
     link.keep(p)
     attendance.name_process(p, plan["name"])
-    identity.retire(p, plan["uid"], plan["gid"], plan["last_capability"])
+    identity.retire(p, plan)
     if plan["init_filter"]:
         identity.install_filter(p, plan["init_filter"])
     p.purpose = f"execute {plan['argv'][0]}"
@@ -120,6 +122,7 @@ def _become_application(
 ) -> None:
     """The clone's part. A failure is left on the board, where init finds it when the link closes."""
     failed = Label()
+    p.purpose = "become the application"
     p.on_failure(failed)
     p.purpose = "unshare control group namespace"
     p.call("unshare", namespaces.CLONE_NEWCGROUP)

@@ -12,8 +12,6 @@ import binascii
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import ujson
-
 from northstar.errors import ProtocolError
 from northstar.names import Container, Version, check_name
 
@@ -64,6 +62,19 @@ class Exec(NamedTuple):
                 "terminal": self.terminal,
             }
         }
+
+
+class Explain(NamedTuple):
+    """What a start would do, without doing it. An extension of upstream's protocol."""
+
+    container: Container
+    init: str | None = None
+    arguments: tuple[str, ...] = ()
+    environment: dict[str, str] = {}  # noqa: RUF012
+
+    def wire(self) -> Any:
+        """JSON value."""
+        return {"explain": _start_wire(self)}
 
 
 class Ident(NamedTuple):
@@ -164,14 +175,16 @@ class Start(NamedTuple):
 
     def wire(self) -> Any:
         """JSON value."""
-        return {
-            "start": {
-                "container": str(self.container),
-                "init": self.init,
-                "arguments": list(self.arguments),
-                "environment": self.environment,
-            }
-        }
+        return {"start": _start_wire(self)}
+
+
+def _start_wire(request: Start | Explain) -> Any:
+    return {
+        "container": str(request.container),
+        "init": request.init,
+        "arguments": list(request.arguments),
+        "environment": request.environment,
+    }
 
 
 class TokenCreate(NamedTuple):
@@ -221,6 +234,7 @@ class Uninstall(NamedTuple):
 
 Request = (
     Exec
+    | Explain
     | Ident
     | Inspect
     | Install
@@ -348,6 +362,12 @@ _UNITS: dict[str, Any] = {
     "repositories": Repositories(),
     "shutdown": Shutdown(),
 }
+_START_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "container": _container,
+    "init": _optional_text,
+    "arguments": _texts,
+    "environment": _environment,
+}
 _STRUCTS: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]]] = {
     "exec": (
         Exec,
@@ -358,20 +378,13 @@ _STRUCTS: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]]] 
             "terminal": _boolean,
         },
     ),
+    "explain": (Explain, _START_FIELDS),
     "inspect": (Inspect, {"container": _container}),
     "install": (Install, {"repository": _string, "size": _integer(0, MAX_U64)}),
     "kill": (Kill, {"container": _container, "signal": _integer(MIN_I32, MAX_I32)}),
     "logs": (Logs, {"container": _container, "follow": _flag}),
     "mount": (Mount, {"containers": _containers}),
-    "start": (
-        Start,
-        {
-            "container": _container,
-            "init": _optional_text,
-            "arguments": _texts,
-            "environment": _environment,
-        },
-    ),
+    "start": (Start, _START_FIELDS),
     "token_create": (TokenCreate, {"target": _name, "shared": _bytes}),
     "token_verify": (TokenVerify, {"token": _token, "user": _name, "shared": _bytes}),
     "umount": (Umount, {"containers": _containers}),
@@ -381,6 +394,7 @@ _CONNECT: tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]] = (
     Connect,
     {"version": _version, "subscribe_notifications": _boolean},
 )
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _OPTIONAL = ("init", "follow")
 _ENVELOPES = ("connect", "connect_ack", "connect_nack", "request", "response", "notification")
 _FREQUENT: dict[bytes, Any] = {
@@ -532,9 +546,7 @@ def _struct(shape: tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]], b
 
 def _line(value: Any) -> bytes:
     # File names need not be UTF-8; a message about one must be.
-    return (
-        ujson.dumps(value, ensure_ascii=False, escape_forward_slashes=False).encode(errors="replace") + b"\n"
-    )
+    return _to_json(value).encode(errors="replace") + b"\n"
 
 
 def encode(message: Connect | Request) -> bytes:
@@ -577,7 +589,7 @@ class ServerMessage(NamedTuple):
 def decode_server(line: bytes) -> ServerMessage:
     """The message in a line of a server; raises ProtocolError."""
     try:
-        value = ujson.loads(line)
+        value = json.loads(line)
     except ValueError as error:
         raise ProtocolError(f"invalid JSON: {error}") from None
     if isinstance(value, dict) and len(value) == 1:

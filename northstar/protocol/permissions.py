@@ -14,6 +14,8 @@ ADDITIONAL = ("exec",)
 
 _REQUIRED: dict[type, str] = {
     messages.Exec: "exec",
+    # Tells no more than inspect does, as it says nothing of the container's processes.
+    messages.Explain: "inspect",
     messages.Ident: "ident",
     messages.Inspect: "inspect",
     messages.Install: "install",

@@ -7,7 +7,6 @@ shared data, keyed with a secret of the daemon. A token does not prove that its 
 
 from __future__ import annotations
 
-import hmac
 import struct
 from typing import TYPE_CHECKING
 
@@ -41,6 +40,8 @@ class TokenAuthority:
             return "Future"
         if now - created > validity:
             return "Expired"
+        import hmac
+
         expected = self._mac(created, user, target, shared)
         return "Ok" if hmac.compare_digest(expected, token[_TIME.size :]) else "Invalid"
 
@@ -57,4 +58,7 @@ class TokenAuthority:
         return self._hash(milliseconds + b"".join(parts))
 
     def _hash(self, data: bytes) -> bytes:
+        # Not before there is a token: it loads OpenSSL, 3 MB.
+        import hmac
+
         return hmac.digest(self._key, data, "sha256")

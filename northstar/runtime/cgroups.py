@@ -70,13 +70,8 @@ class Cgroups:
         """
         wanted = manifest.cgroups
         path = self._path(container, wanted.parent if wanted is not None else None)
-        try:
-            settings = cgroupsettings.settings(wanted, unified=self.unified) if wanted is not None else []
-        except ValueError as error:
-            raise StartContainerFailed(container, f"cgroup: {error}") from None
-        if self._pids_max and "pids" in self.hierarchies.controllers:
-            settings = self._limited(container, settings)
-        controllers = ["unified"] if self.unified else sorted({setting.controller for setting in settings})
+        settings = self._settings(container, manifest)
+        controllers = self._controllers(settings)
         if not controllers:
             return None
         _log.debug(f"Creating cgroups for {container}")
@@ -93,6 +88,24 @@ class Cgroups:
             _give_back(group)
             raise
         return group
+
+    def entrance_roles(self, container: Container, manifest: Manifest) -> list[str]:
+        """The roles of the `entrances` that the container's group would have. Raises StartContainerFailed."""
+        controllers = self._controllers(self._settings(container, manifest))
+        return ["cgroup" if controller == "unified" else "procs" for controller in controllers]
+
+    def _settings(self, container: Container, manifest: Manifest) -> list[Setting]:
+        wanted = manifest.cgroups
+        try:
+            settings = cgroupsettings.settings(wanted, unified=self.unified) if wanted is not None else []
+        except ValueError as error:
+            raise StartContainerFailed(container, f"cgroup: {error}") from None
+        if self._pids_max and "pids" in self.hierarchies.controllers:
+            settings = self._limited(container, settings)
+        return settings
+
+    def _controllers(self, settings: list[Setting]) -> list[str]:
+        return ["unified"] if self.unified else sorted({setting.controller for setting in settings})
 
     def _path(self, container: Container, parent: str | None) -> str:
         """`parent/name`. Raises StartContainerFailed."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from northstar.engine import binary
 from northstar.errors import ApiError, NorthstarError, Unexpected
-from northstar.kernel import capabilities
+from northstar.kernel import capabilities, libc
 from northstar.programs import control
 from northstar.protocol import tokens
 from northstar.runtime import devices, log, sweep
@@ -198,6 +199,9 @@ class Daemon:
         await self._engine.prepare()
         self._runtime.set_up()
         self._manager.ready()
+        # What start-up needed once, such as the tables of the configuration's parser.
+        gc.collect()
+        libc.trim_heap()
         _log.info("Runtime up and running")
 
     def _export(self, config: MetricsConfig) -> Exporter:

@@ -67,7 +67,7 @@ class Engine:
         self._waiting: deque[Future] = deque()
         self._sending = Mutex()
         self._ready: Newborn | None = None
-        self._preparing = False
+        self._preparing: Future | None = None
         self.died = False
         """Whether it has ended without having been told to."""
         self._socket, theirs = channel.pair()
@@ -94,6 +94,9 @@ class Engine:
         Raises EngineDied, or OSError: fork failed; E2BIG: the program is too large.
         """
         encoded = program.encode()
+        if self._preparing is not None:
+            # It is there sooner than another one.
+            await self._preparing
         init, self._ready = self._ready, None
         if init is not None and await self._hand_over(init, encoded, descriptors):
             return init
@@ -105,9 +108,9 @@ class Engine:
 
     async def prepare(self) -> None:
         """Have an init ready for the next start, now that the processors are free."""
-        if self._ready is not None or self._preparing:
+        if self._ready is not None or self._preparing is not None:
             return
-        self._preparing = True
+        self._preparing = prepared = Future()
         try:
             # Whoever waits for the start at hand gets the answer first.
             await self._loop.turn()
@@ -116,7 +119,8 @@ class Engine:
             # The next start meets the same error and reports it.
             return
         finally:
-            self._preparing = False
+            self._preparing = None
+            prepared.set_result()
 
     async def bury(self, pid: int) -> None:
         """Let the engine wait for a dead process; from then on the pid may be used again.

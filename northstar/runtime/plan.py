@@ -192,6 +192,25 @@ def groups(manifest: Manifest, warn: Callable[[str], None]) -> list[int]:
     return sorted(set(numbers))
 
 
+def roles(manifest: Manifest, group_roles: list[str]) -> list[str | int]:
+    """What travels with a start, in this order: a number is that of the application's descriptor.
+
+    `group_roles` are those of the control group.
+    """
+    found: list[str | int] = []
+    number = FIRST_DESCRIPTOR
+    if manifest.console is not None:
+        found.append(number)
+        number += 1
+    if manifest.io is not None:
+        streams = (("stdout", manifest.io.stdout), ("stderr", manifest.io.stderr))
+        found += [name for name, kind in streams if kind != "discard"]
+    found += range(number, number + len(manifest.sockets))
+    if manifest.network is not None:
+        found.append("network")
+    return found + group_roles
+
+
 class Facts(NamedTuple):
     """What the runtime knows of the host and of itself."""
 
@@ -207,7 +226,7 @@ def build(
     manifest: Manifest,
     what: Command,
     places: Places,
-    chosen: Mapping[str, Container],
+    chosen: Mapping[str, object],
     descriptors: list[str | int],
     facts: Facts,
     *,
@@ -309,7 +328,7 @@ def _scheduling(manifest: Manifest) -> tuple[int, int, int] | None:
     return POLICIES[sched.policy], sched.priority or 0, sched.nice or 0
 
 
-def mounts(manifest: Manifest, places: Places, chosen: Mapping[str, Container]) -> list[MountPlan]:
+def mounts(manifest: Manifest, places: Places, chosen: Mapping[str, object]) -> list[MountPlan]:
     """The mounts in the order of making them: a parent comes before what lies below it."""
     return [
         _mount(target, mount, manifest, places, chosen.get(target))
@@ -318,7 +337,7 @@ def mounts(manifest: Manifest, places: Places, chosen: Mapping[str, Container]) 
 
 
 def _mount(
-    target: str, mount: model.Mount, manifest: Manifest, places: Places, resource: Container | None
+    target: str, mount: model.Mount, manifest: Manifest, places: Places, resource: object
 ) -> MountPlan:
     if isinstance(mount, model.Bind):
         read_only = 0 if "rw" in mount.options else MOUNT_ATTR_RDONLY

@@ -43,6 +43,7 @@ class Requests:
         self._runtime = runtime
         self._authority = authority
         self._handlers: dict[type, Callable[[Peer, Any], Coroutine[Any, Any, Any]]] = {
+            messages.Explain: self._explain,
             messages.Ident: self._ident,
             messages.Inspect: self._inspect,
             messages.Kill: self._kill,
@@ -82,6 +83,10 @@ class Requests:
     async def _inspect(self, _: Peer, request: messages.Inspect) -> object:
         work = self._runtime.inspect(request.container)
         return {"inspect": await _outcome(request.container, work, with_data=True)}
+
+    async def _explain(self, _: Peer, request: messages.Explain) -> object:
+        work = self._runtime.explain(request.container, request.init, request.arguments, request.environment)
+        return {"explain": await _outcome(request.container, work, with_data=True)}
 
     async def _start(self, _: Peer, request: messages.Start) -> object:
         work = self._runtime.start(request.container, request.init, request.arguments, request.environment)

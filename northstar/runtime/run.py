@@ -159,37 +159,30 @@ class Run:
         self, command: plan.Command, resources: Mapping[str, Container], stack: contextlib.ExitStack
     ) -> tuple[list[int], Program]:
         host, manifest = self._host, self.record.manifest
-        roles: list[str | int] = []
         descriptors: list[int] = []
-
-        def hand_over(role: str | int, descriptor: int) -> None:
-            roles.append(role)
-            descriptors.append(descriptor)
-
-        numbers = iter(range(plan.FIRST_DESCRIPTOR, plan.FIRST_DESCRIPTOR + 256))
         if manifest.console is not None:
             self._connection, theirs = host.console.connect_container(manifest)
             stack.callback(theirs.close)
-            hand_over(next(numbers), theirs.fileno())
+            descriptors.append(theirs.fileno())
         self.record.output.begin(host.output_buffer_size)
         self._streams = Streams(host.loop, manifest, self.record.output)
         stack.callback(self._streams.close_ends)
-        for role, descriptor in self._streams.descriptors.items():
-            hand_over(role, descriptor)
+        descriptors += self._streams.descriptors.values()
         self._sockets = ContainerSockets(host.places.socket_dir, manifest)
         stack.callback(self._sockets.close_ends)
-        for descriptor in self._sockets.descriptors:
-            hand_over(next(numbers), descriptor)
+        descriptors += self._sockets.descriptors
         self._open_network_namespace()
         if self._network_namespace is not None:
-            hand_over("network", self._network_namespace)
+            descriptors.append(self._network_namespace)
         elif isinstance(manifest.network, model.NetworkHost):
-            hand_over("network", host.host_network)
+            descriptors.append(host.host_network)
+        group_roles: list[str] = []
         self._group = host.cgroups.create(self.record.container, manifest)
         if self._group is not None:
             stack.callback(self._group.close_entrances)
             for role, descriptor in self._group.entrances:
-                hand_over(role, descriptor)
+                group_roles.append(role)
+                descriptors.append(descriptor)
             if manifest.cgroups is not None and manifest.cgroups.memory is not None:
                 self._watch_memory(self._group, manifest.cgroups.memory)
         persist.prepare(host.places.data_dir, manifest)
@@ -198,7 +191,7 @@ class Run:
             command,
             host.places._replace(devices=devices.tree_for(host.places.devices, manifest)),
             resources,
-            roles,
+            plan.roles(manifest, group_roles),
             host.facts,
             group_numbers=plan.groups(manifest, _log.warn),
             application_filter=self.record.filter,

@@ -454,11 +454,7 @@ class Runtime:
         async with self._mutex:
             record = self.containers.get(container)
             self.containers.check_start(record)
-            if record.problem is not None:
-                raise StartContainerFailed(container, record.problem)
-            plan.check_environment(environment)
-            plan.check_arguments(init, arguments, environment)
-            command = plan.command(record.manifest, init, arguments, environment)
+            command = self._command(record, init, arguments, environment)
             resources = self.containers.resources_of(record.manifest)
             needed = [record, *(self.containers.get(resource) for resource in set(resources.values()))]
             missing = [needed_record for needed_record in needed if not needed_record.mounted]
@@ -476,6 +472,42 @@ class Runtime:
         _log.debug(f"Container {container} stdout is {streams.stdout if streams else 'discard'}")
         _log.debug(f"Container {container} stderr is {streams.stderr if streams else 'discard'}")
         return record.run, command, resources
+
+    def _command(
+        self, record: Record, init: str | None, arguments: Sequence[str], environment: Mapping[str, str]
+    ) -> plan.Command:
+        """What a start would execute. Raises the errors of a start request."""
+        if record.problem is not None:
+            raise StartContainerFailed(record.container, record.problem)
+        plan.check_environment(environment)
+        plan.check_arguments(init, arguments, environment)
+        return plan.command(record.manifest, init, arguments, environment)
+
+    async def explain(
+        self,
+        container: Container,
+        init: str | None,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+    ) -> dict[str, Any]:
+        """What a start would do: the data object of the response. Raises the errors of a start request."""
+        # Nobody asks for it on most devices.
+        from northstar.programs import explanation
+
+        record = self.containers.get(container)
+        manifest, host = record.manifest, self._host
+        order = plan.build(
+            manifest,
+            self._command(record, init, arguments, environment),
+            host.places,
+            self.containers.resources_of(manifest),
+            plan.roles(manifest, host.cgroups.entrance_roles(container, manifest)),
+            host.facts,
+            group_numbers=plan.groups(manifest, _log.warn),
+            application_filter=record.filter,
+            hold=host.debugger is not None,
+        )
+        return {"lines": explanation.lines(order)}
 
     async def _watch(self, run: Run) -> None:
         """Deal with the end of a run."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from northstar import API_VERSION, __version__, manifest
 from northstar.errors import ManifestError, NorthstarError, PackageError
 from northstar.npk import archive, keys, pack, package, squashfs
-from northstar.sextant import arguments, importing, skeleton
+from northstar.sextant import arguments, explaining, importing, skeleton
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
     )
     skeleton.options(
         commands.add_parser("init", help="make a container to begin with", description=skeleton.run.__doc__)
+    )
+    explaining.options(
+        commands.add_parser("explain", help="show what a start would do", description=explaining.run.__doc__)
     )
     commands.add_parser("schema", help="print the JSON schema of manifests").set_defaults(run=_schema)
     return top

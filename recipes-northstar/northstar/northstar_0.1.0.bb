@@ -80,9 +80,8 @@ RDEPENDS:${PN}:class-target = "python3-compression \
                                python3-resource \
                                python3-shell \
                                python3-tomllib \
-                               python3-ujson \
                                "
-RDEPENDS:${PN}:class-native = "python3-pynacl-native python3-pyyaml-native python3-ujson-native"
+RDEPENDS:${PN}:class-native = "python3-pynacl-native python3-pyyaml-native"
 RDEPENDS:${PN}-nstar = "${PN} python3-terminal"
 RDEPENDS:${PN}-sextant = "${PN} squashfs-tools"
 RDEPENDS:${PN}-ptest = "${PN}-nstar ${PN}-sextant busybox python3-asyncio python3-pytest python3-unittest-automake-output"

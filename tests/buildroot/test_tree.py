@@ -70,7 +70,7 @@ def test_packages(tree: Tree) -> None:
     assert runtime["version"] == "0.1.0"
     assert runtime["licenses"] == "Apache-2.0"
     assert "host-python3" in runtime["dependencies"]
-    selected = {"cgroupfs-v2-mount", "libseccomp", "python-pynacl", "python-pyyaml", "python-ujson", *OURS}
+    selected = {"cgroupfs-v2-mount", "libseccomp", "python-pynacl", "python-pyyaml", *OURS}
     assert selected <= set(info)
 
 

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import ujson
 from runtime import REPOSITORY, TIMEOUT, Runtime, SharedRuntime, environment, shell, with_mounts
 
 import northstar
@@ -247,10 +246,9 @@ def test_client_inside_of_a_container(runtime: SharedRuntime) -> None:
         "usr": "/usr",
         "tmp": sys.base_prefix,
         "data": str(Path(northstar.__file__).parent.parent),
-        "resource": str(Path(ujson.__file__).parent),
     }
     mounts = {target: {"type": "bind", "host": host} for target, host in binds.items()}
-    environment = {"PYTHONHOME": "/tmp", "PYTHONPATH": "/data:/resource", "LD_LIBRARY_PATH": "/tmp/lib"}
+    environment = {"PYTHONHOME": "/tmp", "PYTHONPATH": "/data", "LD_LIBRARY_PATH": "/tmp/lib"}
     description = shell("a", env=environment, mounts=with_mounts(**mounts))
     description |= {"init": f"/tmp/{python}", "args": ["-c", code]}
     runtime.pack({**description, "console": {"permissions": ["ident", "notifications"]}})

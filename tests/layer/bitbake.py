@@ -29,7 +29,7 @@ BB_DISKMON_DIRS = ""
 INHERIT:remove = "uninative"
 BBMASK += "/meta-oe/dynamic-layers/"
 BBMASK += "/meta-oe/recipes-(?!crypto/(libsodium|cryptsetup)/|support/(lvm2|libssh)/|test/cmocka/)"
-BBMASK += "/meta-python/recipes-(?!devtools/python/python3-(pynacl|ujson)_)"
+BBMASK += "/meta-python/recipes-(?!devtools/python/python3-pynacl_)"
 """
 FEATURE = 'DISTRO_FEATURES:append = " northstar seccomp"\n'
 # For single recipes with tools of this machine. No dependencies, so nothing that looks at them.

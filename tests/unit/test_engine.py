@@ -122,6 +122,19 @@ def test_expect() -> None:
         assert process.run(p) == failed(errno.ECHILD, 3)
 
 
+def test_call_each() -> None:
+    """fcntl(12, 1) is F_GETFD, fcntl(12, 3) is F_GETFL and fcntl(12, 62) is nothing."""
+    p = Program()
+    p.call("dup3", 0, 12, 0)
+    p.call_each("fcntl", 12, 1 << 1 | 1 << 3)
+    p.call_each("close", 12, 0)
+    answer(p, p.value("fcntl", 12, 1))
+    p.call_each("fcntl", 12, 1 << 1 | 1 << 62)
+    with engine() as process:
+        assert process.run(p) == done(0)
+        assert process.report() == failed(errno.EINVAL, 6)
+
+
 def test_handler_takes_one_failure() -> None:
     p, handler = Program(), Label()
     p.on_failure(handler)

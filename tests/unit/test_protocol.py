@@ -35,6 +35,10 @@ GOLDEN: list[tuple[Any, str]] = [
     (messages.Install("mem", 123456), '{"request":{"install":{"repository":"mem","size":123456}}}'),
     (messages.Kill(A, 15), '{"request":{"kill":{"container":"a:0.0.1","signal":15}}}'),
     (messages.List(), '{"request":"list"}'),
+    (
+        messages.Explain(A, "/x", ("y",), {"Z": "1"}),
+        '{"request":{"explain":{"container":"a:0.0.1","init":"/x","arguments":["y"],"environment":{"Z":"1"}}}}',
+    ),
     (messages.Logs(A, True), '{"request":{"logs":{"container":"a:0.0.1","follow":true}}}'),
     (messages.Mount((A, A)), '{"request":{"mount":{"containers":["a:0.0.1","a:0.0.1"]}}}'),
     (messages.Repositories(), '{"request":"repositories"}'),
@@ -212,12 +216,15 @@ requests = st.one_of(
     st.builds(messages.Kill, containers, st.integers(-(2**31), 2**31 - 1)),
     st.builds(messages.Logs, containers, st.booleans()),
     st.builds(messages.Mount, st.lists(containers, max_size=3).map(tuple)),
-    st.builds(
-        messages.Start,
-        containers,
-        st.none() | texts,
-        st.lists(texts, max_size=3).map(tuple),
-        st.dictionaries(texts, texts, max_size=3),
+    *(
+        st.builds(
+            kind,
+            containers,
+            st.none() | texts,
+            st.lists(texts, max_size=3).map(tuple),
+            st.dictionaries(texts, texts, max_size=3),
+        )
+        for kind in (messages.Explain, messages.Start)
     ),
     st.builds(messages.TokenCreate, names, st.binary(max_size=50)),
     st.builds(messages.TokenVerify, st.binary(min_size=40, max_size=40), names, st.binary(max_size=50)),

@@ -197,6 +197,7 @@ def _consoles(table: Table) -> tuple[tuple[ConsoleConfig, ...], ConsoleOptions]:
                 ConsoleOptions() if own is None else _options(own),
                 listener.take("mode", 'a mode such as "0660"', _mode, None, needed=False),
                 listener.boolean("insecure", False),
+                listener.integer("max_connections", 2048, 1),
             ),
         )
     table.finish()

@@ -17,13 +17,14 @@ from northstar.protocol import tokens
 from northstar.runtime import devices, log, sweep
 from northstar.runtime.cgroups import Cgroups
 from northstar.runtime.console import ConsoleServer
+from northstar.runtime.directoryrepository import DirectoryRepository
 from northstar.runtime.enginelink import PATIENCE, Engine
 from northstar.runtime.listener import Listener
 from northstar.runtime.loop import Loop
+from northstar.runtime.memoryrepository import MemoryRepository
 from northstar.runtime.mounter import Mounter, prepare_run_dir, release_run_dir
 from northstar.runtime.notifications import Notifications
 from northstar.runtime.plan import Facts, Places
-from northstar.runtime.repository import DirectoryRepository, MemoryRepository
 from northstar.runtime.requests import Requests
 from northstar.runtime.run import Host
 from northstar.runtime.runtime import Runtime
@@ -206,7 +207,8 @@ class Daemon:
         from northstar.runtime.metrics import Metrics
 
         metrics = Metrics(self._runtime.containers, self._console)
-        self._runtime.metrics = self._console.metrics = metrics
+        self._runtime.metrics = metrics
+        self._console.watch(metrics)
         return Exporter(self._loop, config, metrics.text)
 
     def _make_debugger(self) -> Debugger | None:

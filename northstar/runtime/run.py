@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from northstar.engine.assembler import Program
     from northstar.names import Container
     from northstar.runtime.cgroups import Cgroups, Group
-    from northstar.runtime.console import Connection, ConsoleServer
+    from northstar.runtime.connection import Connection
+    from northstar.runtime.console import ConsoleServer
     from northstar.runtime.containers import Record
     from northstar.runtime.debug import Attached, Debugger
     from northstar.runtime.enginelink import Engine

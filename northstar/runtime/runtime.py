@@ -210,14 +210,19 @@ class Runtime:
             _log.error(f"failed to kill {container} with {number.name}: {error.strerror}")
             raise Unexpected(f"failed to kill {container}: {error.strerror}") from None
 
-    def execute(self, request: messages.Exec, descriptors: Sequence[int]) -> Session:
+    async def execute(self, request: messages.Exec, descriptors: Sequence[int]) -> Session:
         """Begin a command in a running container. Raises OSError, too."""
-        from northstar.runtime.sessions import Session
+        from northstar.runtime import sessions
 
-        run = self.containers.get(request.container).run
+        self._executing(request.container)
+        await self._host.loop.in_thread(sessions.check, request, descriptors)
+        return sessions.Session(self._host, self._executing(request.container), request, descriptors)
+
+    def _executing(self, container: Container) -> Run:
+        run = self.containers.get(container).run
         if run is None or not run.process.executing or run.process.pidfd < 0:
-            raise Unexpected(f"{request.container} is not running")
-        return Session(self._host, run, request, descriptors)
+            raise Unexpected(f"{container} is not running")
+        return run
 
     # --- mount and umount
 
@@ -330,11 +335,24 @@ class Runtime:
 
     # --- install and uninstall
 
-    def begin_install(self, repository: str, size: int) -> Insert:
+    async def begin_install(self, repository: str, size: int) -> Insert:
         """Make room for a package of `size` bytes."""
         if repository not in self.repositories:
             raise InvalidRepository(repository)
-        return self.repositories[repository].begin_insert(size)
+        insert = self.repositories[repository].begin_insert(size)
+        try:
+            await self._host.loop.in_thread(insert.open)
+        except BaseException:
+            await self.abort_install(insert)
+            raise
+        return insert
+
+    async def abort_install(self, insert: Insert) -> None:
+        """Throw away what has been received of a package."""
+        try:
+            await self._host.loop.in_thread(insert.discard)
+        finally:
+            insert.release()
 
     async def finish_install(self, repository_id: str, insert: Insert) -> Container:
         """Verify and add a package that has been received completely."""
@@ -351,7 +369,7 @@ class Runtime:
                     )
                     self.containers.add(record)
         except BaseException:
-            insert.abort()
+            await self.abort_install(insert)
             raise
         container = package.container
         _log.info(f"Successfully installed {container}")
@@ -370,14 +388,21 @@ class Runtime:
             raise InstallDuplicate(container)
 
     async def uninstall(self, container: Container, wipe: bool) -> None:
-        """Umount if needed, remove the package, delete persistent data if `wipe`."""
+        """Umount if needed, delete persistent data if `wipe`, remove the package.
+
+        Each step is durable before the next one, so after a failure the whole may be tried again.
+        """
         _log.info(f"Trying to uninstall {container}")
         async with self._mutex:
             record = self.containers.get(container)
             try:
+                if wipe:
+                    self._check_wipe(record)
                 if record.mounted or record.run is not None:
                     self.containers.check_umount(record)
                     await self._umount_record(record)
+                if wipe:
+                    await self._wipe(container)
                 await self._host.loop.in_thread(record.repository.delete, container)
             except ApiError as error:
                 _log.warn(f"failed to uninstall {container}: {error}")
@@ -386,26 +411,30 @@ class Runtime:
             self.containers.remove(record)
             # The last one of a deleted file gives back its room.
             await self._host.loop.in_thread(os.close, descriptor)
-            if wipe:
-                await self._wipe(container)
         _log.info(f"Uninstalled {container}")
         if self.metrics is not None:
             self.metrics.uninstalled(container)
         self._notifications.uninstalled(container)
 
+    def _check_wipe(self, record: Record) -> None:
+        """Raises Unexpected if the persistent data is in use by another version."""
+        for run in self.containers.runs():
+            other = run.record
+            if other is not record and other.container.name == record.container.name:
+                raise Unexpected(f"the persistent data is in use: {other.container} is running")
+
     async def _wipe(self, container: Container) -> None:
+        """Raises Unexpected."""
         data_dir = self._host.places.data_dir
-        if not persist.exists(data_dir, container.name):
-            return
         path = f"{data_dir}/{container.name}"
-        if any(run.record.container.name == container.name for run in self.containers.runs()):
-            _log.warn(f"Not wiping {path}: another version of {container.name} is running")
-            return
-        _log.info(f"Wiping persistent data dir {path} of {container}")
         try:
+            if await self._host.loop.in_thread(os.path.lexists, path):
+                _log.info(f"Wiping persistent data dir {path} of {container}")
+            # Also if there is none: an earlier attempt may not have become durable.
             await self._host.loop.in_thread(persist.wipe, data_dir, container.name)
         except OSError as error:
-            _log.warn(f"Failed to remove {error.filename or path}: {error.strerror}")
+            where = f" ({error.filename})" if error.filename else ""
+            raise Unexpected(f"failed to wipe {path}: {error.strerror}{where}") from None
 
     # --- start
 

@@ -20,9 +20,9 @@ from northstar.runtime.console import ConsoleServer
 from northstar.runtime.directoryrepository import DirectoryRepository
 from northstar.runtime.enginelink import PATIENCE, Engine
 from northstar.runtime.listener import Listener
-from northstar.runtime.loop import Loop
+from northstar.runtime.loop import Cancelled, Loop, Timeout
 from northstar.runtime.memoryrepository import MemoryRepository
-from northstar.runtime.mounter import Mounter, prepare_run_dir, release_run_dir
+from northstar.runtime.mounter import DEVICES_DIR, Mounter, prepare_run_dir, release_run_dir
 from northstar.runtime.notifications import Notifications
 from northstar.runtime.plan import Facts, Places
 from northstar.runtime.requests import Requests
@@ -35,16 +35,17 @@ if TYPE_CHECKING:
     from northstar.config.model import MetricsConfig
     from northstar.runtime.debug import Debugger
     from northstar.runtime.exporter import Exporter
+    from northstar.runtime.loop import Task
     from northstar.runtime.repository import Repository
 
 _log = log.Logger("runtime")
 
 CONNECTION_GRACE = 1.0
 EXIT_GRACE = 10.0
+START_UP_GRACE = 1.0
 LOG_RETRY = 0.01
+LOG_GRACE = 0.5
 OOM_SCORE_ADJ = -900
-
-_DEVICES = ".devices"
 
 
 class Daemon:
@@ -64,14 +65,14 @@ class Daemon:
         RLIMIT_NOFILE that were in force at first.
         """
         self._config = config
-        self._lock = sweep.lock_run_dir(config.run_dir)
+        self._locks = sweep.lock_directories(config)
         self._cgroups = Cgroups(config.cgroup, config.pids_max)
         self._sweep()
         self._places = Places(
             config.run_dir,
             config.data_dir,
             config.socket_dir,
-            f"{config.run_dir}/{_DEVICES}",
+            f"{config.run_dir}/{DEVICES_DIR}",
             config.skip_missing_binds,
         )
         self._private_mounts = private_mounts
@@ -130,6 +131,7 @@ class Daemon:
         for number in numbers:
             signal.signal(number, self._on_signal)
         code = self._loop.run(self._main())
+        log.finish(LOG_GRACE)
         # Everything is done; a signal while the interpreter ends would only spoil the exit code.
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)
@@ -137,9 +139,13 @@ class Daemon:
 
     async def _main(self) -> int:
         failure: str | None
+        start_up = self._loop.spawn(self._start_up())
         try:
-            await self._start_up()
+            await self._loop.first(start_up, self._runtime.stopping)
+            if start_up.done:
+                start_up.result()
             failure = await self._runtime.stopping
+            await self._end_start_up(start_up)
         except NorthstarError as error:
             failure = f"{error}" + (f" ({error.hint})" if error.hint else "")
         clean = await self._shut_down()
@@ -200,6 +206,16 @@ class Daemon:
         self._runtime.set_up()
         self._manager.ready()
         _log.info("Runtime up and running")
+
+    async def _end_start_up(self, start_up: Task) -> None:
+        """A shutdown does not wait for the rest; starts that have begun end with all other containers."""
+        for repository in self._repositories.values():
+            repository.stop_loading()
+        start_up.cancel()
+        try:
+            await self._loop.wait_for(start_up, START_UP_GRACE)
+        except (Timeout, Cancelled, NorthstarError):
+            return
 
     def _export(self, config: MetricsConfig) -> Exporter:
         # Most devices are not monitored and have no use for this code.
@@ -269,7 +285,6 @@ class Daemon:
         self._release_run_dir()
         _log.debug(f"Shutdown took {time.monotonic() - began:.3f}s")
         _log.info("Shutdown complete")
-        log.flush()
         return survivors == 0
 
     async def _end_all_runs(self) -> int:

@@ -52,6 +52,11 @@ class DirectoryRepository(Repository):
         assert config.dir is not None
         self.dir = config.dir
         self.paths: dict[Container, str] = {}
+        self._stopped = False
+
+    def stop_loading(self) -> None:
+        """Let `load` end early, from another thread."""
+        self._stopped = True
 
     def load(self) -> None:
         """Load every package in the directory. Files that are none are skipped with a warning, hidden ones
@@ -62,6 +67,8 @@ class DirectoryRepository(Repository):
         if not self.verified:
             self._warn_writable(self.dir)
         for name in self._names():
+            if self._stopped:
+                return
             if not name.startswith("."):
                 self._load_file(os.path.join(self.dir, name))
         spent = time.monotonic() - began

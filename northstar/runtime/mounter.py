@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from northstar.npk.package import Package, Verity
 
 NODE_DIR = ".dev"
+DEVICES_DIR = ".devices"
+"""Nodes for containers, see `devices`; the other ones are for our own mounts."""
+MOUNT_SOURCE = "northstar"
+"""What mountinfo shows as the source of mounts that have no device."""
 DM_NAME_PREFIX = "northstar-"
 DM_UUID_PREFIX = "NORTHSTAR-"
 LOOP_TAG_PREFIX = "northstar:"
@@ -54,7 +58,7 @@ def prepare_run_dir(path: str, *, own_namespace: bool = True) -> None:
 
 
 def _mount_tmpfs(path: str, options: str) -> None:
-    mount.mount("northstar", path, "tmpfs", mount.MS_NOSUID | mount.MS_NOEXEC, options)
+    mount.mount(MOUNT_SOURCE, path, "tmpfs", mount.MS_NOSUID | mount.MS_NOEXEC, options)
     mount.mount(None, path, None, mount.MS_PRIVATE)
 
 

@@ -49,6 +49,9 @@ class Repository:
     def load(self) -> None:
         """Make known what is there already. Blocks. Raises NorthstarError."""
 
+    def stop_loading(self) -> None:
+        """Let `load` end early, from another thread."""
+
     def fd(self, container: Container) -> int:
         """Descriptor of a package's file."""
         return self._fds[container]

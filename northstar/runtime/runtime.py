@@ -33,12 +33,13 @@ from northstar.runtime.text import duration
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Coroutine, Iterable, Mapping, Sequence
     from typing import Any
 
     from northstar.names import Container
     from northstar.npk.package import Package
     from northstar.protocol import messages
+    from northstar.runtime.loop import Loop
     from northstar.runtime.metrics import Metrics
     from northstar.runtime.mounter import Mounter
     from northstar.runtime.notifications import Notifications
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 _log = log.Logger("runtime::state")
 
 DEFAULT_MOUNT_PARALLEL = 4
+START_LIMIT = 30.0
+"""Seconds that a start may take, without that which a debugger may take."""
+KILL_LIMIT = 5.0
 AUTOSTART_PARALLEL = 1 + (os.cpu_count() or 1)
 """Starts at a time; more only wait for each other in the kernel."""
 
@@ -136,7 +140,7 @@ class Runtime:
             _log.info(f"Autostarting {record.container} ({str(record.manifest.autostart).capitalize()})")
         await self._mount_for(wanted)
         results = await self._host.loop.gather(
-            *(self.start(record.container, None, (), {}) for record in wanted), limit=AUTOSTART_PARALLEL
+            *(self._autostart_one(record.container) for record in wanted), limit=AUTOSTART_PARALLEL
         )
         critical: Exception | None = None
         for record, result in zip(wanted, results, strict=True):
@@ -151,6 +155,10 @@ class Runtime:
             raise critical
         started = sum(not isinstance(result, Exception) for result in results)
         _log.info(f"Successfully started {started} container(s) in {duration(time.monotonic() - began)}")
+
+    async def _autostart_one(self, container: Container) -> None:
+        """Who is not waited for any more, because of a shutdown, is ended by that as all others are."""
+        await self._host.loop.spawn(self.start(container, None, (), {}))
 
     async def end_all_runs(self, limit: float) -> list[Container]:
         """Let no operation begin any more and kill everything that runs.
@@ -451,7 +459,7 @@ class Runtime:
         try:
             run, command, resources = await self._prepare_start(container, init, arguments, environment)
             try:
-                await run.start(command, resources)
+                await within_limit(self._host.loop, run, run.start(command, resources), self._start_limit)
             except BaseException:
                 run.record.run = None
                 run.ended.set_result()
@@ -471,6 +479,11 @@ class Runtime:
             self.metrics.started(container, spent)
         self._notifications.started(container)
         self._host.loop.spawn(self._watch(run))
+
+    @property
+    def _start_limit(self) -> float:
+        debugger = self._host.debugger
+        return START_LIMIT + (debugger.settings.tracer_timeout if debugger is not None else 0.0)
 
     async def _prepare_start(
         self,
@@ -527,6 +540,26 @@ class Runtime:
         _log.info(f"Container {container} exited with status {status}")
         if critical:
             self.request_shutdown(f"critical container failure: {container} exited with {status}")
+
+
+async def within_limit(loop: Loop, run: Run, work: Coroutine[Any, Any, None], limit: float) -> None:
+    """Start a run; one that takes too long is killed, and StartContainerFailed raised."""
+    start = loop.spawn(work)
+    try:
+        await loop.wait_for(start, limit)
+        return
+    except Timeout:
+        with contextlib.suppress(OSError):
+            run.process.kill()
+    try:
+        # It fails now, and cleans up.
+        await loop.wait_for(start, KILL_LIMIT)
+    except Timeout:
+        _log.error(f"{run.record.container} cannot be killed")
+        start.cancel()
+    except ApiError as error:
+        _log.debug(f"{run.record.container}: {error}")
+    raise StartContainerFailed(run.record.container, f"the application is not executed within {limit:g} s")
 
 
 def _process_data(run: Run | None, processes: list[dict[str, Any]]) -> dict[str, Any] | None:

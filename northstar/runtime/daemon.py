@@ -203,7 +203,7 @@ class Daemon:
             await self._runtime.mount_on_start(to_mount)
         await self._runtime.autostart()
         await self._engine.prepare()
-        self._runtime.set_up()
+        await self._runtime.set_up()
         self._manager.ready()
         _log.info("Runtime up and running")
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping, Sequence
     from typing import Any
 
+    from northstar.manifest import Manifest
     from northstar.names import Container
     from northstar.npk.package import Package
     from northstar.protocol import messages
@@ -91,12 +92,17 @@ class Runtime:
         """Wait until repositories are loaded and autostarts are done."""
         await self._up
 
-    def set_up(self) -> None:
+    async def set_up(self) -> None:
         """Start-up is complete."""
-        for warning in users.warnings(record.manifest for record in self.containers):
-            _log.warn(warning)
+        await self._warn_of_users()
         self.up = True
         self._up.set_result()
+
+    async def _warn_of_users(self, only: int | None = None) -> None:
+        manifests = [record.manifest for record in self.containers]
+        # Looked up in a thread: a directory service may take its time.
+        for warning in await self._host.loop.in_thread(_collect, manifests, only):
+            _log.warn(warning)
 
     def request_shutdown(self, failure: str | None = None) -> None:
         """Let the runtime end, after the requests at hand."""
@@ -197,9 +203,11 @@ class Runtime:
         """The data object of an inspect response."""
         record = self.containers.get(container)
         process = None
-        if record.run is not None:
-            processes = await record.run.processes()
-            process = _process_data(record.run, processes)
+        run = record.run
+        if run is not None:
+            processes = await run.processes()
+            statistics = await self._host.loop.in_thread(run.statistics)
+            process = _process_data(run, processes, statistics)
         return {
             "manifest": dump.to_json(record.manifest),
             "repository": record.repository.id,
@@ -381,9 +389,7 @@ class Runtime:
             raise
         container = package.container
         _log.info(f"Successfully installed {container}")
-        manifests = (record.manifest for record in self.containers)
-        for warning in users.warnings(manifests, package.manifest.uid):
-            _log.warn(warning)
+        await self._warn_of_users(package.manifest.uid)
         self._notifications.installed(container)
         return container
 
@@ -562,15 +568,21 @@ async def within_limit(loop: Loop, run: Run, work: Coroutine[Any, Any, None], li
     raise StartContainerFailed(run.record.container, f"the application is not executed within {limit:g} s")
 
 
-def _process_data(run: Run | None, processes: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _process_data(
+    run: Run | None, processes: list[dict[str, Any]], statistics: dict[str, Any]
+) -> dict[str, Any] | None:
     """What a run does, None if there is none, or it has not got a process yet."""
     if run is None or not run.process.started:
         return None
     return {
         "pid": run.process.pid,
         "uptime": int((time.monotonic() - run.process.started) * 1e9),
-        "statistics": run.statistics() | {"processes": processes},
+        "statistics": statistics | {"processes": processes},
     }
+
+
+def _collect(manifests: list[Manifest], only: int | None) -> list[str]:
+    return list(users.warnings(manifests, only))
 
 
 def _verify(insert: Insert) -> tuple[Package, bytes]:

@@ -95,7 +95,7 @@ class Session:
             plan.session_command(manifest, request.command, request.environment),
             roles,
             host.facts,
-            group_numbers=plan.groups(manifest, _log.warn),
+            group_numbers=self._run.groups,
             application_filter=self._run.record.filter,
             terminal=request.terminal,
         )

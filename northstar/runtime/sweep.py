@@ -247,23 +247,38 @@ def _cgroup(path: str, log: Log) -> None:
         os.close(fd)
 
 
-def _cgroup_tree(parent_fd: int, name: str, path: str, log: Log) -> bool:
+def _cgroup_tree(parent_fd: int, name: str, path: str, log: Log) -> None:
     try:
         fd = cgroup.open_group(parent_fd, name)
     except FileNotFoundError:
-        return True
+        return
     try:
-        empty = True
         for child in cgroup.children(fd):
-            empty = _cgroup_tree(fd, child, f"{path}/{child}", log) and empty
-        if not empty:
-            return False
-        if cgroup.processes(fd):
-            log("warn", f"sweep: control group {path} has processes inside, left alone")
-            return False
+            _cgroup_below(fd, child, f"{path}/{child}", log)
+        left = cgroup.children(fd)
+        inside = cgroup.processes(fd)
     finally:
         os.close(fd)
-    return _attempt(log, f"control group {path}", cgrouptree.remove, parent_fd, name)
+    if inside:
+        log("warn", f"sweep: control group {path} has processes inside, left alone")
+    elif not left:
+        _attempt(log, f"control group {path}", cgrouptree.remove, parent_fd, name)
+
+
+def _cgroup_below(parent_fd: int, name: str, path: str, log: Log) -> None:
+    """The group of a container, with all that is below."""
+    try:
+        fd = cgroup.open_group(parent_fd, name)
+    except FileNotFoundError:
+        return
+    try:
+        populated = cgrouptree.populated(fd)
+    finally:
+        os.close(fd)
+    if populated:
+        log("warn", f"sweep: control group {path} has processes inside, left alone")
+    else:
+        _attempt(log, f"control group {path}", cgrouptree.remove, parent_fd, name)
 
 
 def _sockets(socket_dir: str, log: Log) -> None:

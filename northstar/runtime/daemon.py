@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from northstar.engine import binary
-from northstar.errors import ApiError, NorthstarError, Unexpected
+from northstar.errors import ApiError, NorthstarError, StorageError, Unexpected
 from northstar.kernel import capabilities
 from northstar.programs import control
 from northstar.protocol import tokens
@@ -124,6 +124,12 @@ class Daemon:
         self._runtime.attach(host)
         self._listeners: list[Listener] = []
         self._exporter: Exporter | None = None
+        self._degraded: dict[str, str] = {}
+
+    def degrade(self, place: str, reason: str) -> None:
+        """Go on although some storage cannot be used."""
+        self._degraded[place] = reason
+        _log.error(reason)
 
     def run(self) -> int:
         """Run until shutdown; the exit code."""
@@ -195,8 +201,11 @@ class Daemon:
         if self._config.metrics is not None:
             self._exporter = self._export(self._config.metrics)
         for repository in self._repositories.values():
-            await self._loop.in_thread(repository.load)
-            self._runtime.add_repository(repository)
+            try:
+                await self._loop.in_thread(repository.load)
+            except StorageError as error:
+                self.degrade(f"repositories.{repository.id}", f"{error}: its containers are not available")
+            await self._runtime.add_repository(repository)
         to_mount = [r.id for r in self._config.repositories.values() if r.mount_on_start]
         if to_mount:
             _log.info(f"Trying to mount containers from repository {', '.join(to_mount)}")
@@ -222,7 +231,7 @@ class Daemon:
         from northstar.runtime.exporter import Exporter
         from northstar.runtime.metrics import Metrics
 
-        metrics = Metrics(self._runtime.containers, self._console)
+        metrics = Metrics(self._runtime.containers, self._console, self._degraded)
         self._runtime.metrics = metrics
         self._console.watch(metrics)
         return Exporter(self._loop, config, metrics.text)

@@ -14,7 +14,7 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
-from northstar.errors import NorthstarError, PackageError, Unexpected
+from northstar.errors import NorthstarError, PackageError, StorageError, Unexpected
 from northstar.kernel.filesystem import allocate, start_writeback
 from northstar.npk import package
 from northstar.runtime.repository import Insert, Repository
@@ -60,7 +60,7 @@ class DirectoryRepository(Repository):
 
     def load(self) -> None:
         """Load every package in the directory. Files that are none are skipped with a warning, hidden ones
-        without. Blocks."""
+        without. Blocks. Raises NorthstarError, or StorageError if the disk fails."""
         began = time.monotonic()
         trust = f"with key {self._config.key}" if self.verified else "(unverified)"
         self.log.info(f"Loading repository {self.dir} {trust}")
@@ -78,10 +78,10 @@ class DirectoryRepository(Repository):
         try:
             return sorted(os.listdir(self.dir))
         except OSError as error:
-            raise NorthstarError(
-                f"repository {self.id}: failed to read dir {self.dir}: {error.strerror}",
-                "the directory must exist",
-            ) from None
+            reason = f"repository {self.id}: failed to read dir {self.dir}: {error.strerror}"
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+                raise NorthstarError(reason, "the directory must exist") from None
+            raise StorageError(reason) from None
 
     def _warn_writable(self, path: str) -> None:
         with contextlib.suppress(OSError):

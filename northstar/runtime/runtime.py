@@ -29,18 +29,18 @@ from northstar.runtime import filters, log, persist, plan, users
 from northstar.runtime.containers import Containers, Record
 from northstar.runtime.loop import Future, Mutex, Timeout
 from northstar.runtime.run import Host, Run
+from northstar.runtime.startlimit import START_LIMIT, within_limit
 from northstar.runtime.text import duration
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from northstar.manifest import Manifest
     from northstar.names import Container
     from northstar.npk.package import Package
     from northstar.protocol import messages
-    from northstar.runtime.loop import Loop
     from northstar.runtime.metrics import Metrics
     from northstar.runtime.mounter import Mounter
     from northstar.runtime.notifications import Notifications
@@ -50,9 +50,6 @@ if TYPE_CHECKING:
 _log = log.Logger("runtime::state")
 
 DEFAULT_MOUNT_PARALLEL = 4
-START_LIMIT = 30.0
-"""Seconds that a start may take, without that which a debugger may take."""
-KILL_LIMIT = 5.0
 AUTOSTART_PARALLEL = 1 + (os.cpu_count() or 1)
 """Starts at a time; more only wait for each other in the kernel."""
 
@@ -108,9 +105,13 @@ class Runtime:
         """Let the runtime end, after the requests at hand."""
         self.stopping.set_result(failure)
 
-    def add_repository(self, repository: Repository) -> None:
+    async def add_repository(self, repository: Repository) -> None:
         """Make the packages of a loaded repository known."""
-        for container, package in repository.packages.items():
+        packages = list(repository.packages.items())
+        compiled = await self._host.loop.in_thread(
+            filters.application_filters, [package.manifest for _, package in packages]
+        )
+        for (container, package), outcome in zip(packages, compiled, strict=True):
             if container in self.containers:
                 other = self.containers.get(container).repository.id
                 _log.warn(
@@ -119,11 +120,11 @@ class Runtime:
                 )
                 continue
             record = Record(container, repository, package)
-            try:
-                record.filter = filters.application_filter(package.manifest)
-            except ApiError as error:
-                record.problem = str(error)
-                _log.warn(f"{container} cannot be started: {error}")
+            if isinstance(outcome, bytes):
+                record.filter = outcome
+            else:
+                record.problem = str(outcome)
+                _log.warn(f"{container} cannot be started: {outcome}")
             self.containers.add(record)
 
     async def mount_on_start(self, repositories: Iterable[str]) -> None:
@@ -546,26 +547,6 @@ class Runtime:
         _log.info(f"Container {container} exited with status {status}")
         if critical:
             self.request_shutdown(f"critical container failure: {container} exited with {status}")
-
-
-async def within_limit(loop: Loop, run: Run, work: Coroutine[Any, Any, None], limit: float) -> None:
-    """Start a run; one that takes too long is killed, and StartContainerFailed raised."""
-    start = loop.spawn(work)
-    try:
-        await loop.wait_for(start, limit)
-        return
-    except Timeout:
-        with contextlib.suppress(OSError):
-            run.process.kill()
-    try:
-        # It fails now, and cleans up.
-        await loop.wait_for(start, KILL_LIMIT)
-    except Timeout:
-        _log.error(f"{run.record.container} cannot be killed")
-        start.cancel()
-    except ApiError as error:
-        _log.debug(f"{run.record.container}: {error}")
-    raise StartContainerFailed(run.record.container, f"the application is not executed within {limit:g} s")
 
 
 def _process_data(

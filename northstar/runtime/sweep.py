@@ -44,8 +44,8 @@ _CGROUP_TYPES = frozenset((filesystem.CGROUP_SUPER_MAGIC, filesystem.CGROUP2_SUP
 def lock_directories(config: Config) -> list[int]:
     """Lock all directories that the daemon changes; descriptors that keep the locks.
 
-    To be taken before anything is mounted. A repository that does not exist is left out. Raises
-    NorthstarError if another daemon has one.
+    To be taken before anything is mounted. Data and repositories that cannot be opened are left out.
+    Raises NorthstarError if another daemon has one.
     """
     locks: list[int] = []
     try:
@@ -53,8 +53,8 @@ def lock_directories(config: Config) -> list[int]:
             try:
                 locks.append(lock(path))
             except OSError as error:
-                if name.startswith("repositories."):
-                    # Loading it tells more.
+                if name == "data_dir" or name.startswith("repositories."):
+                    # Whoever needs it tells more.
                     continue
                 raise NorthstarError(f"{name} {path} cannot be locked: {error.strerror}") from None
     except BaseException:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from isolated import wait_until
 from runtime import TIMEOUT, Runtime, SharedRuntime, resource, shell, wait_for, with_mounts
 
 from northstar.client import Refused
@@ -146,3 +147,24 @@ def test_a_container_cannot_keep_its_data(runtime: SharedRuntime) -> None:
         assert exited.status is not None
         client.uninstall(A, wipe=True)
     assert not (runtime.base / "data" / "a").exists()
+
+
+def test_data_that_cannot_be_written(own_runtime: Runtime) -> None:
+    """A disk that fails stops the containers that need it, and no others; the log and the metrics tell."""
+    metrics = own_runtime.base / "metrics.prom"
+    own_runtime.configure(repositories=f'[metrics]\nfile = "{metrics}"\ninterval = "1s"')
+    own_runtime.pack(shell("a"))
+    own_runtime.pack(shell("b", mounts=with_mounts(data={"type": "persist"})))
+    data = own_runtime.base / "data"
+    data.mkdir()
+    mount.mount("none", str(data), "tmpfs", mount.MS_RDONLY)
+    try:
+        with own_runtime.started() as client:
+            own_runtime.wait_for_log("containers with persistent data cannot be started")
+            client.start(A)
+            with pytest.raises(Refused, match=r"failed to prepare the persistent directory .*Read-only"):
+                client.start("b:0.0.1")
+            wait_until(metrics.exists, "metrics are written")
+            assert 'northstar_degraded{place="data_dir"} 1' in metrics.read_text()
+    finally:
+        mount.umount(str(data))

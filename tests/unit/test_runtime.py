@@ -14,7 +14,7 @@ from virtualloop import VirtualLoop, turns
 
 from northstar.errors import StartContainerFailed, Unexpected
 from northstar.names import Container
-from northstar.runtime import log, runtime
+from northstar.runtime import log, startlimit
 from northstar.runtime.containers import Record
 from northstar.runtime.loop import Future, Loop
 from northstar.runtime.notifications import Notifications
@@ -137,12 +137,12 @@ def test_a_start_that_hangs(mortal: bool, monkeypatch: pytest.MonkeyPatch) -> No
 
     async def main() -> None:
         with pytest.raises(StartContainerFailed, match="not executed within 30 s"):
-            await runtime.within_limit(loop, run, run.start(), 30.0)
+            await startlimit.within_limit(loop, run, run.start(), 30.0)
         await turns(loop)
 
     loop.run(main())
     assert run.events == ["killed", "cleaned up"]
-    assert loop.now == (30.0 if mortal else 30.0 + runtime.KILL_LIMIT)
+    assert loop.now == (30.0 if mortal else 30.0 + startlimit.KILL_LIMIT)
     assert loop.failures == []
 
 
@@ -153,6 +153,6 @@ def test_a_start_that_fails_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def main() -> None:
         with pytest.raises(StartContainerFailed, match="init ended"):
-            await runtime.within_limit(loop, run, run.start(), 30.0)
+            await startlimit.within_limit(loop, run, run.start(), 30.0)
 
     loop.run(main())

@@ -22,6 +22,10 @@ class NorthstarError(Exception):
         self.hint = hint
 
 
+class StorageError(NorthstarError):
+    """Storage fails, not its configuration: what is not on it goes on."""
+
+
 class ConfigError(NorthstarError):
     """The configuration file is unusable; `problems` lists every finding, one line each."""
 

@@ -270,7 +270,9 @@ class Client:
     def _send(self, data: bytes, descriptors: Sequence[int] = ()) -> None:
         try:
             if descriptors:
-                data = data[socket.send_fds(self._socket, [data], descriptors) :]
+                # Where the console takes none, the kernel may refuse them; its answer will say why.
+                with contextlib.suppress(PermissionError):
+                    data = data[socket.send_fds(self._socket, [data], descriptors) :]
             self._socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             raise ConnectionClosed from None

@@ -19,13 +19,17 @@ class ConsoleOptions(NamedTuple):
 
 
 class ConsoleConfig(NamedTuple):
-    """A listener. `mode` is that of a unix socket; `insecure` silences the warning about open tcp ports."""
+    """A listener for up to `max_connections` clients.
+
+    `mode` is that of a unix socket; `insecure` silences the warning about open tcp ports.
+    """
 
     url: ConsoleUrl
     permissions: frozenset[str]
     options: ConsoleOptions = ConsoleOptions()
     mode: int | None = None
     insecure: bool = False
+    max_connections: int = 2048
 
 
 class RepositoryConfig(NamedTuple):

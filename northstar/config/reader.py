@@ -7,6 +7,7 @@ import os
 import tomllib
 from typing import TYPE_CHECKING, Any
 
+from northstar.config import places
 from northstar.config.model import (
     DEFAULT_OUTPUT_BUFFER_SIZE,
     DEFAULT_PIDS_MAX,
@@ -40,6 +41,7 @@ def load(path: str) -> Config:
     table = Table(values, "", problems)
     configuration = _old(table) if is_old(values) else _new(table)
     table.finish()
+    problems = problems or places.problems(configuration)
     if problems:
         raise ConfigError(path, problems)
     return configuration
@@ -151,7 +153,9 @@ def _directory(table: Table, key: str) -> str:
 
 def _cgroup(table: Table) -> str:
     name = table.text("cgroup").strip("/")
-    if any(part in (".", "..") for part in name.split("/")):
+    if not name.strip() and isinstance(table.values.get("cgroup"), str):
+        table.problem("cgroup", "a name expected: the root of the hierarchy is not ours")
+    elif any(part in (".", "..") for part in name.split("/")):
         table.problem("cgroup", f"{name!r} contains . or ..")
     return name
 
@@ -197,6 +201,7 @@ def _consoles(table: Table) -> tuple[tuple[ConsoleConfig, ...], ConsoleOptions]:
                 ConsoleOptions() if own is None else _options(own),
                 listener.take("mode", 'a mode such as "0660"', _mode, None, needed=False),
                 listener.boolean("insecure", False),
+                listener.integer("max_connections", 2048, 1),
             ),
         )
     table.finish()

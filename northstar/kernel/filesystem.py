@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File systems: type of a mounted one (statfs(2)), types the kernel knows, device nodes, early writeback."""
+"""File systems: type of a mounted one (statfs(2)), types the kernel knows, device nodes, room, writeback."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import stat
 
-from northstar.kernel.libc import check, encode, function
+from northstar.kernel.libc import check, encode, error, function
 
 TMPFS_MAGIC = 0x01021994
 PROC_SUPER_MAGIC = 0x9FA0
@@ -43,7 +44,9 @@ class statfs_buf(ctypes.Structure):
 _statfs = function("statfs", ctypes.c_char_p, ctypes.POINTER(statfs_buf))
 _fstatfs = function("fstatfs", ctypes.c_int, ctypes.POINTER(statfs_buf))
 _sync_file_range = function("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_fallocate = function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 _SYNC_FILE_RANGE_WRITE = 2
+_FALLOC_FL_KEEP_SIZE = 1
 
 
 def filesystem_type(path: str | bytes | int) -> int:
@@ -62,6 +65,17 @@ def start_writeback(fd: int, offset: int, size: int) -> None:
     It promises nothing, an fsync(2) later merely finds less to do. Raises OSError: EIO, ENOSPC, ESPIPE.
     """
     check(_sync_file_range(fd, offset, size, _SYNC_FILE_RANGE_WRITE), "sync_file_range")
+
+
+def allocate(fd: int, size: int) -> None:
+    """Reserve room for the first `size` bytes of a file, which stays as long as it is (fallocate(2)).
+
+    Does nothing on a file system that cannot do that, where posix_fallocate(3) would write. ENOSPC: no room.
+    """
+    if size and _fallocate(fd, _FALLOC_FL_KEEP_SIZE, 0, size) < 0:
+        code = ctypes.get_errno()
+        if code not in (errno.EOPNOTSUPP, errno.ENOSYS):
+            raise error("fallocate", code=code)
 
 
 def known_filesystems(path: str = "/proc/filesystems") -> frozenset[str]:

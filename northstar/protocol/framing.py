@@ -9,12 +9,12 @@ from northstar.errors import ProtocolError
 class LineBuffer:
     """Collects received bytes and hands out complete lines, or raw bytes behind a line."""
 
-    __slots__ = ("_data", "_limit", "_scanned")
+    __slots__ = ("_data", "_scanned", "limit")
 
     def __init__(self, limit: int | None = None) -> None:
-        """`limit` is the longest line accepted, in bytes, without its newline."""
+        """`limit` is the longest line accepted, in bytes, without its newline; it may be changed later."""
         self._data = bytearray()
-        self._limit = limit
+        self.limit = limit
         self._scanned = 0
 
     def feed(self, data: bytes) -> None:
@@ -32,8 +32,8 @@ class LineBuffer:
         Raises ProtocolError as soon as a line is certain to exceed the limit.
         """
         end = self._data.find(b"\n", self._scanned)
-        if self._limit is not None and (end if end >= 0 else len(self._data)) > self._limit:
-            raise ProtocolError(f"a line exceeds the limit of {self._limit} bytes")
+        if self.limit is not None and (end if end >= 0 else len(self._data)) > self.limit:
+            raise ProtocolError(f"a line exceeds the limit of {self.limit} bytes")
         if end < 0:
             self._scanned = len(self._data)
             return None

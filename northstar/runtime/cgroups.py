@@ -8,6 +8,7 @@ costs 10 ms there, while with version 2 it is born in its group.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import time
@@ -107,6 +108,34 @@ class Cgroups:
     def _controllers(self, settings: list[Setting]) -> list[str]:
         return ["unified"] if self.unified else sorted({setting.controller for setting in settings})
 
+    def has_leftover(self, container: Container, manifest: Manifest) -> bool:
+        """Whether there is a group that only a daemon that was killed can have left."""
+        return any(
+            os.path.exists(f"{root}/{self._own_path(container)}") for root in self._hierarchies(manifest)
+        )
+
+    def remove_leftover(self, container: Container, manifest: Manifest) -> None:
+        """Remove such groups, with the processes in them. May block for `REMOVE_TIMEOUT`; for a thread."""
+        for root in self._hierarchies(manifest):
+            try:
+                descriptor = cgroup.open_root(root)
+            except OSError:
+                continue
+            try:
+                _remove(descriptor, self._own_path(container), _remove_with_processes)
+            finally:
+                os.close(descriptor)
+
+    def _own_path(self, container: Container) -> str:
+        return f"{self._name}/{cgroupnames.group_name(container.name, self.hierarchies.controllers)}"
+
+    def _hierarchies(self, manifest: Manifest) -> set[str]:
+        """Where the container's group is below our own."""
+        if manifest.cgroups is not None and manifest.cgroups.parent is not None:
+            return set()
+        found = {self.hierarchies.unified} if self.unified else set(self.hierarchies.controllers.values())
+        return {root for root in found if root is not None}
+
     def _path(self, container: Container, parent: str | None) -> str:
         """`parent/name`. Raises StartContainerFailed."""
         above = (parent or self._name).strip("/")
@@ -176,6 +205,8 @@ class Group:
         self._roots: dict[str, int] = {}
         self._made = made
         self._ours = ours
+        self._in_use = _thread.allocate_lock()
+        """Held while files are read, and while the descriptors are closed: that may be in two threads."""
         self.entrances: list[tuple[str, int]] = []
         """What the application needs to join: roles and descriptors (`programs.plan`)."""
 
@@ -260,11 +291,12 @@ class Group:
 
     def read(self, file: str) -> str | None:
         """Content of a file of the group, None if there is none."""
-        for fd in self._fds.values():
-            try:
-                return cgroup.read(fd, file).decode("ascii", "replace")
-            except OSError:
-                continue
+        with self._in_use:
+            for fd in self._fds.values():
+                try:
+                    return cgroup.read(fd, file).decode("ascii", "replace")
+                except OSError:
+                    continue
         return None
 
     def open_events(self) -> int | None:
@@ -309,10 +341,13 @@ class Group:
         Those of the container have ended. May block for `REMOVE_TIMEOUT`.
         """
         self.close_entrances()
-        for controller, fd in self._fds.items():
-            os.close(fd)
+        with self._in_use:
+            for fd in self._fds.values():
+                os.close(fd)
+            controllers = list(self._fds)
+            self._fds.clear()
+        for controller in controllers:
             _remove(self._roots[controller], self._path, _remove_with_processes)
-        self._fds.clear()
 
     def remove_parents(self) -> None:
         """Remove the groups above that were made for containers, if this was the last one below.

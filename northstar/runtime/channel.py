@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_MAX_DESCRIPTORS = 253
-"""SCM_MAX_FD of the kernel."""
-_ROOM = socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4)
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
@@ -31,16 +28,6 @@ def send(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> N
     """
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     sock.sendmsg([data], rights)
-
-
-def receive(sock: socket.socket, size: int) -> tuple[bytes, list[int]]:
-    """Receive one message with its descriptors (close-on-exec); no bytes means the peer is gone."""
-    data, ancillary, _, _ = sock.recvmsg(size, _ROOM, socket.MSG_CMSG_CLOEXEC)
-    descriptors = array.array("i")
-    for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors.frombytes(payload[: len(payload) // 4 * 4])
-    return data, descriptors.tolist()
 
 
 def sealed(name: str, data: bytes, flags: int = 0) -> int:

@@ -11,20 +11,21 @@ import time
 from typing import TYPE_CHECKING
 
 from northstar.engine import binary
-from northstar.errors import ApiError, NorthstarError, Unexpected
+from northstar.errors import ApiError, NorthstarError, StorageError, Unexpected
 from northstar.kernel import capabilities, libc
 from northstar.programs import control
 from northstar.protocol import tokens
 from northstar.runtime import devices, log, sweep
 from northstar.runtime.cgroups import Cgroups
 from northstar.runtime.console import ConsoleServer
+from northstar.runtime.directoryrepository import DirectoryRepository
 from northstar.runtime.enginelink import PATIENCE, Engine
 from northstar.runtime.listener import Listener
-from northstar.runtime.loop import Loop
-from northstar.runtime.mounter import Mounter, prepare_run_dir, release_run_dir
+from northstar.runtime.loop import Cancelled, Loop, Timeout
+from northstar.runtime.memoryrepository import MemoryRepository
+from northstar.runtime.mounter import DEVICES_DIR, Mounter, prepare_run_dir, release_run_dir
 from northstar.runtime.notifications import Notifications
 from northstar.runtime.plan import Facts, Places
-from northstar.runtime.repository import DirectoryRepository, MemoryRepository
 from northstar.runtime.requests import Requests
 from northstar.runtime.run import Host
 from northstar.runtime.runtime import Runtime
@@ -35,16 +36,17 @@ if TYPE_CHECKING:
     from northstar.config.model import MetricsConfig
     from northstar.runtime.debug import Debugger
     from northstar.runtime.exporter import Exporter
+    from northstar.runtime.loop import Task
     from northstar.runtime.repository import Repository
 
 _log = log.Logger("runtime")
 
 CONNECTION_GRACE = 1.0
 EXIT_GRACE = 10.0
+START_UP_GRACE = 1.0
 LOG_RETRY = 0.01
+LOG_GRACE = 0.5
 OOM_SCORE_ADJ = -900
-
-_DEVICES = ".devices"
 
 
 class Daemon:
@@ -64,14 +66,14 @@ class Daemon:
         RLIMIT_NOFILE that were in force at first.
         """
         self._config = config
-        self._lock = sweep.lock_run_dir(config.run_dir)
+        self._locks = sweep.lock_directories(config)
         self._cgroups = Cgroups(config.cgroup, config.pids_max)
         self._sweep()
         self._places = Places(
             config.run_dir,
             config.data_dir,
             config.socket_dir,
-            f"{config.run_dir}/{_DEVICES}",
+            f"{config.run_dir}/{DEVICES_DIR}",
             config.skip_missing_binds,
         )
         self._private_mounts = private_mounts
@@ -123,6 +125,12 @@ class Daemon:
         self._runtime.attach(host)
         self._listeners: list[Listener] = []
         self._exporter: Exporter | None = None
+        self._degraded: dict[str, str] = {}
+
+    def degrade(self, place: str, reason: str) -> None:
+        """Go on although some storage cannot be used."""
+        self._degraded[place] = reason
+        _log.error(reason)
 
     def run(self) -> int:
         """Run until shutdown; the exit code."""
@@ -130,6 +138,7 @@ class Daemon:
         for number in numbers:
             signal.signal(number, self._on_signal)
         code = self._loop.run(self._main())
+        log.finish(LOG_GRACE)
         # Everything is done; a signal while the interpreter ends would only spoil the exit code.
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)
@@ -137,9 +146,13 @@ class Daemon:
 
     async def _main(self) -> int:
         failure: str | None
+        start_up = self._loop.spawn(self._start_up())
         try:
-            await self._start_up()
+            await self._loop.first(start_up, self._runtime.stopping)
+            if start_up.done:
+                start_up.result()
             failure = await self._runtime.stopping
+            await self._end_start_up(start_up)
         except NorthstarError as error:
             failure = f"{error}" + (f" ({error.hint})" if error.hint else "")
         clean = await self._shut_down()
@@ -189,28 +202,42 @@ class Daemon:
         if self._config.metrics is not None:
             self._exporter = self._export(self._config.metrics)
         for repository in self._repositories.values():
-            await self._loop.in_thread(repository.load)
-            self._runtime.add_repository(repository)
+            try:
+                await self._loop.in_thread(repository.load)
+            except StorageError as error:
+                self.degrade(f"repositories.{repository.id}", f"{error}: its containers are not available")
+            await self._runtime.add_repository(repository)
         to_mount = [r.id for r in self._config.repositories.values() if r.mount_on_start]
         if to_mount:
             _log.info(f"Trying to mount containers from repository {', '.join(to_mount)}")
             await self._runtime.mount_on_start(to_mount)
         await self._runtime.autostart()
         await self._engine.prepare()
-        self._runtime.set_up()
+        await self._runtime.set_up()
         self._manager.ready()
         # What start-up needed once, such as the tables of the configuration's parser.
         gc.collect()
         libc.trim_heap()
         _log.info("Runtime up and running")
 
+    async def _end_start_up(self, start_up: Task) -> None:
+        """A shutdown does not wait for the rest; starts that have begun end with all other containers."""
+        for repository in self._repositories.values():
+            repository.stop_loading()
+        start_up.cancel()
+        try:
+            await self._loop.wait_for(start_up, START_UP_GRACE)
+        except (Timeout, Cancelled, NorthstarError):
+            return
+
     def _export(self, config: MetricsConfig) -> Exporter:
         # Most devices are not monitored and have no use for this code.
         from northstar.runtime.exporter import Exporter
         from northstar.runtime.metrics import Metrics
 
-        metrics = Metrics(self._runtime.containers, self._console)
-        self._runtime.metrics = self._console.metrics = metrics
+        metrics = Metrics(self._runtime.containers, self._console, self._degraded)
+        self._runtime.metrics = metrics
+        self._console.watch(metrics)
         return Exporter(self._loop, config, metrics.text)
 
     def _make_debugger(self) -> Debugger | None:
@@ -271,7 +298,6 @@ class Daemon:
         self._release_run_dir()
         _log.debug(f"Shutdown took {time.monotonic() - began:.3f}s")
         _log.info("Shutdown complete")
-        log.flush()
         return survivors == 0
 
     async def _end_all_runs(self) -> int:

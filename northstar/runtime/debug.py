@@ -89,7 +89,7 @@ class Debugger:
     async def _wait_for_tracer(self, pid: int, started: list[Child]) -> None:
         """Commands that are no tracers end, or they have to be waited for in vain."""
         waited = 0.0
-        while waited < self.settings.tracer_timeout and not _traced(pid):
+        while waited < self.settings.tracer_timeout and not _traced_or_dead(pid):
             if all(child.ended.done for child in started):
                 return
             await self.loop.sleep(POLL)
@@ -192,9 +192,10 @@ def _free_name(directory: str, name: str, suffix: str) -> str:
     return path
 
 
-def _traced(pid: int) -> bool:
+def _traced_or_dead(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
-            return any(line.startswith("TracerPid:") and line.split()[1] != "0" for line in file)
+            fields = dict(line.split()[:2] for line in file if line.startswith(("State:", "TracerPid:")))
+        return fields["State:"] in "ZX" or fields["TracerPid:"] != "0"
     except OSError:
         return True

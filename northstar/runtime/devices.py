@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from northstar.kernel import mount
 from northstar.kernel.libc import AT_FDCWD
 from northstar.manifest import model
+from northstar.runtime.mounter import MOUNT_SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +56,7 @@ def prepare(path: str, mount_points: Mapping[str, bool] | None = None) -> None:
     """
     os.makedirs(path, 0o755, exist_ok=True)
     flags = mount.MS_NOSUID | mount.MS_NOEXEC | mount.MS_NODEV
-    mount.mount("tmpfs", path, "tmpfs", flags, "mode=755,size=64k")
+    mount.mount(MOUNT_SOURCE, path, "tmpfs", flags, "mode=755,size=64k")
     try:
         for name, numbers in NODES.items():
             _bind_node(f"{path}/{name}", f"/dev/{name}", numbers)

@@ -5,19 +5,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError
 from northstar.runtime import log, openmetrics
-from northstar.runtime.listener import bind_unix
+from northstar.runtime.listener import bind_unix, stop_listening
 from northstar.runtime.loop import Timeout
+from northstar.runtime.transport import Transport, close_apart
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from northstar.config.model import MetricsConfig
-    from northstar.runtime.loop import Channel, Loop, Task
+    from northstar.runtime.loop import Loop, Task
 
 _log = log.Logger("runtime::metrics")
 
@@ -41,7 +42,7 @@ class Exporter:
     async def stop(self) -> None:
         """End, and leave nothing that looks like the state of a running daemon."""
         if self._socket is not None:
-            self._socket.stop()
+            await self._socket.stop()
         if self._file is not None:
             await self._file.stop()
 
@@ -115,15 +116,16 @@ class SocketExporter:
         self._channel = loop.register(self._socket.fileno())
         self._task = loop.spawn(self._accept())
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Listen no more, and remove the socket."""
         self._task.cancel()
         for client in list(self._clients):
             client.cancel()
         self._channel.close()
-        self._socket.close()
+        stop_listening(self._socket)
         with contextlib.suppress(OSError):
             os.unlink(self._path)
+        await close_apart(self._loop, self._socket, [])
 
     async def _accept(self) -> None:
         while True:
@@ -139,10 +141,9 @@ class SocketExporter:
             if len(self._clients) < MAX_CLIENTS:
                 self._serve(sock)
             else:
-                sock.close()
+                await close_apart(self._loop, sock, [])
 
     def _serve(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
         task = self._loop.spawn(self._answer(sock))
         timer = self._loop.call_later(CLIENT_LIMIT, task.cancel)
         self._clients.add(task)
@@ -154,32 +155,23 @@ class SocketExporter:
         self._loop.when_done(task, ended)
 
     async def _answer(self, sock: socket.socket) -> None:
-        channel = self._loop.register(sock.fileno())
+        transport = Transport(self._loop, sock)
         try:
-            response = self._response(await self._request(sock, channel))
-            while response:
-                try:
-                    response = response[sock.send(response) :]
-                except BlockingIOError:
-                    await channel.writable()
+            transport.write(self._response(await self._request(transport)))
+            await transport.flush()
         except OSError as error:
             _log.debug(f"{self._path}: {error.strerror}")
         finally:
-            channel.close()
-            sock.close()
+            await transport.close()
 
-    async def _request(self, sock: socket.socket, channel: Channel) -> bytes:
+    async def _request(self, transport: Transport) -> bytes:
         """What the client says, up to an empty line or until it is silent."""
         data = b""
         while b"\r\n\r\n" not in data and len(data) < MAX_REQUEST:
             try:
-                chunk = sock.recv(MAX_REQUEST)
-            except BlockingIOError:
-                try:
-                    await self._loop.wait_for(channel.readable(), SILENCE)
-                except Timeout:
-                    break
-                continue
+                chunk = await transport.read(MAX_REQUEST, SILENCE)
+            except Timeout:
+                break
             if not chunk:
                 break
             data += chunk

@@ -10,6 +10,8 @@ from northstar.errors import Unexpected
 from northstar.runtime import log
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from northstar.manifest import Manifest
     from northstar.manifest.model import ArgRule
 
@@ -36,6 +38,17 @@ def application_filter(manifest: Manifest) -> bytes:
         return _compiled(wanted.profile, tuple(sorted((wanted.allow or {}).items())), manifest.capabilities)
     except compiler.SeccompError as error:
         raise Unexpected(str(error)) from None
+
+
+def application_filters(manifests: Iterable[Manifest]) -> list[bytes | Unexpected]:
+    """The filter of each, or why there is none. Takes its time: 50 ms for libseccomp alone."""
+    outcomes: list[bytes | Unexpected] = []
+    for manifest in manifests:
+        try:
+            outcomes.append(application_filter(manifest))
+        except Unexpected as error:
+            outcomes.append(error)
+    return outcomes
 
 
 @functools.lru_cache(maxsize=16)

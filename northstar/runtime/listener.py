@@ -11,12 +11,16 @@ import stat
 from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError
+from northstar.kernel import sockets
 from northstar.protocol import permissions
 from northstar.runtime import log
-from northstar.runtime.console import CONNECT_TIMEOUT, EXTERN, Peer
+from northstar.runtime.loop import Future
+from northstar.runtime.peer import EXTERN, Peer
+from northstar.runtime.transport import close_apart
 
 if TYPE_CHECKING:
     from northstar.config import ConsoleConfig
+    from northstar.runtime.connection import Connection
     from northstar.runtime.console import ConsoleServer
     from northstar.runtime.loop import Loop
 
@@ -24,17 +28,24 @@ _log = log.Logger("runtime::console")
 
 UNIX_MODE = 0o600
 _HARMLESS = frozenset(("ident", "list", "inspect", "repositories", "notifications"))
+CONNECT_TIMEOUT = 10.0
+"""Seconds until a client has to have said what it wants."""
 _RETRY_DELAY = 0.1
+_ENDING = 16
+"""So many more connections there may be, as long as they are about to end."""
 
 
 class Listener:
-    """Accepts clients on one address."""
+    """Accepts clients on one address, as many as the configuration allows."""
 
     def __init__(self, loop: Loop, server: ConsoleServer, config: ConsoleConfig) -> None:
         """Bind and listen; raises NorthstarError naming the address."""
         self._loop = loop
         self._server = server
         self._config = config
+        self._clients: dict[Connection, None] = {}
+        self._room = Future()
+        self._full = False
         granted = ", ".join(
             p for p in (*permissions.PERMISSIONS, *permissions.ADDITIONAL) if p in config.permissions
         )
@@ -53,14 +64,19 @@ class Listener:
         """Stop listening. The file of a unix socket stays, as clients' tests expect it."""
         self._task.cancel()
         self._channel.close()
-        self._socket.close()
+        stop_listening(self._socket)
+        # There may be descriptors in connections that were not accepted.
+        self._loop.spawn(close_apart(self._loop, self._socket, []))
         _log.debug("Closed listener")
 
     async def _accept(self) -> None:
         failure = 0
         while True:
             try:
-                self._serve(*self._socket.accept())
+                while len(self._clients) >= self._config.max_connections + _ENDING:
+                    self._room = Future()
+                    await self._room
+                await self._serve(*self._socket.accept())
             except BlockingIOError:
                 failure = 0
                 await self._channel.readable()
@@ -75,28 +91,57 @@ class Listener:
             else:
                 await self._loop.turn()
 
-    def _serve(self, sock: socket.socket, address: object) -> None:
+    async def _serve(self, sock: socket.socket, address: object) -> None:
+        if not self._make_room():
+            await close_apart(self._loop, sock, [])
+            return
         name = f"Remote({_peer_name(address)})"
         peer = Peer(name, EXTERN, self._config.permissions, self._config.options, CONNECT_TIMEOUT)
         try:
-            self._server.serve(sock, peer)
+            client = self._server.serve(sock, peer)
         except OSError:
-            sock.close()
+            await close_apart(self._loop, sock, [])
             raise
+        self._clients[client] = None
+        self._loop.when_done(client.task, lambda: self._ended(client))
+
+    def _make_room(self) -> bool:
+        """Whether one more is possible: who has not said yet what it wants gives way to who comes later."""
+        if len(self._clients) < self._config.max_connections and not self._server.full:
+            self._full = False
+            return True
+        for client in self._clients:
+            if not client.established and not client.ending:
+                client.give_up("Too many connections, this one gives way to another")
+                return True
+        if not self._full:
+            _log.warn(f"Too many connections on {self._config.url}, refusing more")
+        self._full = True
+        return False
+
+    def _ended(self, client: Connection) -> None:
+        del self._clients[client]
+        self._room.set_result()
 
 
 def _bind(config: ConsoleConfig) -> tuple[socket.socket, str]:
     if config.url.scheme == "unix":
-        return bind_unix(config.url.path, config.mode if config.mode is not None else UNIX_MODE)
+        mode = config.mode if config.mode is not None else UNIX_MODE
+        return bind_unix(config.url.path, mode, descriptors="exec" in config.permissions)
     return _bind_tcp(config)
 
 
-def bind_unix(path: str, mode: int) -> tuple[socket.socket, str]:
-    """A listening socket with a file of this mode, and its name. A stale file is removed. Raises OSError."""
+def bind_unix(path: str, mode: int, *, descriptors: bool = False) -> tuple[socket.socket, str]:
+    """A listening socket with a file of this mode, and its name. A stale file is removed.
+
+    `descriptors`: clients may send some. Raises OSError.
+    """
     _remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     previous = os.umask(0o777 & ~mode)
     try:
+        if not descriptors:
+            sockets.refuse_descriptors(sock)
         sock.bind(path)
         sock.listen(socket.SOMAXCONN)
     except OSError:
@@ -105,6 +150,12 @@ def bind_unix(path: str, mode: int) -> tuple[socket.socket, str]:
     finally:
         os.umask(previous)
     return sock, path
+
+
+def stop_listening(sock: socket.socket) -> None:
+    """Nobody can connect any more, although the socket is still to be closed."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _remove_stale(path: str) -> None:

@@ -12,12 +12,14 @@ systemd.exec(5)). The standard logging package is not used: it costs 0.7 MB and 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
 import time
 from collections import deque
 
+from northstar.runtime.ownstream import OwnStream
 from northstar.text import escape
 
 TYPE_CHECKING = False
@@ -37,7 +39,8 @@ LEVELS = {
 SYSLOG_DAEMON = 3 << 3
 MAX_MESSAGE = 64 * 1024
 MAX_BACKLOG = 1024
-"""Records kept for a log daemon that is slower than we are."""
+MAX_BACKLOG_SIZE = 1 << 20
+"""Records, and bytes of them, that are kept for whoever reads the log more slowly than we write."""
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 SYSLOG_SOCKET = "/dev/log"
@@ -45,7 +48,7 @@ SYSLOG_SOCKET = "/dev/log"
 _width = 30
 _colour = False
 _NO_FIELDS: Mapping[str, str] = {}
-_sinks: list[Callable[[str, str, str, Mapping[str, str]], None] | _DatagramSink] = []
+_sinks: list[_Sink] = []
 _on_backlog: Callable[[], None] | None = None
 
 
@@ -56,7 +59,7 @@ def setup(journal: str = JOURNAL_SOCKET, syslog: str = SYSLOG_SOCKET) -> None:
     has_journal = os.path.exists(journal)
     if not (has_journal and _stderr_is_journal()):
         _colour = _wants_colour()
-        _sinks.append(_to_stderr)
+        _sinks.append(_StderrSink())
     if has_journal:
         _sinks.append(_JournalSink(journal))
     elif os.path.exists(syslog):
@@ -67,18 +70,21 @@ def record(level: str, target: str, message: str, fields: Mapping[str, str] = _N
     """Write a record. `target` is a module name; `fields` are for the journal only."""
     message = escape(message[:MAX_MESSAGE])
     if not _sinks:
-        _to_stderr(level, target, message, fields)
+        _write_directly(_line(level, target, message))
     for sink in _sinks:
         sink(level, target, message, fields)
 
 
 def announce(level: str, target: str, message: str) -> None:
     """Write a record of which stderr gets the message alone: for whoever has started the daemon by hand."""
-    for sink in _sinks or [_to_stderr]:
-        if sink is _to_stderr:
-            _write_line(f"{escape(message)}\n")
+    text = escape(message[:MAX_MESSAGE])
+    if not _sinks:
+        _write_directly(f"{text}\n".encode("utf-8", "replace"))
+    for sink in _sinks:
+        if isinstance(sink, _StderrSink):
+            sink.send(f"{text}\n".encode("utf-8", "replace"))
         else:
-            sink(level, target, escape(message[:MAX_MESSAGE]), _NO_FIELDS)
+            sink(level, target, text, _NO_FIELDS)
 
 
 def container_fields(container: Container, stream: str) -> dict[str, str]:
@@ -90,6 +96,12 @@ def container_fields(container: Container, stream: str) -> dict[str, str]:
     }
 
 
+def _write_directly(line: bytes) -> None:
+    """Before `setup`."""
+    with contextlib.suppress(OSError):
+        os.write(2, line)
+
+
 def watch_backlog(callback: Callable[[], None]) -> None:
     """`callback` is called when records have to wait; `flush` is then to be called until it is True."""
     global _on_backlog
@@ -98,7 +110,14 @@ def watch_backlog(callback: Callable[[], None]) -> None:
 
 def flush() -> bool:
     """Send the records that wait; whether none is left."""
-    return all([sink.flush() for sink in _sinks if isinstance(sink, _DatagramSink)])
+    return all([sink.flush() for sink in _sinks])
+
+
+def finish(limit: float) -> None:
+    """Send the records that wait, for up to `limit` seconds, as the process is about to end. Blocks."""
+    deadline = time.monotonic() + limit
+    while not flush() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 class Logger:
@@ -137,7 +156,74 @@ def _wants_colour() -> bool:
     return os.isatty(2)
 
 
-def _to_stderr(level: str, target: str, message: str, fields: Mapping[str, str]) -> None:
+class _Sink:
+    """Where records go. One that is slower than we are gets them later, or not at all."""
+
+    def __init__(self) -> None:
+        self._backlog: deque[bytes] = deque()
+        self._size = 0
+        self._lost = 0
+
+    def __call__(self, level: str, target: str, message: str, fields: Mapping[str, str]) -> None:
+        raise NotImplementedError
+
+    def send(self, data: bytes) -> None:
+        """Send, or keep for later."""
+        if not self._backlog:
+            data = self._try(data)
+            if not data:
+                return
+        self._backlog.append(data)
+        self._size += len(data)
+        # Of a container that floods the log; not the first one, half of which may be sent.
+        while len(self._backlog) > 2 and (self._size > MAX_BACKLOG_SIZE or len(self._backlog) > MAX_BACKLOG):
+            self._size -= len(self._backlog[1])
+            del self._backlog[1]
+            self._lost += 1
+        if len(self._backlog) == 1 and _on_backlog is not None:
+            _on_backlog()
+
+    def flush(self) -> bool:
+        """Send what was kept; whether nothing is left."""
+        while self._backlog:
+            rest = self._try(self._backlog[0])
+            self._size -= len(self._backlog[0]) - len(rest)
+            if rest:
+                self._backlog[0] = rest
+                return False
+            self._backlog.popleft()
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            self("warn", "northstar", f"{lost} records are lost, the log is too slow", _NO_FIELDS)
+        return not self._backlog
+
+    def _try(self, data: bytes) -> bytes:
+        """Send now; what is not taken."""
+        raise NotImplementedError
+
+
+class _StderrSink(_Sink):
+    def __init__(self) -> None:
+        super().__init__()
+        self._stream = OwnStream(2)
+
+    def __call__(self, level: str, target: str, message: str, fields: Mapping[str, str]) -> None:
+        self.send(_line(level, target, message))
+
+    def _try(self, data: bytes) -> bytes:
+        while data:
+            try:
+                taken = self._stream.write(data)
+            except OSError:
+                # A closed or full stderr must not stop the daemon; there is nowhere left to report it.
+                return b""
+            if not taken:
+                break
+            data = data[taken:]
+        return data
+
+
+def _line(level: str, target: str, message: str) -> bytes:
     global _width
     now = time.time()
     clock = time.strftime("%H:%M:%S", time.gmtime(now))
@@ -145,51 +231,25 @@ def _to_stderr(level: str, target: str, message: str, fields: Mapping[str, str])
     _width = max(_width, min(len(target), 60))
     if _colour:
         name = f"\x1b[{colour}m{name}\x1b[0m"
-    _write_line(f"{clock}.{int(now * 1000) % 1000:03} {target:>{_width}} ⬤  {name}: {message}\n")
+    line = f"{clock}.{int(now * 1000) % 1000:03} {target:>{_width}} ⬤  {name}: {message}\n"
+    return line.encode("utf-8", "replace")
 
 
-def _write_line(line: str) -> None:
-    try:
-        os.write(2, line.encode("utf-8", "replace"))
-    except OSError:
-        # A closed or full stderr must not stop the daemon; there is nowhere left to report it.
-        return
-
-
-class _DatagramSink:
-    def __call__(self, level: str, target: str, message: str, fields: Mapping[str, str]) -> None:
-        raise NotImplementedError
-
+class _DatagramSink(_Sink):
     def __init__(self, path: str) -> None:
+        super().__init__()
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        # Bounded: from a container that floods the log the oldest records are lost.
-        self._backlog: deque[bytes] = deque(maxlen=MAX_BACKLOG)
 
-    def send(self, data: bytes) -> None:
-        """Send, or keep for later if the log daemon is slow."""
-        if not self._backlog and self._try(data):
-            return
-        self._backlog.append(data)
-        if len(self._backlog) == 1 and _on_backlog is not None:
-            _on_backlog()
-
-    def flush(self) -> bool:
-        """Send what was kept; whether nothing is left."""
-        while self._backlog and self._try(self._backlog[0]):
-            self._backlog.popleft()
-        return not self._backlog
-
-    def _try(self, data: bytes) -> bool:
-        """False if the log daemon does not take it now."""
+    def _try(self, data: bytes) -> bytes:
         try:
             self._socket.sendto(data, self._path)
         except BlockingIOError:
-            return False
+            return data
         except OSError:
             # The log daemon restarts: the record is lost, the runtime goes on.
-            return True
-        return True
+            return b""
+        return b""
 
 
 class _SyslogSink(_DatagramSink):

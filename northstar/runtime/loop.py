@@ -136,8 +136,11 @@ class Loop:
             self._cancelled_timers = 0
 
     def when_done(self, future: Future, callback: Callable[[], None]) -> None:
-        """Call `callback` in the turn after `future` is done; what it raises is reported."""
-        future.add_callback(lambda: self.call_soon(callback))
+        """Call `callback` in the turn after `future` is done; what it raises is reported.
+
+        Whoever has nothing but this does not wait for a task: its failure is reported nevertheless.
+        """
+        future.watch(lambda: self.call_soon(callback))
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> Task:
         """Start a coroutine as a task of its own."""

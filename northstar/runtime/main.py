@@ -23,6 +23,7 @@ _log = log.Logger("northstar")
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+LOG_GRACE = 0.5
 
 USAGE = "usage: northstar [-h] [-c FILE] [-d] [--check] [-V]\n"
 HELP = """
@@ -130,7 +131,7 @@ def run(options: Options) -> int:
     _log.debug(f"Running as user {os.environ.get('USER', 'unknown')} (uid: {os.getuid()})")
     try:
         configuration = config.load(options.config)
-        _make_directories(configuration)
+        degraded = _make_directories(configuration)
         private = not options.disable_mount_namespace
         # Through this descriptor the host's mounts stay in reach, also later ones that do not propagate.
         host_root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -143,6 +144,8 @@ def run(options: Options) -> int:
         from northstar.runtime.daemon import Daemon
 
         daemon = Daemon(configuration, host_root=host_root, open_files=open_files, private_mounts=private)
+        for place, reason in degraded.items():
+            daemon.degrade(place, reason)
         return daemon.run()
     except ConfigError as error:
         _tell(f"Error: failed to read configuration file {error.path}", *(f"  {p}" for p in error.problems))
@@ -155,10 +158,12 @@ def _tell(*lines: str) -> None:
     """Why there is no daemon: on stderr, and in the system's log, as an init script has no other place."""
     for line in lines:
         log.announce("error", _log.target, line)
-    log.flush()
+    log.finish(LOG_GRACE)
 
 
-def _make_directories(configuration: Config) -> None:
+def _make_directories(configuration: Config) -> dict[str, str]:
+    """Directories that cannot be used although the daemon can go on without them, and why."""
+    degraded: dict[str, str] = {}
     names: list[tuple[str, str | None]] = [
         ("data_dir", configuration.data_dir),
         ("run_dir", configuration.run_dir),
@@ -168,12 +173,20 @@ def _make_directories(configuration: Config) -> None:
     for name, path in names:
         if path is None:
             continue
+        problem = None
         try:
             os.makedirs(path, exist_ok=True)
+            if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+                problem = f"{name} {path} is not read and/or writeable"
         except OSError as error:
-            raise NorthstarError(f"failed to create {name} {path}: {error.strerror}") from None
-        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-            raise NorthstarError(f"{name} {path} is not read and/or writeable")
+            problem = f"failed to create {name} {path}: {error.strerror}"
+        if problem is None:
+            continue
+        if name != "data_dir":
+            raise NorthstarError(problem)
+        # A disk that fails; containers without persistent data do not need it.
+        degraded[name] = f"{problem}: containers with persistent data cannot be started"
+    return degraded
 
 
 def _raise_limit_of_open_files() -> tuple[int, int]:

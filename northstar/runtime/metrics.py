@@ -11,7 +11,7 @@ from northstar.runtime import openmetrics
 from northstar.runtime.openmetrics import Family, Histogram
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from northstar.names import Container
     from northstar.runtime.console import ConsoleServer
@@ -56,7 +56,8 @@ CONNECTIONS = Family("northstar_console_connections", "gauge", "", ("peer",), "C
 REQUESTS = Family(
     "northstar_console_requests", "counter", "", ("kind",), "Requests on the console, refused ones included."
 )
-FAMILIES = (CONTAINERS, STARTS, EXITS, START_TIME, CPU, MEMORY, OOM_KILLS, CONNECTIONS, REQUESTS)
+DEGRADED = Family("northstar_degraded", "gauge", "", ("place",), "Storage that cannot be used: 1 for each.")
+FAMILIES = (CONTAINERS, STARTS, EXITS, START_TIME, CPU, MEMORY, OOM_KILLS, CONNECTIONS, REQUESTS, DEGRADED)
 
 BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds."""
@@ -84,9 +85,13 @@ class _Counts:
 class Metrics:
     """Counts events, and looks at the rest when the text is wanted."""
 
-    def __init__(self, containers: Containers, console: ConsoleServer) -> None:
+    def __init__(
+        self, containers: Containers, console: ConsoleServer, degraded: Mapping[str, str] | None = None
+    ) -> None:
+        """`degraded`: storage that cannot be used, by the name of its setting."""
         self._containers = containers
         self._console = console
+        self._degraded = degraded if degraded is not None else {}
         self._counts: dict[Container, _Counts] = {}
         self._requests: dict[str, int] = {}
         self._start_times = Histogram(BUCKETS)
@@ -139,6 +144,7 @@ class Metrics:
             ),
             CONNECTIONS: (((peer,), number) for peer, number in self._console.count_connections().items()),
             REQUESTS: (((kind,), number) for kind, number in self._requests.items()),
+            DEGRADED: (((place,), 1) for place in self._degraded),
         }
         texts = (
             self._start_times.render(family)

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from northstar.npk.package import Package, Verity
 
 NODE_DIR = ".dev"
+DEVICES_DIR = ".devices"
+"""Nodes for containers, see `devices`; the other ones are for our own mounts."""
+MOUNT_SOURCE = "northstar"
+"""What mountinfo shows as the source of mounts that have no device."""
 DM_NAME_PREFIX = "northstar-"
 DM_UUID_PREFIX = "NORTHSTAR-"
 LOOP_TAG_PREFIX = "northstar:"
@@ -54,7 +58,7 @@ def prepare_run_dir(path: str, *, own_namespace: bool = True) -> None:
 
 
 def _mount_tmpfs(path: str, options: str) -> None:
-    mount.mount("northstar", path, "tmpfs", mount.MS_NOSUID | mount.MS_NOEXEC, options)
+    mount.mount(MOUNT_SOURCE, path, "tmpfs", mount.MS_NOSUID | mount.MS_NOEXEC, options)
     mount.mount(None, path, None, mount.MS_PRIVATE)
 
 
@@ -107,6 +111,7 @@ class Mounter:
         """
         if verified and package.verity is None:
             raise Unexpected(f"{container}: NPK lacks verity information")
+        _check_size(container, fd, package)
         made = _make_target(target)
         try:
             with _Step(f"{container}: losetup failed"):
@@ -176,7 +181,8 @@ class Mounter:
     def _mount_plain(
         self, container: Container, fd: int, package: Package, device: loop.Loop, target: str
     ) -> None:
-        problem = superblock.problem(fd, package.image_offset, package.image_size)
+        with _Step(f"{container}: failed to read the image"):
+            problem = superblock.problem(fd, package.image_offset, package.image_size)
         if problem is not None:
             raise Unexpected(f"{container}: invalid file system image: {problem}")
         self._mount_squashfs(container, package, device.path, target)
@@ -221,6 +227,15 @@ class Mounter:
         except OSError as failure:
             if self._log is not None:
                 self._log("warn", f"failed to remove {target}: {failure.strerror}")
+
+
+def _check_size(container: Container, fd: int, package: Package) -> None:
+    """Raises Unexpected for a file that has become shorter, of which the kernel would say something else."""
+    needed = package.image_offset + package.image_size
+    with _Step(f"{container}: failed to look at the package"):
+        found = os.fstat(fd).st_size
+    if found < needed:
+        raise Unexpected(f"{container}: the package is truncated: {found} bytes, {needed} are needed")
 
 
 class _Mapped:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from northstar.runtime import log
 from northstar.runtime.loop import Future
+from northstar.runtime.ownstream import OwnStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -163,13 +164,16 @@ class Streams:
         return Lines(emit, on_lost=kept.lose).feed
 
     def _to_own_stream(self, number: int, role: str) -> Callable[[bytes], float]:
-        kept = self._kept
+        kept, stream = self._kept, OwnStream(number)
         lines = Lines(lambda line: kept.add(role, line), on_lost=kept.lose)
 
         def feed(data: bytes) -> float:
             # What is too much for the lines that are kept is copied nevertheless.
             lines.feed(data)
-            return _copy(number, data)
+            _copy(stream, data)
+            if not data:
+                stream.close()
+            return 0.0
 
         return feed
 
@@ -233,13 +237,8 @@ async def _read(loop: Loop, reader: int) -> bytes:
     return bytes(memoryview(buffer)[:count])
 
 
-def _copy(number: int, data: bytes) -> float:
+def _copy(stream: OwnStream, data: bytes) -> None:
     """Write to an own stream; what it does not take at once is lost, the daemon must not block."""
-    poller = select.poll()
-    poller.register(number, select.POLLOUT)
-    while data and poller.poll(0):
-        with contextlib.suppress(OSError):
-            data = data[os.write(number, data[: select.PIPE_BUF]) :]
-            continue
-        break
-    return 0.0
+    with contextlib.suppress(OSError):
+        while data and (taken := stream.write(data)):
+            data = data[taken:]

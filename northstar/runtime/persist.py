@@ -5,17 +5,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
+import stat
 
 from northstar.errors import Unexpected
 from northstar.manifest import model
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from northstar.manifest.model import Manifest
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 MODE = 0o700
+_MOVED = ".wiped-"
+_BATCH = 1000
 
 
 def prepare(data_dir: str, manifest: Manifest) -> None:
@@ -43,26 +49,24 @@ def prepare(data_dir: str, manifest: Manifest) -> None:
         raise Unexpected(f"failed to prepare the persistent directory {path}: {error.strerror}") from None
 
 
-def exists(data_dir: str, name: str) -> bool:
-    """Whether there is persistent data of `name`."""
-    return os.path.lexists(f"{data_dir}/{name}")
-
-
 def wipe(data_dir: str, name: str) -> None:
-    """Delete the persistent data of `name`. Links are not followed, other file systems not entered.
+    """Delete the persistent data of `name`, if there is any, durably.
 
-    Blocking; raises OSError.
+    Links are not followed, other file systems not entered. Blocks. Raises OSError; it may be tried again.
     """
     parent = os.open(data_dir, _DIRECTORY)
     try:
-        _remove(parent, name, os.fstat(parent).st_dev)
+        _remove(parent, name, f"{data_dir}/{name}")
+        os.fsync(parent)
     finally:
         os.close(parent)
 
 
-def _remove(parent: int, name: str, device: int) -> None:
+def _remove(parent: int, name: str, path: str) -> None:
     try:
-        directory = os.open(name, _DIRECTORY, dir_fd=parent)
+        top = os.open(name, _DIRECTORY, dir_fd=parent)
+    except FileNotFoundError:
+        return
     except OSError as error:
         # ELOOP is O_NOFOLLOW's answer for a link.
         if error.errno not in (errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EACCES):
@@ -70,12 +74,62 @@ def _remove(parent: int, name: str, device: int) -> None:
         os.unlink(name, dir_fd=parent)
         return
     try:
-        if os.fstat(directory).st_dev != device:
-            raise OSError(errno.EBUSY, "is a mount point", name)
-        with os.scandir(directory) as entries:
-            names = [entry.name for entry in entries]
-        for entry in names:
-            _remove(directory, entry, device)
+        _check_device(top, os.fstat(parent).st_dev, path)
+        _empty(top, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, error.filename or path) from None
     finally:
-        os.close(directory)
+        os.close(top)
     os.rmdir(name, dir_fd=parent)
+
+
+def _empty(top: int, path: str) -> None:
+    """Remove all that is in a directory, however deep: what lies below its directories is moved up first.
+
+    So neither the stack nor the number of descriptors grows with the depth that a container has chosen.
+    """
+    numbers = itertools.count()
+    device = os.fstat(top).st_dev
+    while names := _some_names(top):
+        for name in names:
+            if not _is_directory(top, name):
+                os.unlink(name, dir_fd=top)
+                continue
+            directory = os.open(name, _DIRECTORY, dir_fd=top)
+            try:
+                _check_device(directory, device, f"{path}/{name}")
+                while inner := _some_names(directory):
+                    for entry in inner:
+                        if _is_directory(directory, entry):
+                            _move(directory, entry, top, numbers)
+                        else:
+                            os.unlink(entry, dir_fd=directory)
+            finally:
+                os.close(directory)
+            os.rmdir(name, dir_fd=top)
+
+
+def _move(source: int, name: str, top: int, numbers: Iterator[int]) -> None:
+    """Give a directory a free name in another one. It may replace an empty one, which has to go anyway."""
+    while True:
+        try:
+            os.rename(name, f"{_MOVED}{next(numbers)}", src_dir_fd=source, dst_dir_fd=top)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+
+
+def _some_names(directory: int) -> list[str]:
+    """Names in a directory, not too many at a time."""
+    with os.scandir(directory) as entries:
+        return [entry.name for entry in itertools.islice(entries, _BATCH)]
+
+
+def _is_directory(parent: int, name: str) -> bool:
+    return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+
+
+def _check_device(directory: int, device: int, path: str) -> None:
+    if os.fstat(directory).st_dev != device:
+        raise OSError(errno.EBUSY, "is a mount point", path)

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from northstar.engine import instructions as isa
 from northstar.errors import StartContainerFailed
 from northstar.kernel import process as kernel_process
+from northstar.kernel import sockets
 from northstar.programs import attendance
-from northstar.runtime import enginelink, reports
+from northstar.runtime import enginelink, reports, transport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -203,7 +204,10 @@ class Process:
         """The next one, None at the end; what is none counts as one of an unknown kind."""
         while True:
             try:
-                data = self._status.recv(reports.SIZE + 1)
+                data, descriptors = sockets.receive(self._status, reports.SIZE + 1)
+                if descriptors:
+                    # From a hostile init; nobody knows how long their closing takes.
+                    self._loop.spawn(self._loop.in_thread(sockets.close_all, descriptors))
             except BlockingIOError:
                 await self._channel.readable()
                 continue
@@ -221,7 +225,7 @@ class Process:
             await self._exit_channel.readable()
         self._channel.close()
         self._exit_channel.close()
-        self._status.close()
+        await transport.close_apart(self._loop, self._status, [])
         os.close(self.pidfd)
         self.pidfd = -1
         # If the engine has died, the kernel has buried it.

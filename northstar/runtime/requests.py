@@ -10,29 +10,28 @@ from northstar.errors import ApiError, InvalidRepository, Unexpected
 from northstar.protocol import messages, tokens
 from northstar.runtime import log
 from northstar.runtime.loop import Timeout
+from northstar.runtime.peer import RequestFailed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
     from typing import Any
 
     from northstar.names import Container
-    from northstar.runtime.console import Connection, Peer
     from northstar.runtime.loop import Loop
-    from northstar.runtime.repository import Insert
+    from northstar.runtime.peer import Client, Peer
     from northstar.runtime.runtime import Runtime
 
 _log = log.Logger("runtime::console")
 
 _CHUNK = 256 * 1024
-"""More than a unix socket holds."""
+"""What is written at a time; more than a unix socket holds."""
+_SMALL_CHUNK = 4096
+_PAUSE = 0.01
+"""After a smaller one we wait so many seconds for more, as each write takes a thread."""
 _EARLY = (messages.Ident, messages.TokenCreate, messages.TokenVerify)
 """Answered also while the runtime starts up."""
 _OPERATIONS = (messages.Mount, messages.Start, messages.Umount, messages.Uninstall)
 """Carried out to the end, also if the client is gone meanwhile."""
-
-
-class RequestFailed(Exception):
-    """The request is not answered, its connection is closed."""
 
 
 class Requests:
@@ -127,88 +126,93 @@ class Requests:
         result = self._authority.verify(request.token, request.user, target, request.shared, validity)
         return {"token_verification": result}
 
-    async def logs(self, connection: Connection, request: messages.Logs) -> bytes:
-        """The last output of a container; what comes after it goes to the connection if it wants that."""
+    async def logs(self, client: Client, request: messages.Logs) -> bytes:
+        """The last output of a container; what comes after it goes to the client if it wants that."""
         if not self._runtime.up:
             await self._runtime.wait_until_up()
 
         async def work() -> object:
             output = self._runtime.containers.get(request.container).output
-            connection.unfollow(request.container)
+            client.unfollow(request.container)
             if request.follow:
-                connection.follow(request.container, output)
+                client.follow(request.container, output)
             return output.to_json()
 
         return messages.response({"logs": await _outcome(request.container, work(), with_data=True)})
 
-    async def execute(self, connection: Connection, request: messages.Exec) -> bytes:
+    async def execute(self, client: Client, request: messages.Exec) -> bytes:
         """Run a command in a container; the last response line, empty if the client has gone."""
         # Imported only here, as few devices need it at all.
         from northstar.runtime import sessions
 
         if not self._runtime.up:
             await self._runtime.wait_until_up()
-        return await sessions.serve(self._runtime, connection, request)
+        return await sessions.serve(self._loop, self._runtime, client, request)
 
     # --- install
 
-    async def install(self, connection: Connection, request: messages.Install) -> bytes:
+    async def install(self, client: Client, request: messages.Install) -> bytes:
         """Receive a package and add it. Raises RequestFailed."""
-        name = connection.peer.name
+        name = client.peer.name
         _log.debug(f"{name}: Received installation request with size {_human(request.size)}")
-        if request.size > connection.peer.options.max_npk_install_size:
+        if request.size > client.peer.options.max_npk_install_size:
             raise RequestFailed("npk size too large")
         _log.info(f'{name}: Using repository "{request.repository}"')
         try:
-            container = await self._install(connection, request)
+            container = await self._install(client, request)
         except ApiError as error:
             _log.warn(f"Failed to install: {error}")
             return messages.response({"install": {"error": {"error": error.to_json()}}})
         return messages.response({"install": {"ok": {"container": str(container)}}})
 
-    async def _install(self, connection: Connection, request: messages.Install) -> Container:
+    async def _install(self, client: Client, request: messages.Install) -> Container:
         """All announced bytes are consumed, also after a failure."""
-        insert: Insert | None = None
-        failure: ApiError | None = None
+        if not self._runtime.up:
+            await self._runtime.wait_until_up()
+        insert, failure = None, None
+        try:
+            insert = await self._runtime.begin_install(request.repository, request.size)
+        except ApiError as error:
+            failure = error
         remaining = request.size
         try:
-            if not self._runtime.up:
-                await self._runtime.wait_until_up()
-            try:
-                insert = self._runtime.begin_install(request.repository, request.size)
-            except ApiError as error:
-                failure = error
-            buffer = memoryview(bytearray(min(remaining, _CHUNK)))
-            while remaining:
-                received = await _receive(connection, buffer[:remaining])
-                if not received:
-                    break
-                remaining -= received
-                if insert is not None and failure is None:
-                    try:
-                        insert.write(buffer[:received])
-                    except ApiError as error:
-                        failure = error
-            if failure is not None:
-                raise failure
+            while remaining and (chunk := await _chunk(client, min(remaining, _CHUNK))):
+                remaining -= len(chunk)
+                if insert is None:
+                    continue
+                try:
+                    await self._loop.in_thread(insert.write, chunk)
+                except ApiError as error:
+                    # Its room is needed by others while the rest arrives.
+                    failed, insert, failure = insert, None, error
+                    await self._runtime.abort_install(failed)
+                if remaining and len(chunk) < _SMALL_CHUNK:
+                    await self._loop.sleep(_PAUSE)
             if insert is None:
-                raise InvalidRepository(request.repository)
-            committed, insert = insert, None
-            added = self._runtime.finish_install(request.repository, committed)
+                raise failure or InvalidRepository(request.repository)
+            complete, insert = insert, None
+            added = self._runtime.finish_install(request.repository, complete)
             container: Container = await self._loop.spawn(added)
             return container
         finally:
             if insert is not None:
-                insert.abort()
+                await self._runtime.abort_install(insert)
 
 
-async def _receive(connection: Connection, chunk: memoryview) -> int:
+async def _chunk(client: Client, size: int) -> bytes:
+    """The next bytes of a package that are there, none at the end of the stream. Raises RequestFailed."""
+    chunks = []
     try:
-        return await connection.read_into(chunk)
+        while size and (data := await client.read_package(size)):
+            chunks.append(data)
+            size -= len(data)
+            if not client.has_more():
+                break
     except Timeout:
         raise RequestFailed("npk stream timeout") from None
     except OSError:
         raise RequestFailed("npk steam") from None
+    return b"".join(chunks)
 
 
 async def _outcome(container: Container, work: Awaitable[Any], *, with_data: bool = False) -> object:

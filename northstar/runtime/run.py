@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from northstar.engine.assembler import Program
     from northstar.names import Container
     from northstar.runtime.cgroups import Cgroups, Group
-    from northstar.runtime.console import Connection, ConsoleServer
+    from northstar.runtime.connection import Connection
+    from northstar.runtime.console import ConsoleServer
     from northstar.runtime.containers import Record
     from northstar.runtime.debug import Attached, Debugger
     from northstar.runtime.enginelink import Engine
@@ -94,6 +95,7 @@ class Run:
         "_sockets",
         "_streams",
         "ended",
+        "groups",
         "process",
         "record",
         "resources",
@@ -110,6 +112,8 @@ class Run:
         self._attached: Attached | None = None
         self._network_namespace: int | None = None
         """Kept, as meanwhile the name may be that of another one."""
+        self.groups: list[int] = []
+        """Numbers of its supplementary groups."""
         self.sessions: set[Session] = set()
         self.record = record
         self.resources = frozenset(resources.values())
@@ -123,6 +127,8 @@ class Run:
         Raises the errors of a start request.
         """
         try:
+            if self._has_to_wait():
+                self.groups = await self._host.loop.in_thread(self._prepare_apart)
             with contextlib.ExitStack() as stack:
                 descriptors, program = self._prepare(command, resources, stack)
                 try:
@@ -135,6 +141,19 @@ class Run:
             raise self._translate(error) from None
         finally:
             self._host.loop.spawn(self._host.engine.prepare())
+
+    def _has_to_wait(self) -> bool:
+        manifest = self.record.manifest
+        if manifest.suppl_groups or any(isinstance(m, model.Persist) for m in manifest.mounts.values()):
+            return True
+        return self._host.cgroups.has_leftover(self.record.container, manifest)
+
+    def _prepare_apart(self) -> list[int]:
+        """What may wait for a disk, users' databases or dying processes; for a thread. The group numbers."""
+        manifest = self.record.manifest
+        self._host.cgroups.remove_leftover(self.record.container, manifest)
+        persist.prepare(self._host.places.data_dir, manifest)
+        return plan.groups(manifest, _log.warn)
 
     async def _execute(self, program: Program, descriptors: list[int]) -> None:
         await self.process.create(self._host.engine.start, program, descriptors)
@@ -185,7 +204,6 @@ class Run:
                 descriptors.append(descriptor)
             if manifest.cgroups is not None and manifest.cgroups.memory is not None:
                 self._watch_memory(self._group, manifest.cgroups.memory)
-        persist.prepare(host.places.data_dir, manifest)
         order = plan.build(
             manifest,
             command,
@@ -193,7 +211,7 @@ class Run:
             resources,
             plan.roles(manifest, group_roles),
             host.facts,
-            group_numbers=plan.groups(manifest, _log.warn),
+            group_numbers=self.groups,
             application_filter=self.record.filter,
             hold=host.debugger is not None,
         )

@@ -29,6 +29,7 @@ from northstar.runtime import filters, log, persist, plan, users
 from northstar.runtime.containers import Containers, Record
 from northstar.runtime.loop import Future, Mutex, Timeout
 from northstar.runtime.run import Host, Run
+from northstar.runtime.startlimit import START_LIMIT, within_limit
 from northstar.runtime.text import duration
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from northstar.manifest import Manifest
     from northstar.names import Container
     from northstar.npk.package import Package
     from northstar.protocol import messages
@@ -87,20 +89,29 @@ class Runtime:
         """Wait until repositories are loaded and autostarts are done."""
         await self._up
 
-    def set_up(self) -> None:
+    async def set_up(self) -> None:
         """Start-up is complete."""
-        for warning in users.warnings(record.manifest for record in self.containers):
-            _log.warn(warning)
+        await self._warn_of_users()
         self.up = True
         self._up.set_result()
+
+    async def _warn_of_users(self, only: int | None = None) -> None:
+        manifests = [record.manifest for record in self.containers]
+        # Looked up in a thread: a directory service may take its time.
+        for warning in await self._host.loop.in_thread(_collect, manifests, only):
+            _log.warn(warning)
 
     def request_shutdown(self, failure: str | None = None) -> None:
         """Let the runtime end, after the requests at hand."""
         self.stopping.set_result(failure)
 
-    def add_repository(self, repository: Repository) -> None:
+    async def add_repository(self, repository: Repository) -> None:
         """Make the packages of a loaded repository known."""
-        for container, package in repository.packages.items():
+        packages = list(repository.packages.items())
+        compiled = await self._host.loop.in_thread(
+            filters.application_filters, [package.manifest for _, package in packages]
+        )
+        for (container, package), outcome in zip(packages, compiled, strict=True):
             if container in self.containers:
                 other = self.containers.get(container).repository.id
                 _log.warn(
@@ -109,11 +120,11 @@ class Runtime:
                 )
                 continue
             record = Record(container, repository, package)
-            try:
-                record.filter = filters.application_filter(package.manifest)
-            except ApiError as error:
-                record.problem = str(error)
-                _log.warn(f"{container} cannot be started: {error}")
+            if isinstance(outcome, bytes):
+                record.filter = outcome
+            else:
+                record.problem = str(outcome)
+                _log.warn(f"{container} cannot be started: {outcome}")
             self.containers.add(record)
 
     async def mount_on_start(self, repositories: Iterable[str]) -> None:
@@ -136,7 +147,7 @@ class Runtime:
             _log.info(f"Autostarting {record.container} ({str(record.manifest.autostart).capitalize()})")
         await self._mount_for(wanted)
         results = await self._host.loop.gather(
-            *(self.start(record.container, None, (), {}) for record in wanted), limit=AUTOSTART_PARALLEL
+            *(self._autostart_one(record.container) for record in wanted), limit=AUTOSTART_PARALLEL
         )
         critical: Exception | None = None
         for record, result in zip(wanted, results, strict=True):
@@ -151,6 +162,10 @@ class Runtime:
             raise critical
         started = sum(not isinstance(result, Exception) for result in results)
         _log.info(f"Successfully started {started} container(s) in {duration(time.monotonic() - began)}")
+
+    async def _autostart_one(self, container: Container) -> None:
+        """Who is not waited for any more, because of a shutdown, is ended by that as all others are."""
+        await self._host.loop.spawn(self.start(container, None, (), {}))
 
     async def end_all_runs(self, limit: float) -> list[Container]:
         """Let no operation begin any more and kill everything that runs.
@@ -189,9 +204,11 @@ class Runtime:
         """The data object of an inspect response."""
         record = self.containers.get(container)
         process = None
-        if record.run is not None:
-            processes = await record.run.processes()
-            process = _process_data(record.run, processes)
+        run = record.run
+        if run is not None:
+            processes = await run.processes()
+            statistics = await self._host.loop.in_thread(run.statistics)
+            process = _process_data(run, processes, statistics)
         return {
             "manifest": dump.to_json(record.manifest),
             "repository": record.repository.id,
@@ -210,14 +227,19 @@ class Runtime:
             _log.error(f"failed to kill {container} with {number.name}: {error.strerror}")
             raise Unexpected(f"failed to kill {container}: {error.strerror}") from None
 
-    def execute(self, request: messages.Exec, descriptors: Sequence[int]) -> Session:
+    async def execute(self, request: messages.Exec, descriptors: Sequence[int]) -> Session:
         """Begin a command in a running container. Raises OSError, too."""
-        from northstar.runtime.sessions import Session
+        from northstar.runtime import sessions
 
-        run = self.containers.get(request.container).run
+        self._executing(request.container)
+        await self._host.loop.in_thread(sessions.check, request, descriptors)
+        return sessions.Session(self._host, self._executing(request.container), request, descriptors)
+
+    def _executing(self, container: Container) -> Run:
+        run = self.containers.get(container).run
         if run is None or not run.process.executing or run.process.pidfd < 0:
-            raise Unexpected(f"{request.container} is not running")
-        return Session(self._host, run, request, descriptors)
+            raise Unexpected(f"{container} is not running")
+        return run
 
     # --- mount and umount
 
@@ -330,11 +352,24 @@ class Runtime:
 
     # --- install and uninstall
 
-    def begin_install(self, repository: str, size: int) -> Insert:
+    async def begin_install(self, repository: str, size: int) -> Insert:
         """Make room for a package of `size` bytes."""
         if repository not in self.repositories:
             raise InvalidRepository(repository)
-        return self.repositories[repository].begin_insert(size)
+        insert = self.repositories[repository].begin_insert(size)
+        try:
+            await self._host.loop.in_thread(insert.open)
+        except BaseException:
+            await self.abort_install(insert)
+            raise
+        return insert
+
+    async def abort_install(self, insert: Insert) -> None:
+        """Throw away what has been received of a package."""
+        try:
+            await self._host.loop.in_thread(insert.discard)
+        finally:
+            insert.release()
 
     async def finish_install(self, repository_id: str, insert: Insert) -> Container:
         """Verify and add a package that has been received completely."""
@@ -351,13 +386,11 @@ class Runtime:
                     )
                     self.containers.add(record)
         except BaseException:
-            insert.abort()
+            await self.abort_install(insert)
             raise
         container = package.container
         _log.info(f"Successfully installed {container}")
-        manifests = (record.manifest for record in self.containers)
-        for warning in users.warnings(manifests, package.manifest.uid):
-            _log.warn(warning)
+        await self._warn_of_users(package.manifest.uid)
         self._notifications.installed(container)
         return container
 
@@ -370,14 +403,21 @@ class Runtime:
             raise InstallDuplicate(container)
 
     async def uninstall(self, container: Container, wipe: bool) -> None:
-        """Umount if needed, remove the package, delete persistent data if `wipe`."""
+        """Umount if needed, delete persistent data if `wipe`, remove the package.
+
+        Each step is durable before the next one, so after a failure the whole may be tried again.
+        """
         _log.info(f"Trying to uninstall {container}")
         async with self._mutex:
             record = self.containers.get(container)
             try:
+                if wipe:
+                    self._check_wipe(record)
                 if record.mounted or record.run is not None:
                     self.containers.check_umount(record)
                     await self._umount_record(record)
+                if wipe:
+                    await self._wipe(container)
                 await self._host.loop.in_thread(record.repository.delete, container)
             except ApiError as error:
                 _log.warn(f"failed to uninstall {container}: {error}")
@@ -386,26 +426,30 @@ class Runtime:
             self.containers.remove(record)
             # The last one of a deleted file gives back its room.
             await self._host.loop.in_thread(os.close, descriptor)
-            if wipe:
-                await self._wipe(container)
         _log.info(f"Uninstalled {container}")
         if self.metrics is not None:
             self.metrics.uninstalled(container)
         self._notifications.uninstalled(container)
 
+    def _check_wipe(self, record: Record) -> None:
+        """Raises Unexpected if the persistent data is in use by another version."""
+        for run in self.containers.runs():
+            other = run.record
+            if other is not record and other.container.name == record.container.name:
+                raise Unexpected(f"the persistent data is in use: {other.container} is running")
+
     async def _wipe(self, container: Container) -> None:
+        """Raises Unexpected."""
         data_dir = self._host.places.data_dir
-        if not persist.exists(data_dir, container.name):
-            return
         path = f"{data_dir}/{container.name}"
-        if any(run.record.container.name == container.name for run in self.containers.runs()):
-            _log.warn(f"Not wiping {path}: another version of {container.name} is running")
-            return
-        _log.info(f"Wiping persistent data dir {path} of {container}")
         try:
+            if await self._host.loop.in_thread(os.path.lexists, path):
+                _log.info(f"Wiping persistent data dir {path} of {container}")
+            # Also if there is none: an earlier attempt may not have become durable.
             await self._host.loop.in_thread(persist.wipe, data_dir, container.name)
         except OSError as error:
-            _log.warn(f"Failed to remove {error.filename or path}: {error.strerror}")
+            where = f" ({error.filename})" if error.filename else ""
+            raise Unexpected(f"failed to wipe {path}: {error.strerror}{where}") from None
 
     # --- start
 
@@ -422,7 +466,7 @@ class Runtime:
         try:
             run, command, resources = await self._prepare_start(container, init, arguments, environment)
             try:
-                await run.start(command, resources)
+                await within_limit(self._host.loop, run, run.start(command, resources), self._start_limit)
             except BaseException:
                 run.record.run = None
                 run.ended.set_result()
@@ -442,6 +486,11 @@ class Runtime:
             self.metrics.started(container, spent)
         self._notifications.started(container)
         self._host.loop.spawn(self._watch(run))
+
+    @property
+    def _start_limit(self) -> float:
+        debugger = self._host.debugger
+        return START_LIMIT + (debugger.settings.tracer_timeout if debugger is not None else 0.0)
 
     async def _prepare_start(
         self,
@@ -532,15 +581,21 @@ class Runtime:
             self.request_shutdown(f"critical container failure: {container} exited with {status}")
 
 
-def _process_data(run: Run | None, processes: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _process_data(
+    run: Run | None, processes: list[dict[str, Any]], statistics: dict[str, Any]
+) -> dict[str, Any] | None:
     """What a run does, None if there is none, or it has not got a process yet."""
     if run is None or not run.process.started:
         return None
     return {
         "pid": run.process.pid,
         "uptime": int((time.monotonic() - run.process.started) * 1e9),
-        "statistics": run.statistics() | {"processes": processes},
+        "statistics": statistics | {"processes": processes},
     }
+
+
+def _collect(manifests: list[Manifest], only: int | None) -> list[str]:
+    return list(users.warnings(manifests, only))
 
 
 def _verify(insert: Insert) -> tuple[Package, bytes]:

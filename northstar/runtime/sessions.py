@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from northstar.errors import ApiError, InvalidArguments, StartContainerFailed, Unexpected
-from northstar.kernel import proc
+from northstar.kernel import proc, sockets
 from northstar.kernel import process as kernel_process
 from northstar.programs import session
 from northstar.protocol import messages
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from northstar.engine.assembler import Program
-    from northstar.runtime.console import Connection
+    from northstar.runtime.loop import Loop
+    from northstar.runtime.peer import Client
     from northstar.runtime.run import Host, Run
     from northstar.runtime.runtime import Runtime
 
@@ -37,9 +38,9 @@ class Session:
     """One command, from its fork to its end."""
 
     def __init__(self, host: Host, run: Run, request: messages.Exec, descriptors: Sequence[int]) -> None:
-        """Begin. `descriptors` are those of the command's 0, 1 and 2; they stay the caller's.
+        """Begin. `descriptors` are those of the command's 0, 1 and 2, checked; they stay the caller's.
 
-        Raises InvalidArguments, StartContainerFailed.
+        Raises StartContainerFailed.
         """
         self.started = Future()
         """True when the command executes; the error is an ApiError."""
@@ -53,7 +54,6 @@ class Session:
         self._command = 0
         """Its pid, from its execution until the supervisor is released."""
         self._hung_up = False
-        _check(request, descriptors)
         with contextlib.ExitStack() as stack:
             program, handed_over = self._plan(host, request, descriptors, stack)
             host.loop.spawn(self._live(host, program, handed_over, stack.pop_all()))
@@ -95,7 +95,7 @@ class Session:
             plan.session_command(manifest, request.command, request.environment),
             roles,
             host.facts,
-            group_numbers=plan.groups(manifest, _log.warn),
+            group_numbers=self._run.groups,
             application_filter=self._run.record.filter,
             terminal=request.terminal,
         )
@@ -135,8 +135,11 @@ class Session:
         return command
 
 
-def _check(request: messages.Exec, descriptors: Sequence[int]) -> None:
-    """Refuse what a command must not get, lest it leads out of the container. Raises InvalidArguments."""
+def check(request: messages.Exec, descriptors: Sequence[int]) -> None:
+    """Refuse what a command must not get, lest it leads out of the container. Raises InvalidArguments.
+
+    May block: what the client has sent may be a file of any file system. Raises OSError, too.
+    """
     if not request.command or not request.command[0]:
         raise InvalidArguments("exec needs a command")
     plan.check_environment(request.environment)
@@ -148,30 +151,35 @@ def _check(request: messages.Exec, descriptors: Sequence[int]) -> None:
             raise InvalidArguments(f"descriptor {number} of the command is a directory")
         if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_PATH:
             raise InvalidArguments(f"descriptor {number} of the command is no open file")
-        if not request.terminal and os.isatty(descriptor):
-            raise InvalidArguments(f"descriptor {number} of the command is a terminal of the host")
     if request.terminal and not os.isatty(descriptors[0]):
         raise InvalidArguments("stdin of the command is no terminal")
+    for number, descriptor in enumerate(descriptors):
+        if os.isatty(descriptor) and not (request.terminal and _same_terminal(descriptor, descriptors[0])):
+            raise InvalidArguments(f"descriptor {number} of the command is a terminal of the host")
 
 
-async def serve(runtime: Runtime, connection: Connection, request: messages.Exec) -> bytes:
+def _same_terminal(one: int, other: int) -> bool:
+    found, expected = os.fstat(one), os.fstat(other)
+    return (found.st_rdev, found.st_dev, found.st_ino) == (expected.st_rdev, expected.st_dev, expected.st_ino)
+
+
+async def serve(loop: Loop, runtime: Runtime, client: Client, request: messages.Exec) -> bytes:
     """Answer when the command executes; returned is a second answer, which tells how it ended."""
     name = str(request.container)
-    descriptors = connection.take_descriptors()
+    descriptors = client.take_descriptors()
     try:
-        session = runtime.execute(request, descriptors)
+        session = await runtime.execute(request, descriptors)
     except ApiError as error:
         return _refusal(name, error)
     except OSError as error:
         return _refusal(name, Unexpected(f"exec in {name}: {error.strerror}"))
     finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+        await loop.in_thread(sockets.close_all, descriptors)
     try:
-        if not await connection.wait_connected(session.started):
+        if not await client.wait_connected(session.started):
             return b""
-        await connection.send(messages.response({"exec": {"ok": {"container": name}}}))
-        status = await connection.wait_connected(session.ended)
+        await client.send(messages.response({"exec": {"ok": {"container": name}}}))
+        status = await client.wait_connected(session.ended)
         return messages.response({"exec": {"ended": status.to_json()}}) if status is not None else b""
     except ApiError as error:
         return _refusal(name, error)

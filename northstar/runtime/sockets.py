@@ -83,5 +83,18 @@ class ContainerSockets:
             sock.listen(socket.SOMAXCONN)
         uid = manifest.uid if spec.uid is None else spec.uid
         gid = manifest.gid if spec.gid is None else spec.gid
-        os.chown(path, uid, gid, follow_symlinks=False)
-        os.chmod(path, spec.mode & 0o7777)
+        _set_owner(path, uid, gid, spec.mode & 0o7777)
+
+
+def _set_owner(path: str, uid: int, gid: int, mode: int) -> None:
+    """Of the socket at `path` and of nothing that somebody puts there meanwhile. Raises OSError."""
+    found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISSOCK(os.fstat(found).st_mode):
+            raise OSError(0, "it was replaced by something else")
+        # Changing it through the descriptor itself takes Linux 6.6 (fchmodat2 with AT_EMPTY_PATH).
+        held = f"/proc/self/fd/{found}"
+        os.chown(held, uid, gid)
+        os.chmod(held, mode)
+    finally:
+        os.close(found)

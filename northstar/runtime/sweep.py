@@ -10,29 +10,64 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 import stat
 from typing import TYPE_CHECKING
 
+from northstar.config import places
 from northstar.errors import NorthstarError
 from northstar.kernel import cgroup, cgrouptree, dm, filesystem, loop, mount
-from northstar.runtime.mounter import DM_NAME_PREFIX, DM_UUID_PREFIX, LOOP_TAG_PREFIX, NODE_DIR, owner_id
+from northstar.names import Container
+from northstar.runtime.directoryrepository import is_temporary
+from northstar.runtime.mounter import (
+    DEVICES_DIR,
+    DM_NAME_PREFIX,
+    DM_UUID_PREFIX,
+    LOOP_TAG_PREFIX,
+    MOUNT_SOURCE,
+    NODE_DIR,
+    owner_id,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from northstar.config import Config
+
     Log = Callable[[str, str], object]
 
-TEMPORARY_SUFFIX = ".tmp"
 _MEMFD_PREFIX = "/memfd:"
 _DELETED = " (deleted)"
 _CGROUP_TYPES = frozenset((filesystem.CGROUP_SUPER_MAGIC, filesystem.CGROUP2_SUPER_MAGIC))
 
 
-def lock_run_dir(path: str) -> int:
-    """Lock the directory for this daemon; the lock lasts until the returned descriptor is closed.
+def lock_directories(config: Config) -> list[int]:
+    """Lock all directories that the daemon changes; descriptors that keep the locks.
 
-    To be taken before anything is mounted over it, and after the engine was split off, which would keep
-    the lock alive. Raises NorthstarError if another daemon has it, OSError if there is no such directory.
+    To be taken before anything is mounted. Data and repositories that cannot be opened are left out.
+    Raises NorthstarError if another daemon has one.
+    """
+    locks: list[int] = []
+    try:
+        for name, path in places.directories_of(config):
+            try:
+                locks.append(lock(path))
+            except OSError as error:
+                if name == "data_dir" or name.startswith("repositories."):
+                    # Whoever needs it tells more.
+                    continue
+                raise NorthstarError(f"{name} {path} cannot be locked: {error.strerror}") from None
+    except BaseException:
+        for fd in locks:
+            os.close(fd)
+        raise
+    return locks
+
+
+def lock(path: str) -> int:
+    """Lock a directory for this daemon; the lock lasts until the returned descriptor is closed.
+
+    Raises NorthstarError if another daemon has it, OSError if there is no such directory.
     """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -99,11 +134,24 @@ def _entries(path: str, log: Log) -> list[os.DirEntry[str]]:
 
 
 def _mounts(run_dir: str, log: Log) -> None:
-    """Everything mounted below run_dir. Later mounts first: they may lie on or in earlier ones."""
+    """What we have mounted below run_dir. Later mounts first: they may lie on or in earlier ones."""
     for entry in reversed(mount.mountinfo()):
-        if entry.target.startswith(f"{run_dir}/"):
+        if not entry.target.startswith(f"{run_dir}/"):
+            continue
+        if _is_our_mount(entry, run_dir):
             flags = mount.MNT_DETACH | mount.UMOUNT_NOFOLLOW
             _attempt(log, f"mount {entry.target}", mount.umount, entry.target, flags)
+        else:
+            log("warn", f"sweep: {entry.target} is mounted by somebody else, left alone")
+
+
+def _is_our_mount(entry: mount.MountEntry, run_dir: str) -> bool:
+    """Images are mounted from our own device nodes; our other mounts have our name as their source."""
+    if entry.target.startswith(f"{run_dir}/{DEVICES_DIR}"):
+        return True
+    if entry.fstype == "tmpfs":
+        return entry.source == MOUNT_SOURCE
+    return entry.source.startswith(f"{run_dir}/{NODE_DIR}/")
 
 
 def _mapped_devices(log: Log) -> None:
@@ -199,36 +247,76 @@ def _cgroup(path: str, log: Log) -> None:
         os.close(fd)
 
 
-def _cgroup_tree(parent_fd: int, name: str, path: str, log: Log) -> bool:
+def _cgroup_tree(parent_fd: int, name: str, path: str, log: Log) -> None:
     try:
         fd = cgroup.open_group(parent_fd, name)
     except FileNotFoundError:
-        return True
+        return
     try:
-        empty = True
         for child in cgroup.children(fd):
-            empty = _cgroup_tree(fd, child, f"{path}/{child}", log) and empty
-        if not empty:
-            return False
-        if cgroup.processes(fd):
-            log("warn", f"sweep: control group {path} has processes inside, left alone")
-            return False
+            _cgroup_below(fd, child, f"{path}/{child}", log)
+        left = cgroup.children(fd)
+        inside = cgroup.processes(fd)
     finally:
         os.close(fd)
-    return _attempt(log, f"control group {path}", cgrouptree.remove, parent_fd, name)
+    if inside:
+        log("warn", f"sweep: control group {path} has processes inside, left alone")
+    elif not left:
+        _attempt(log, f"control group {path}", cgrouptree.remove, parent_fd, name)
+
+
+def _cgroup_below(parent_fd: int, name: str, path: str, log: Log) -> None:
+    """The group of a container, with all that is below."""
+    try:
+        fd = cgroup.open_group(parent_fd, name)
+    except FileNotFoundError:
+        return
+    try:
+        populated = cgrouptree.populated(fd)
+    finally:
+        os.close(fd)
+    if populated:
+        log("warn", f"sweep: control group {path} has processes inside, left alone")
+    else:
+        _attempt(log, f"control group {path}", cgrouptree.remove, parent_fd, name)
 
 
 def _sockets(socket_dir: str, log: Log) -> None:
     """Sockets named <name>:<version>:<socket>, which nobody serves any more."""
     for entry in _entries(socket_dir, log):
-        if entry.name.count(":") < 2:
+        container, _, name = entry.name.rpartition(":")
+        if not name or not _is_container(container):
             continue
         try:
             is_socket = stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode)
         except FileNotFoundError:
             continue
-        if is_socket:
+        if is_socket and _is_served(entry.path):
+            log("warn", f"sweep: somebody serves the socket {entry.path}, left alone")
+        elif is_socket:
             _attempt(log, f"socket {entry.path}", os.unlink, entry.path)
+
+
+def _is_served(path: str) -> bool:
+    """Whether a process has it open."""
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):
+        with socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK) as probe:
+            try:
+                probe.connect(path)
+                return True
+            except OSError as error:
+                # EPROTOTYPE: it is of another type, and so there is somebody.
+                if error.errno != errno.ECONNREFUSED:
+                    return error.errno != errno.ENOENT
+    return False
+
+
+def _is_container(text: str) -> bool:
+    try:
+        Container.parse(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _mount_points(run_dir: str, log: Log) -> None:
@@ -239,7 +327,7 @@ def _mount_points(run_dir: str, log: Log) -> None:
             continue
         if entry.name == NODE_DIR:
             _nodes(path, log)
-        elif ":" not in entry.name:
+        elif not _is_container(entry.name):
             continue
         _attempt(log, f"directory {path}", os.rmdir, path)
 
@@ -254,5 +342,5 @@ def _nodes(node_dir: str, log: Log) -> None:
 def _temporary_files(directory: str, log: Log) -> None:
     """What an interrupted install left in a repository."""
     for entry in _entries(directory, log):
-        if entry.name.endswith(TEMPORARY_SUFFIX) and entry.is_file(follow_symlinks=False):
+        if is_temporary(entry.name) and entry.is_file(follow_symlinks=False):
             _attempt(log, f"temporary file {entry.path}", os.unlink, entry.path)

@@ -34,13 +34,14 @@ class Scheduler(Protocol):
 class Future:
     """A value that arrives later. Awaiting it gives the value or raises the error it was set to."""
 
-    __slots__ = ("_callbacks", "_error", "_value", "done")
+    __slots__ = ("_callbacks", "_error", "_value", "_watchers", "done")
 
     def __init__(self) -> None:
         self.done = False
         self._value: Any = None
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[], None]] = []
+        self._watchers: list[Callable[[], None]] | None = None
 
     def set_result(self, value: Any = None) -> None:
         """Deliver `value`; ignored if the future is done already."""
@@ -59,6 +60,9 @@ class Future:
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()
+        watchers, self._watchers = self._watchers, None
+        for callback in watchers or ():
+            callback()
 
     def add_callback(self, callback: Callable[[], None]) -> None:
         """Call `callback` when done, at once if it is already.
@@ -75,6 +79,13 @@ class Future:
         """Forget a callback that was added before."""
         if callback in self._callbacks:
             self._callbacks.remove(callback)
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """As `add_callback` by somebody who does not care for the result, nor for a failure."""
+        if self.done:
+            callback()
+        else:
+            self._watchers = [*(self._watchers or ()), callback]
 
     def result(self) -> Any:
         """The value; raises the error if there is one. Only valid when done."""

@@ -17,6 +17,7 @@ from isolated import wait_until
 from runtime import TIMEOUT, DaemonFailed, Runtime, environment, resource, shell, wait_for
 
 from northstar.kernel import loop
+from northstar.runtime import directoryrepository
 from northstar.runtime.sdnotify import READY_FD
 
 PROGRAM = [sys.executable, "-m", "northstar"]
@@ -100,12 +101,65 @@ def test_shutdown_request(runtime: Runtime) -> None:
         assert runtime.process.wait(30) == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signal_during_the_start_up(runtime: Runtime, number: signal.Signals) -> None:
+    """Nobody waits for its end: here some containers wait for debuggers that never come."""
+    runtime.configure(repositories='[debug]\ncommands = ["sleep 1000"]\ntracer_timeout = "1h"')
+    for name in "abcdefgh":
+        runtime.pack(shell(name, autostart="relaxed"))
+    log = runtime.log.open("ab")
+    with (
+        log,
+        subprocess.Popen(
+            [*runtime.command, "--config", str(runtime.config)], stdout=log, stderr=log, env=environment()
+        ) as daemon,
+    ):
+        runtime.wait_for_log("Spawning debug command: sleep 1000")
+        daemon.send_signal(number)
+        assert daemon.wait(8) == 0
+    assert f"Received {number.name}" in runtime.output()
+    assert "Runtime up and running" not in runtime.output()
+
+
 def test_second_daemon_is_refused(runtime: Runtime) -> None:
     with runtime.started() as client:
         done = northstar("--config", str(runtime.config))
         assert done.returncode == 1
         assert "is in use by another northstar daemon" in done.stderr
         assert client.list() == []
+
+
+@pytest.mark.parametrize("common", ["data", "sockets", "default"])
+def test_directories_of_another_daemon(runtime: Runtime, common: str) -> None:
+    """Whichever it is: data, sockets or packages of the one must not be changed by the other."""
+    with runtime.started():
+        other = runtime.config.read_text()
+        for name in ("run", "data", "sockets", "default"):
+            if name != common:
+                (runtime.base / "other" / name).mkdir(parents=True, exist_ok=True)
+                other = other.replace(f'"{runtime.base}/{name}"', f'"{runtime.base}/other/{name}"')
+        other = other.replace(f"northstar-{runtime.base.name}", f"northstar-{runtime.base.name}-other")
+        path = runtime.base / "other.toml"
+        path.write_text(other.replace(f"{runtime.base}/console", f"{runtime.base}/other/console"))
+        done = subprocess.run(
+            [*runtime.command, "--config", str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env=environment(),
+        )
+    assert done.returncode == 1
+    assert f"{runtime.base}/{common} is in use by another northstar daemon" in done.stderr
+
+
+def test_directories_in_one_another(runtime: Runtime) -> None:
+    text = runtime.config.read_text()
+    runtime.config.write_text(text.replace(f'"{runtime.base}/data"', f'"{runtime.base}/run/data"'))
+    done = northstar("--check", "--config", str(runtime.config))
+    assert done.returncode == 1
+    assert f"run_dir {runtime.base}/run and data_dir {runtime.base}/run/data overlap" in done.stdout
+    assert northstar("--config", str(runtime.config)).returncode == 1
 
 
 def test_old_configuration_dialect(runtime: Runtime) -> None:
@@ -218,7 +272,7 @@ def test_kill_of_the_daemon_takes_everything_down_and_the_next_start_works(runti
         client.start("a:0.0.1")
         init = client.inspect("a:0.0.1").process
         assert init is not None
-    leftover = runtime.repository / ".interrupted.tmp"
+    leftover = runtime.repository / directoryrepository.temporary_name()
     leftover.write_bytes(b"half a package")
     assert runtime.stop(signal.SIGKILL) == -signal.SIGKILL
     wait_until(lambda: not os.path.exists(f"/proc/{init.pid}"), "the container ends with the daemon")

@@ -267,6 +267,22 @@ def test_descriptors_that_lead_out_are_refused(runtime: SharedRuntime) -> None:
     os.close(master)
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_second_terminal_is_refused(runtime: SharedRuntime, number: int) -> None:
+    """S-27: the command has one, and no other of the host under any number."""
+    (master, own), (other_master, other) = os.openpty(), os.openpty()
+    again = os.open(os.ttyname(own), os.O_RDWR | os.O_NOCTTY)
+    with running(runtime) as client:
+        descriptors = [own, again, own]
+        descriptors[number] = other
+        with pytest.raises(Refused, match=f"descriptor {number} of the command is a terminal of the host"):
+            client.execute(A, ["true"], {}, descriptors, terminal=True)
+        client.execute(A, ["true"], {}, [own, again, own], terminal=True)
+        assert client.exit_status().success
+    for descriptor in (master, own, other_master, other, again):
+        os.close(descriptor)
+
+
 def test_terminal_of_somebody_else(runtime: SharedRuntime) -> None:
     """S-27: whose controlling terminal it is keeps it."""
     master, slave = os.openpty()

@@ -33,9 +33,10 @@ from northstar.errors import (
 from northstar.names import Container
 from northstar.protocol import messages, permissions, tokens
 from northstar.runtime import lastoutput, log
-from northstar.runtime.console import EXTERN, ConsoleServer, Peer
+from northstar.runtime.console import ConsoleServer
 from northstar.runtime.loop import Future, Loop
 from northstar.runtime.notifications import Notifications
+from northstar.runtime.peer import EXTERN, Peer
 from northstar.runtime.process import ExitStatus
 from northstar.runtime.requests import Requests
 
@@ -102,11 +103,8 @@ class _Insert:
     def __init__(self) -> None:
         self.data = b""
 
-    def write(self, data: memoryview) -> None:
+    def write(self, data: bytes) -> None:
         self.data += data
-
-    def abort(self) -> None:
-        pass
 
 
 class PretendedRuntime:
@@ -141,7 +139,7 @@ class PretendedRuntime:
     def kill(self, container: Container, number: signal.Signals) -> None:
         _check(container)
 
-    def execute(self, request: messages.Exec, _: Sequence[int]) -> _Session:
+    async def execute(self, request: messages.Exec, _: Sequence[int]) -> _Session:
         _check(request.container)
         return _Session(request.container)
 
@@ -158,10 +156,13 @@ class PretendedRuntime:
     async def uninstall(self, container: Container, wipe: bool) -> None:
         _check(container)
 
-    def begin_install(self, repository: str, size: int) -> _Insert:
+    async def begin_install(self, repository: str, size: int) -> _Insert:
         if repository not in self.repositories:
             raise InvalidRepository(repository)
         return _Insert()
+
+    async def abort_install(self, insert: _Insert) -> None:
+        assert insert.data != b"a package"
 
     async def finish_install(self, repository: str, insert: _Insert) -> Container:
         container = Container.parse("installed:0.0.1")
@@ -197,7 +198,7 @@ class Server:
         await self._end
 
     def _record(self, level: str, target: str, message: str) -> None:
-        assert target in ("runtime::console", "runtime::sessions")
+        assert target in ("runtime::console", "runtime::sessions", "runtime::metrics")
         self._lines.append(f"{level}: {message}")
 
     def logged(self) -> list[str]:
@@ -238,7 +239,7 @@ class Server:
         ours.settimeout(TIMEOUT)
         name = PEER if container is None else f"Container({container})"
         options = options or ConsoleOptions(max_requests_per_sec=0)
-        peer = Peer(name, container or EXTERN, granted, options, connect_timeout)
+        peer = Peer(name, container or EXTERN, granted, options, connect_timeout, container is not None)
         with ours:
             served = self.call(self.console.serve, theirs, peer)
             yield ours

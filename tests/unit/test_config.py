@@ -258,3 +258,61 @@ def test_check_of_where_metrics_go(tmp_path: Path) -> None:
     path = tmp_path / "northstar.toml"
     path.write_text(f"{NEW}[metrics]\nfile = '{tmp_path}/m.prom'\nsocket = 'unix:///nonexistent/metrics'\n")
     assert config.check(str(path)) == ["metrics.socket: directory /nonexistent does not exist"]
+
+
+REPOSITORIES = """
+[repositories.one]
+type.fs.dir = "/one"
+[repositories.two]
+type.fs.dir = "/two"
+"""
+METRICS = """
+[metrics]
+file = "/metrics"
+"""
+CONSOLE = """
+[console.global]
+bind = "unix:///console"
+permissions = "full"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('"/data"', '"/run/ns"', "run_dir /run/ns and data_dir /run/ns overlap"),
+        ('"/data"', '"/run/ns/data"', "run_dir /run/ns and data_dir /run/ns/data overlap"),
+        ('"/data"', '"/run"', "run_dir /run/ns and data_dir /run overlap"),
+        ('"/data"', '"/"', "run_dir /run/ns and data_dir / overlap"),
+        ('"/data"', '"/run/x/../ns/."', "run_dir /run/ns and data_dir /run/ns overlap"),
+        ('"/sockets"', '"/run/ns/s"', "run_dir /run/ns and socket_dir /run/ns/s overlap"),
+        ('"/sockets"', '"/data/s"', "data_dir /data and socket_dir /data/s overlap"),
+        ('"/one"', '"/run/ns/r"', "run_dir /run/ns and repositories.one /run/ns/r overlap"),
+        ('"/one"', '"/data/r"', "data_dir /data and repositories.one /data/r overlap"),
+        ('"/one"', '"/two"', "repositories.one /two and repositories.two /two overlap"),
+        ('"/one"', '"/two/one"', "repositories.one /two/one and repositories.two /two overlap"),
+        ("///console", "///run/ns/console", "console /run/ns/console lies in run_dir /run/ns"),
+        ("///console", "///data/console", "console /data/console lies in data_dir /data"),
+        ('"/metrics"', '"/run/ns/m"', "metrics.file /run/ns/m lies in run_dir /run/ns"),
+        ('"northstar"', '""', "cgroup: a name expected"),
+        ('"northstar"', '"/"', "cgroup: a name expected"),
+        ('"northstar"', '" "', "cgroup: a name expected"),
+    ],
+)
+def test_places_that_overlap(tmp_path: Path, old: str, new: str, problem: str) -> None:
+    """Each is cleaned up by rules of its own."""
+    text = NEW + CONSOLE + REPOSITORIES + METRICS
+    load(tmp_path, text)
+    assert problem in problems(tmp_path, text.replace(old, new))
+
+
+def test_places_that_overlap_by_a_link(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    text = NEW.replace('"/data"', f'"{tmp_path}/data"').replace('"/sockets"', f'"{tmp_path}/link/sockets"')
+    assert "overlap" in problems(tmp_path, text)
+
+
+def test_places_of_the_older_dialect(tmp_path: Path) -> None:
+    assert "log_dir /run/ns/l lies in run_dir" in problems(tmp_path, OLD.replace('"/logs"', '"/run/ns/l"'))
+    assert "cgroup: a name expected" in problems(tmp_path, OLD.replace('"northstar"', '""'))

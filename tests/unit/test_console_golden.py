@@ -193,7 +193,12 @@ def test_any_bytes_end_in_answers_and_a_closed_connection(
     ):
         connect(bystander)
         if stream:
-            assert socket.send_fds(sock, [stream], [0] * descriptors) == len(stream)
+            try:
+                assert socket.send_fds(sock, [stream], [0] * descriptors) == len(stream)
+            except PermissionError:
+                # Linux 6.16 can refuse what the peer does not want.
+                assert descriptors and not may_execute
+                sock.sendall(stream)
         sock.shutdown(socket.SHUT_WR)
         answers = everything(sock)
         assert answers == b"" or answers.endswith(b"\n")

@@ -10,12 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from virtualloop import VirtualLoop, turns
 
-from northstar.errors import Unexpected
+from northstar.errors import StartContainerFailed, Unexpected
 from northstar.names import Container
-from northstar.runtime import log
+from northstar.runtime import log, startlimit
 from northstar.runtime.containers import Record
-from northstar.runtime.loop import Loop
+from northstar.runtime.loop import Future, Loop
 from northstar.runtime.notifications import Notifications
 from northstar.runtime.process import Process
 from northstar.runtime.runtime import Runtime
@@ -99,3 +100,59 @@ def test_kill_of_a_process_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> No
         "info: Killing a:0.0.1 with SIGKILL",
         f"debug: Process {process.pid} already exited",
     ]
+
+
+# --- the time limit of a start
+
+
+class Hanging:
+    """A start that ends when its process is killed, or never."""
+
+    def __init__(self, loop: Loop, *, mortal: bool) -> None:
+        self.record = SimpleNamespace(container=NAMES[0])
+        self.process = self
+        self.events: list[str] = []
+        self._loop = loop
+        self._mortal = mortal
+        self._killed = Future()
+
+    def kill(self) -> bool:
+        self.events.append("killed")
+        if self._mortal:
+            self._killed.set_result()
+        return True
+
+    async def start(self) -> None:
+        try:
+            await self._killed
+            raise StartContainerFailed(NAMES[0], "init ended before the application was executed")
+        finally:
+            self.events.append("cleaned up")
+
+
+@pytest.mark.parametrize("mortal", [True, False])
+def test_a_start_that_hangs(mortal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = VirtualLoop(monkeypatch)
+    run: Any = Hanging(loop, mortal=mortal)
+
+    async def main() -> None:
+        with pytest.raises(StartContainerFailed, match="not executed within 30 s"):
+            await startlimit.within_limit(loop, run, run.start(), 30.0)
+        await turns(loop)
+
+    loop.run(main())
+    assert run.events == ["killed", "cleaned up"]
+    assert loop.now == (30.0 if mortal else 30.0 + startlimit.KILL_LIMIT)
+    assert loop.failures == []
+
+
+def test_a_start_that_fails_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = VirtualLoop(monkeypatch)
+    run: Any = Hanging(loop, mortal=True)
+    loop.call_later(29.0, run.kill)
+
+    async def main() -> None:
+        with pytest.raises(StartContainerFailed, match="init ended"):
+            await startlimit.within_limit(loop, run, run.start(), 30.0)
+
+    loop.run(main())

@@ -93,6 +93,7 @@ def _compiled(function, *arguments):
 
 
 setup(
+    license="Apache-2.0",  # in pyproject.toml, setuptools before 77 and later ones take different forms of it
     distclass=Platform,
     cmdclass={"build": Build, "build_engine": BuildEngine, "bdist_wheel": Wheel},
 )

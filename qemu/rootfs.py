@@ -195,7 +195,7 @@ def _make_image(target: Path) -> None:
 
 def _install_project(root: Path) -> None:
     target = root / SITE_PACKAGES / "northstar"
-    shutil.copytree(_PACKAGE, target, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(_PACKAGE, target, ignore=shutil.ignore_patterns("__pycache__", "*.c", "*.h"))
     build.compile_to(str(target / "engine" / binary.NAME), ["aarch64-linux-gnu-gcc"])
     _compile(root, target)
     for name, module in PROGRAMS.items():

@@ -31,7 +31,7 @@ BBMASK += "/meta-oe/dynamic-layers/"
 BBMASK += "/meta-oe/recipes-(?!crypto/(libsodium|cryptsetup)/|support/(lvm2|libssh)/|test/cmocka/)"
 BBMASK += "/meta-python/recipes-(?!devtools/python/python3-(pynacl|ujson)_)"
 """
-FEATURE = 'DISTRO_FEATURES:append = " northstar seccomp"\n'
+FEATURE = 'DISTRO_FEATURES:append = " northstar ptest seccomp"\n'
 CROSS = ("gcc", "objcopy", "objdump", "readelf", "strip")
 # For single recipes with tools of this machine. No dependencies, so nothing that looks at them.
 SINGLE_CONF = """\

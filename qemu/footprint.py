@@ -75,7 +75,7 @@ def _device_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     memory, processes, installed = found["memory"], found["processes"], found["installed"]
     rows = [(f"memory, {name}", _size(kilobytes << 10)) for name, kilobytes in memory.items()]
     rows += [(f"{name}, PSS", _size(kilobytes << 10)) for name, kilobytes in processes.items()]
-    rows.append(("daemon, forker and init, PSS", _size(sum(processes.values()) << 10)))
+    rows.append(("daemon, engine and init, PSS", _size(sum(processes.values()) << 10)))
     return rows + [(f"installed: {name}", _size(size)) for name, size in installed.items()]
 
 

@@ -31,6 +31,10 @@ LIBRARIES = (
 )
 LIBRARY_DIRECTORIES = ("/lib", "/usr/lib", "/usr/lib/aarch64-linux-gnu", "/usr/lib/x86_64-linux-gnu")
 PROGRAMS = ("northstar", "nstar", "sextant")
+PID_FILE = "/run/northstar.pid"
+# Process names, of which the kernel keeps 15 bytes.
+ENGINE = "northstar-engin"
+SPARE = "northstar-spare"
 
 
 def tree_size(paths: list[str], seen: set[tuple[int, int]], without: tuple[str, ...] = ()) -> int:
@@ -93,25 +97,31 @@ def field(path: str, name: str) -> int:
 
 
 def processes() -> dict[str, int]:
-    """Proportional set sizes in KiB of the daemon, its forker and the init that is kept ready."""
-    with open("/run/northstar.pid") as file:
+    """Proportional set sizes in KiB of the daemon, its engine and the init that is kept ready."""
+    with open(PID_FILE) as file:
         daemon = int(file.read())
-    forkers = children(daemon)
-    spares = [pid for forker in forkers for pid in children(forker)]
-    groups = {"daemon": [daemon], "forker": forkers, "init kept ready": spares}
+    engines = children(daemon, ENGINE)
+    if not engines:
+        raise SystemExit(f"the daemon, process {daemon}, has no engine")
+    spares = [pid for engine in engines for pid in children(engine, SPARE)]
+    groups = {"daemon": [daemon], "engine": engines, "init kept ready": spares}
     return {
         name: sum(field(f"/proc/{pid}/smaps_rollup", "Pss") for pid in pids) for name, pids in groups.items()
     }
 
 
-def children(pid: int) -> list[int]:
-    """Process ids; from /proc/PID/stat, as not every kernel has /proc/PID/task/PID/children."""
+def children(pid: int, name: str) -> list[int]:
+    """Ids of those with a name; from /proc/PID/stat, as not every kernel has /proc/PID/task/PID/children."""
     result = []
     for path in glob.glob("/proc/[0-9]*/stat"):
-        with open(path) as file:
-            words = file.read().rpartition(")")[2].split()
-        if int(words[1]) == pid:
-            result.append(int(path.split("/")[2]))
+        try:
+            with open(path) as file:
+                head, _, rest = file.read().rpartition(")")
+        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            continue
+        child, _, comm = head.partition(" (")
+        if comm == name and int(rest.split()[1]) == pid:
+            result.append(int(child))
     return result
 
 

@@ -174,7 +174,7 @@ def _make_image(target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="rootfs-", dir=cache.directory()) as work:
         root = Path(work) / "root"
         shutil.copytree(base() / "root", root, symlinks=True)
-        _install_project(root)
+        _install_project(root, target / "build.log")
         for overlay in (_SHARED_OVERLAY, _OVERLAY):
             shutil.copytree(overlay, root, symlinks=True, dirs_exist_ok=True)
         shutil.copy(keys() / "northstar.pub", root / "etc/northstar/keys/northstar.pub")
@@ -192,10 +192,16 @@ def _make_image(target: Path) -> None:
         squash(root, target / "rootfs.squashfs", target / "build.log")
 
 
-def _install_project(root: Path) -> None:
+def _install_project(root: Path, log: Path) -> None:
     target = root / SITE_PACKAGES / "northstar"
-    shutil.copytree(_PACKAGE, target, ignore=shutil.ignore_patterns("__pycache__"))
-    build.compile_to(str(target / "engine" / binary.NAME), ["aarch64-linux-gnu-gcc"])
+    shutil.copytree(_PACKAGE, target, ignore=shutil.ignore_patterns("__pycache__", "*.c", "*.h"))
+    compile_engine: list[str | Path] = [
+        sys.executable,
+        build.__file__,
+        "--output",
+        target / "engine" / binary.NAME,
+    ]
+    steps.run(compile_engine, log, environment={**os.environ, "CC": "aarch64-linux-gnu-gcc"})
     _compile(root, target)
     for name, module in PROGRAMS.items():
         program = root / "usr/bin" / name

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes docs/captures.md: what nstar shows on a terminal, driven against a real daemon. Needs root.
 
-tests/environment squashfs-tools busybox-static -- python3 tests/captures.py
+tests/environment gcc squashfs-tools busybox-static -- python3 tests/captures.py
 """
 
 from __future__ import annotations

@@ -16,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 
-SOURCE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "engine.c")
-_HEADERS = ("program.h", "system.h")
+_DIRECTORY = os.path.dirname(os.path.abspath(__file__))
+SOURCE = f"{_DIRECTORY}/engine.c"
+SOURCES = (SOURCE, f"{_DIRECTORY}/program.h", f"{_DIRECTORY}/system.h")
 _FLAGS = (
     "-std=c11",
     "-Os",
@@ -25,16 +26,18 @@ _FLAGS = (
     "-Wextra",
     "-Werror",
     "-Wconversion",
+    "-Wno-unused-command-line-argument",
     "-ffreestanding",
     "-fno-builtin",
     "-fno-stack-protector",
     "-fno-asynchronous-unwind-tables",
     "-fno-pie",
+    "-fno-lto",
     "-fcf-protection=none",
     "-nostdlib",
     "-static",
     "-no-pie",
-    "-Wl,--build-id=none,-z,noexecstack,-z,norelro,--no-undefined,--strip-all",
+    "-Wl,--build-id=none,-z,noexecstack,-z,norelro,--no-undefined",
 )
 _ONLY_X86_64 = ("-fcf-protection=none",)
 
@@ -51,8 +54,13 @@ def compiler() -> list[str]:
 def compile_to(output: str, command: list[str] | None = None) -> None:
     """Compile with a compiler's command, by default that of the environment. Raises BuildFailed."""
     command = command or compiler()
-    flags = [flag for flag in _FLAGS if flag not in _ONLY_X86_64 or _machine(command) == "x86_64"]
+    flags = [flag for flag in _FLAGS if flag not in _ONLY_X86_64 or machine(command) == "x86_64"]
     _run([*command, *flags, "-o", output, SOURCE])
+
+
+def machine(command: list[str] | None = None) -> str:
+    """The machine that a compiler compiles for, as uname(2) calls it. Raises BuildFailed."""
+    return _run([*(command or compiler()), "-dumpmachine"]).partition("-")[0]
 
 
 def cached() -> str:
@@ -61,8 +69,8 @@ def cached() -> str:
     Raises BuildFailed.
     """
     digest = hashlib.sha256(repr((compiler(), os.uname().machine)).encode())
-    for name in ("engine.c", *_HEADERS, "build.py"):
-        with open(os.path.join(os.path.dirname(SOURCE), name), "rb") as file:
+    for path in (*SOURCES, f"{_DIRECTORY}/build.py"):
+        with open(path, "rb") as file:
             digest.update(file.read())
     directory = os.path.join(_cache(), f"engine-{digest.hexdigest()[:16]}")
     path = os.path.join(directory, "northstar-engine")
@@ -79,20 +87,22 @@ def _cache() -> str:
     return os.environ.get("NORTHSTAR_CACHE") or os.path.join(home, "northstar")
 
 
-def _machine(command: list[str]) -> str:
-    return _run([*command, "-dumpmachine"]).partition("-")[0]
-
-
 def _run(command: list[str]) -> str:
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
         raise BuildFailed(
-            f"the engine cannot be compiled: {command[0]}: {error.strerror}; install gcc, or set CC"
+            f"the engine cannot be compiled: {command[0]}: {error.strerror}; "
+            f"install {_debian_package(command[0])}, or set CC"
         ) from None
     if result.returncode:
         raise BuildFailed(f"the engine cannot be compiled: {' '.join(command)}:\n{result.stderr.strip()}")
     return result.stdout.strip()
+
+
+def _debian_package(name: str) -> str:
+    triplet, separator, _ = os.path.basename(name).rpartition("-gcc")
+    return f"gcc-{triplet}" if separator else "gcc"
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 FILESEXTRAPATHS:prepend := "${NORTHSTAR_LAYERDIR}:"
 SRC_URI = "file://northstar;subdir=${BP} \
            file://pyproject.toml;subdir=${BP} \
+           file://setup.py;subdir=${BP} \
            file://README.md;subdir=${BP} \
            file://LICENSE;subdir=${BP} \
            file://check_conf.sh;subdir=${BP} \
@@ -23,7 +24,8 @@ S = "${UNPACKDIR}/${BP}"
 inherit python_setuptools_build_meta features_check ptest update-rc.d systemd
 
 REQUIRED_DISTRO_FEATURES:class-target = "seccomp"
-COMPATIBLE_HOST:class-target = "(x86_64|aarch64).*-linux"
+# The engine, which is compiled, knows these two.
+COMPATIBLE_HOST = "(x86_64|aarch64).*-linux"
 
 INITSCRIPT_NAME = "northstar"
 INITSCRIPT_PARAMS = "defaults 80 20"
@@ -65,22 +67,23 @@ FILES:${PN}-sextant = "${bindir}/sextant ${PYTHON_SITEPACKAGES_DIR}/northstar/se
 FILES:${PN} += "${nonarch_libdir}/tmpfiles.d"
 CONFFILES:${PN} = "${sysconfdir}/northstar/northstar.toml"
 
-RDEPENDS:${PN}:class-target = "python3-compression \
-                               python3-core \
-                               python3-crypt \
-                               python3-ctypes \
-                               python3-fcntl \
-                               python3-io \
-                               python3-json \
-                               python3-math \
-                               python3-netclient \
-                               python3-pynacl \
-                               python3-pyseccomp \
-                               python3-pyyaml \
-                               python3-resource \
-                               python3-shell \
-                               python3-tomllib \
-                               "
+RDEPENDS:${PN} = "python3-compression \
+                  python3-core \
+                  python3-crypt \
+                  python3-ctypes \
+                  python3-fcntl \
+                  python3-io \
+                  python3-json \
+                  python3-math \
+                  python3-netclient \
+                  python3-pynacl \
+                  python3-pyyaml \
+                  python3-resource \
+                  python3-shell \
+                  python3-tomllib \
+                  "
+# The daemon's filters of system calls; in an SDK there is no daemon.
+RDEPENDS:${PN}:append:class-target = " python3-pyseccomp "
 RDEPENDS:${PN}:class-native = "python3-pynacl-native python3-pyyaml-native"
 RDEPENDS:${PN}-nstar = "${PN} python3-terminal"
 RDEPENDS:${PN}-sextant = "${PN} squashfs-tools"
@@ -89,4 +92,4 @@ RDEPENDS:${PN}-ptest = "${PN}-nstar ${PN}-sextant busybox python3-asyncio python
 RRECOMMENDS:${PN}:class-target = "kernel-module-dm-mod kernel-module-dm-verity kernel-module-loop kernel-module-squashfs"
 RRECOMMENDS:${PN}:class-native = ""
 
-BBCLASSEXTEND = "native"
+BBCLASSEXTEND = "native nativesdk"

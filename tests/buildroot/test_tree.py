@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The external tree with Buildroot's own tools, as far as nothing is compiled. BUILDROOT names its tree."""
+"""The external tree with Buildroot's own tools, without other packages. BUILDROOT names its tree."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ from tests import unprivileged
 
 DEFCONFIG = "northstar_qemu_aarch64_defconfig"
 OURS = ("northstar", "python-pyseccomp", "host-northstar", "host-python-pynacl")
+EM_AARCH64 = 183
+MACHINES = {"aarch64": EM_AARCH64, "x86_64": 62}
+# What other packages would install in HOST_DIR: tools of this machine and of PyPI.
+TOOLS = ("build", "installer", "setuptools", "wheel")
+CROSS_TOOLS = ("gcc", "readelf")
+SYSCONFIG = '{"SIZEOF_VOID_P": 8}'
 
 
 class Tree(NamedTuple):
@@ -49,6 +55,26 @@ def tree() -> Iterator[Tree]:
         tree = Tree(Path(os.environ["BUILDROOT"]).resolve(), work / "northstar/buildroot-package", work)
         tree.run(f"make -s -C {tree.buildroot} BR2_EXTERNAL={tree.external} O={tree.output} {DEFCONFIG}")
         yield tree
+
+
+def provide_tools(tree: Tree) -> None:
+    """Put into HOST_DIR what is not built here."""
+    environment, programs = tree.work / "tools", tree.output / "host/bin"
+    if environment.exists():
+        return
+    tree.run(
+        f"/usr/bin/python3 -m venv {environment} && {environment}/bin/pip -q install "
+        f"--disable-pip-version-check -U {' '.join(TOOLS)} && mkdir -p {programs}"
+    )
+    prefix = "aarch64-buildroot-linux-gnu"
+    given = {f"{prefix}-{name}": f"/usr/bin/aarch64-linux-gnu-{name}" for name in CROSS_TOOLS}
+    for name, path in {"python3": f"{environment}/bin/python3", **given}.items():
+        tree.run(
+            f"printf '#!/bin/sh\nexec {path} \"$@\"\n' > {programs}/{name} && chmod +x {programs}/{name}"
+        )
+    library = tree.make("printvars VARS=PYTHON3_PATH").strip().partition("=")[2]
+    configuration = f"{library}/_sysconfigdata__linux_aarch64-linux-gnu.py"
+    tree.run(f"mkdir -p {library} && echo 'build_time_vars = {SYSCONFIG}' > {configuration}")
 
 
 def test_defconfig_is_what_it_makes(tree: Tree) -> None:
@@ -95,6 +121,27 @@ def test_source_of_the_runtime(tree: Tree) -> None:
     assert (source / "northstar/__init__.py").exists()
     assert (source / "rootfs-overlay/etc/init.d/northstar").exists()
     assert not list(source.rglob("__pycache__"))
+
+
+@pytest.mark.parametrize(
+    ("target", "package", "installed", "machine"),
+    [
+        ("northstar-install-target", "NORTHSTAR", "target/usr", EM_AARCH64),
+        ("host-northstar-install", "HOST_NORTHSTAR", "host", MACHINES[os.uname().machine]),
+    ],
+)
+def test_build(tree: Tree, target: str, package: str, installed: str, machine: int) -> None:
+    """Both are really built and installed, without their dependencies. A checkout's wheels do no harm."""
+    provide_tools(tree)
+    (tree.external.parent / "dist").mkdir(exist_ok=True)
+    (tree.external.parent / "dist/northstar-0.0.1-py3-none-any.whl").touch()
+    without = f"{package}_FINAL_DEPENDENCIES= {package}_FINAL_EXTRACT_DEPENDENCIES="
+    tree.make(f"{target} {without} BR2_DL_DIR={tree.work}/dl")
+    (engine,) = (tree.output / installed).glob("lib/python3*/site-packages/northstar/engine/northstar-engine")
+    header = engine.read_bytes()[:20]
+    assert (header[:5], header[18]) == (b"\x7fELF\x02", machine)
+    assert engine.stat().st_mode & 0o777 == 0o755
+    assert not list(engine.parent.glob("*.c"))
 
 
 def test_source_and_patch_of_pyseccomp(tree: Tree) -> None:

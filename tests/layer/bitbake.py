@@ -31,11 +31,14 @@ BBMASK += "/meta-oe/dynamic-layers/"
 BBMASK += "/meta-oe/recipes-(?!crypto/(libsodium|cryptsetup)/|support/(lvm2|libssh)/|test/cmocka/)"
 BBMASK += "/meta-python/recipes-(?!devtools/python/python3-pynacl_)"
 """
-FEATURE = 'DISTRO_FEATURES:append = " northstar seccomp"\n'
+FEATURE = 'DISTRO_FEATURES:append = " northstar ptest seccomp"\n'
+CROSS = ("gcc", "objcopy", "objdump", "readelf", "strip")
 # For single recipes with tools of this machine. No dependencies, so nothing that looks at them.
 SINGLE_CONF = """\
 TMPDIR = "${{TOPDIR}}/tmp-single"
 HOSTTOOLS += "nativepython3 pyproject-build sextant mksquashfs dpkg-deb dpkg pseudo pseudolog quilt"
+HOSTTOOLS += "dwarfsrcfiles {cross}"
+TARGET_PREFIX = "aarch64-linux-gnu-"
 PACKAGE_CLASSES = "package_deb"
 PYTHON_BASEVERSION:forcevariable = "{python}"
 PYTHON:forcevariable = "nativepython3"
@@ -71,6 +74,11 @@ case "$*" in
     *--prefix*) ;;
     "-m installer"*) set -- "$@" --prefix=/usr ;;
 esac
+"""
+# In place of the program that lists the sources that debugging information names: there must be none.
+DWARFSRCFILES = """\
+#!/bin/sh
+! readelf --debug-dump=info "$1" | grep .
 """
 NATIVE = """\
 #!/bin/sh
@@ -151,6 +159,8 @@ class Workspace:
             path = programs / name
             path.write_text(NATIVE.format(program=environment / "bin" / program, extra=extra))
             path.chmod(0o755)
+        (programs / "dwarfsrcfiles").write_text(DWARFSRCFILES)
+        (programs / "dwarfsrcfiles").chmod(0o755)
         unprivileged.give(programs)
         return programs
 
@@ -221,7 +231,8 @@ class Build:
             ["gcc", "-print-multiarch"], capture_output=True, text=True, check=True
         ).stdout.strip()
         conf = self.path / "conf/single.conf"
-        text = SINGLE_CONF.format(python=version, triplet=triplet)
+        cross = " ".join(f"aarch64-linux-gnu-{name}" for name in CROSS)
+        text = SINGLE_CONF.format(python=version, triplet=triplet, cross=cross)
         conf.write_text(f'{text}DL_DIR = "{self.workspace.downloads}"\n{configuration}')
         path = f"{self.workspace.natives}:{unprivileged.PATH}"
         return self.run(f"bitbake -R {conf} -b {recipe} -c {task}", path)

@@ -22,6 +22,15 @@ def test_dependencies(build: Build) -> None:
     assert ("systemd" in needed) == build.path.name.endswith("systemd")
 
 
+def test_dependencies_of_the_tools(build: Build) -> None:
+    """sextant on the build host and in an SDK."""
+    for target in ("northstar-native", "nativesdk-northstar"):
+        assert not complaints(build.output(f"bitbake -g {target}"))
+        needed = (build.path / "pn-buildlist").read_text().split()
+        assert target in needed
+        assert "northstar" not in needed
+
+
 def test_dry_run(build: Build) -> None:
     """All tasks of the image can be ordered, and their signatures made."""
     output = build.output("bitbake -n northstar-image")

@@ -63,6 +63,12 @@ def test_packages_of_the_runtime(build: Build) -> None:
         assert unit.exists()
         assert (tree / "usr/lib/tmpfiles.d/northstar.conf").exists()
         assert not script.exists()
+    (engine,) = tree.glob("usr/lib/python3*/site-packages/northstar/engine/northstar-engine")
+    header = engine.read_bytes()[:20]
+    assert (header[:5], header[18]) == (b"\x7fELF\x02", 183)  # EM_AARCH64
+    assert engine.stat().st_mode & 0o777 == 0o755
+    assert "Architecture: arm64" in (tree / "DEBIAN/control").read_text()
+    assert not list(tree.rglob("*.c"))
     sextant = build.unpacked(packages["northstar-sextant"])
     assert (sextant / "usr/bin/sextant").exists()
     assert not (tree / "usr/bin/sextant").exists()

@@ -243,6 +243,10 @@ def test_a_clone_ends_with_a_malformed_program() -> None:
         assert ours.recv(100) == isa.REPORT.pack(*REFUSED)
         assert ours.recv(100) == b""
         ours.close()
+        pidfd = os.pidfd_open(born.value)
+        while not enginelink.ended(pidfd):
+            pass
+        os.close(pidfd)
         assert process.run(control.burial(born.value)) == Report(control.BURIED, born.value, 0)
         assert process.lives()
 

@@ -37,7 +37,17 @@ OELINT = (
     "oelint.var.suggestedvar.CVE_PRODUCT",  # none is registered
 )
 STUBS = (
-    *("allarch", "base", "core-image", "deploy", "features_check", "native", "packagegroup", "ptest"),
+    *(
+        "allarch",
+        "base",
+        "core-image",
+        "deploy",
+        "features_check",
+        "native",
+        "nativesdk",
+        "packagegroup",
+        "ptest",
+    ),
     *("pypi", "python_setuptools_build_meta", "setuptools3", "systemd", "update-rc.d"),
 )
 VARIABLES = {
@@ -126,7 +136,11 @@ def test_packages_of_the_runtime(parse: Any) -> None:
     assert data.getVar("INITSCRIPT_NAME") == "northstar"
     assert data.getVar("RDEPENDS:northstar-nstar").split()[0] == "northstar"
     assert {"northstar", "squashfs-tools"} <= set(data.getVar("RDEPENDS:northstar-sextant").split())
-    assert data.getVar("BBCLASSEXTEND") == "native"
+    assert data.getVar("BBCLASSEXTEND") == "native nativesdk"
+    sources = data.getVar("SRC_URI").split()
+    assert {"file://northstar;subdir=northstar-0.1.0", "file://setup.py;subdir=northstar-0.1.0"} <= set(
+        sources
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,7 +154,7 @@ def test_packages_of_the_runtime(parse: Any) -> None:
 )
 def test_machines(parse: Any, machine: str, compatible: bool) -> None:
     hosts = {
-        parse(recipe("northstar")).getVar("COMPATIBLE_HOST:class-target"),
+        parse(recipe("northstar")).getVar("COMPATIBLE_HOST"),
         parse(recipe("northstar-examples")).getVar("COMPATIBLE_HOST"),
         parse(recipe("northstar-image")).getVar("COMPATIBLE_HOST"),
     }
@@ -269,6 +283,7 @@ def test_selects_of_the_external_tree(tmp_path: Path, monkeypatch: pytest.Monkey
     stubs += "".join(f"config BR2_{name}\n\tbool\n\tdefault y\n" for name in given)
     absent = ("x86_64", "PACKAGE_CGROUPFS_MOUNT", "INIT_SYSTEMD")
     stubs += "".join(f"config BR2_{name}\n\tbool\n" for name in absent)
+    stubs += 'config BR2_HOSTARCH\n\tstring\n\tdefault "x86_64"\n'
     root = tmp_path / "Config.in"
     root.write_text(f'{stubs}source "$BR2_EXTERNAL_NORTHSTAR_PATH/Config.in"\n')
     monkeypatch.setenv("BR2_EXTERNAL_NORTHSTAR_PATH", str(REPOSITORY / "buildroot-package"))
@@ -276,6 +291,7 @@ def test_selects_of_the_external_tree(tmp_path: Path, monkeypatch: pytest.Monkey
     configuration.syms["BR2_PACKAGE_NORTHSTAR"].set_value("y")
     for name in (*packages, "PYTHON_PYSECCOMP"):
         assert configuration.syms[f"BR2_PACKAGE_{name}"].str_value == "y", name
+    assert configuration.syms["BR2_PACKAGE_HOST_NORTHSTAR"].visibility
     assert not configuration.warnings
 
 

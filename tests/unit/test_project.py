@@ -41,6 +41,13 @@ def test_licence_and_length(path: Path) -> None:
     assert len(lines) <= MAX_LINES
 
 
+def test_licence_of_compiled_sources() -> None:
+    sources = [path for path in tracked() if path.suffix in {".c", ".h"}]
+    assert sources
+    for path in sources:
+        assert path.read_text().startswith("/* SPDX-License-Identifier: Apache-2.0 */\n"), path
+
+
 def test_public_functions_have_docstrings() -> None:
     import ast
 

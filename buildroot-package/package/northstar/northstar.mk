@@ -12,6 +12,13 @@ NORTHSTAR_LICENSE = Apache-2.0
 NORTHSTAR_LICENSE_FILES = LICENSE
 HOST_NORTHSTAR_DEPENDENCIES = host-python-pynacl host-python-pyyaml host-squashfs
 
+# Whatever wheel is there would be installed, be it of a checkout or of another machine.
+define NORTHSTAR_REMOVE_WHEELS
+	rm -rf $(@D)/dist
+endef
+NORTHSTAR_PRE_BUILD_HOOKS += NORTHSTAR_REMOVE_WHEELS
+HOST_NORTHSTAR_PRE_BUILD_HOOKS += NORTHSTAR_REMOVE_WHEELS
+
 define NORTHSTAR_LINUX_CONFIG_FIXUPS
 	$(foreach option,$(shell sed -n 's/^\(CONFIG_[A-Z0-9_]*\)=y$$/\1/p' \
 		$(BR2_EXTERNAL_NORTHSTAR_PATH)/../recipes-northstar/linux/files/northstar.cfg),

@@ -50,7 +50,7 @@ class Listing:
                 purpose = None
             if step.purpose != purpose:
                 purpose = step.purpose
-                yield f"# {purpose}"
+                yield f"# {_printable(purpose)}"
             mark = ">" if index in self._targets else " "
             yield f"{index:5}{mark} {self._step(step)}"
 
@@ -130,7 +130,7 @@ class Listing:
         text = bytes(self._program.memory[offset:end]).decode("utf-8", "backslashreplace")
         if len(text) > _TEXT_LIMIT:
             text = f"{text[:_TEXT_LIMIT]}…"
-        return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+        return '"' + _printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
     def _constant(self, value: int) -> str:
         """A number, or the text at an address."""
@@ -174,6 +174,11 @@ class Listing:
 
     def _filter(self, address: int) -> str:
         return f"{{{self._fields('H', address)[0]} instructions}}"
+
+
+def _printable(text: str) -> str:
+    """A text of a manifest, which must neither end the line nor reach a terminal as a command."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _memory(address: int) -> str:

@@ -126,7 +126,7 @@ def _own(path: str) -> dict[str, Any]:
 
 def is_foreign(reference: str) -> bool:
     """Whether `pack` has to import an image: it is no file to be used as it is."""
-    if _TRANSPORT.match(reference) or os.path.isdir(reference):
+    if os.path.isdir(reference) or (_TRANSPORT.match(reference) and not os.path.exists(reference)):
         return True
     try:
         with open(reference, "rb") as file:

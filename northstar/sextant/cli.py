@@ -13,6 +13,7 @@ from northstar import API_VERSION, __version__, manifest
 from northstar.errors import ManifestError, NorthstarError, PackageError
 from northstar.npk import archive, keys, pack, package, squashfs
 from northstar.sextant import arguments, importing, linting, skeleton
+from northstar.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -308,7 +309,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(options) or 0
     except NorthstarError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        message = "\n".join(map(escape, str(error).split("\n")))
+        print(f"Error: {message}", file=sys.stderr)
         if error.hint:
             print(f"Hint: {error.hint}", file=sys.stderr)
         return 1

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from northstar.errors import ManifestError, NorthstarError
 from northstar.npk import archive, pack
 from northstar.sextant import arguments
+from northstar.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -72,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
         from northstar import manifest
         from northstar.oci import text
 
-        source = imported.image.name or options.image
+        source = _source(imported, options.image)
         data = imported.draft.manifest
         comments = _comments(imported, source)
         described = text.render(data, comments)
@@ -181,10 +182,17 @@ def _tell(imported: Imported, own: Collection[str] = ()) -> None:
             print(f"Note: {note.text}", file=sys.stderr)
 
 
+def _source(imported: Imported, reference: str) -> str:
+    """What the image is called: its name, or the file's if it has but a tag."""
+    name = imported.image.name
+    whole = name is not None and set(name) & set("/:")
+    return escape(str(name) if whole else os.path.basename(os.path.normpath(reference)))
+
+
 def _comments(imported: Imported, source: str) -> list[str]:
     comments = [f"Made of {source} ({imported.image.platform}) by sextant import."]
     if imported.draft.ports:
-        comments.append(f"Exposed ports: {', '.join(imported.draft.ports)}")
+        comments.append(f"Exposed ports: {escape(', '.join(imported.draft.ports))}")
     if imported.draft.notes:
         comments += ["", *(f"* {note.text}" for note in imported.draft.notes)]
     return comments

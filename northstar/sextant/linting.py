@@ -8,6 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from northstar.errors import NorthstarError
+from northstar.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -114,7 +115,7 @@ def _print(results: list[tuple[str, Sorted]]) -> None:
             counts[found.severity] += 1
         for (severity, rule), group in _grouped(result.findings):
             for found in group[:_SHOWN]:
-                print(f"{path}: {severity}: {_shown(found.subject)}: {found.message} [{rule}]")
+                print(f"{path}: {severity}: {escape(found.subject)}: {escape(found.message)} [{rule}]")
             if len(group) > _SHOWN:
                 print(f"{path}: {severity}: and {len(group) - _SHOWN} more [{rule}]")
             print(f"  {RULES[rule].reason}")
@@ -132,11 +133,6 @@ def _grouped(findings: Iterable[Finding]) -> list[tuple[tuple[str, str], list[Fi
     for found in findings:
         groups.setdefault((found.severity, found.rule), []).append(found)
     return sorted(groups.items(), key=lambda item: SEVERITIES.index(item[0][0]))
-
-
-def _shown(subject: str) -> str:
-    """A subject on a terminal: names in images may be anything."""
-    return subject if subject.isprintable() else ascii(subject)
 
 
 def _print_rules(*, as_json: bool) -> None:

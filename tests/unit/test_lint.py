@@ -444,7 +444,7 @@ def test_text(container: Container) -> None:
     lines = done.stdout.splitlines()
     assert f"{container.path}: warning: seccomp: there is no filter of system calls [no-seccomp]" in lines
     assert f"{container.path}: warning: and 4 more [world-writable]" in lines
-    assert f"{container.path}: warning: '/file0\\n': its mode is 0666 [world-writable]" in lines
+    assert f"{container.path}: warning: /file0\\n: its mode is 0666 [world-writable]" in lines
     assert "0 errors, 10 warnings, 0 notes, 0 allowed" in lines
 
 

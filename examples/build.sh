@@ -62,18 +62,12 @@ for manifest in "$here"/*/manifest.yaml; do
     case " ${NORTHSTAR_EXAMPLES_SKIP:-} " in
         *" $(basename "$example") "*) continue ;;
     esac
-    # Links and directories that every container with a bound /usr needs; git does not keep them all.
     root=$(mktemp -d)
     chmod 755 "$root"
     cp -R "$example/root/." "$root"
     rm -f "$root/.gitkeep"
     if [ -x "$example/prepare" ]; then
         "$example/prepare" "$root"
-    fi
-    if grep -q ' /usr: { type: bind' "$manifest"; then
-        for name in bin lib lib64 sbin; do
-            ln -s "usr/$name" "$root/$name"
-        done
     fi
     run_sextant pack -m "$manifest" -r "$root" "$@" -o "$out" -c "$compression"
     rm -r "$root"

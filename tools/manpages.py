@@ -171,13 +171,21 @@ SEXTANT = Page(
     1,
     "pack, sign and inspect Northstar packages",
     {
-        "EXIT STATUS": _list(("0", "done"), ("1", "failed"), ("2", "wrong usage"), ("130", "interrupted")),
+        "EXIT STATUS": _list(
+            ("0", "done"),
+            ("1", "failed"),
+            ("2", "wrong usage"),
+            ("3", "lint has warnings"),
+            ("4", "lint has errors"),
+            ("130", "interrupted"),
+        ),
         "ENVIRONMENT": _list(("SOURCE_DATE_EPOCH", "time stamp of all files, for reproducible packages")),
         "EXAMPLES": _example(
             "sextant gen-key --name mine --out .",
             "sextant pack -m hello/manifest.yaml -r hello/root -k mine.key -o .",
             "sextant inspect hello-1.0.0.npk",
             "sextant init --python gateway",
+            "sextant lint gateway",
             "sextant import docker://docker.io/library/redis:7 --platform linux/arm64 --out redis",
         ),
     },

@@ -55,6 +55,11 @@ _sextant() {
             "import --mksquashfs") kind=files ;;
             "init --static-binary") kind=files ;;
             "init -o" | "init --out") kind=directories ;;
+            "lint -r" | "lint --root") kind=directories ;;
+            "lint -i" | "lint --image") kind=files ;;
+            "lint --host-root") kind=directories ;;
+            "lint --arch") kind=nothing ;;
+            "lint --unsquashfs") kind=files ;;
             *" -"*) ;;
             *) if [[ -z $command ]]; then command=$word; else position=$((position + 1)); fi ;;
         esac
@@ -69,14 +74,16 @@ _sextant() {
             import) kind='words -h --help -o --out --ref --platform --user --max-size --name --version -c --compression -b --block-size --mksquashfs' ;;
             init) kind='words -h --help --shell --python --static-binary -o --out' ;;
             explain) kind='words -h --help' ;;
+            lint) kind='words -h --help -r --root -i --image --host-root --arch -j --json --rules --unsquashfs' ;;
             schema) kind='words -h --help' ;;
         esac
     elif [[ -z $kind ]]; then
         case "$command $position" in
-            " 0") kind='words pack unpack inspect gen-key import init explain schema' ;;
+            " 0") kind='words pack unpack inspect gen-key import init explain lint schema' ;;
             "inspect "0) kind=files ;;
             "import "0) kind=files ;;
             "explain "0) kind=files ;;
+            "lint "*) kind=files ;;
             *) ;;
         esac
     fi

@@ -60,34 +60,6 @@ class Files(NamedTuple):
     entries: dict[str, Entry]
     programs: dict[str, Program]
 
-    def resolve(self, path: str) -> str | None:
-        """Where a path leads, links followed inside the container; None if that is a loop.
-
-        Components that do not exist are kept, so that the result tells where something is missing.
-        """
-        way: list[str] = []
-        pending = path.split("/")[::-1]
-        links = 0
-        while pending:
-            name = pending.pop()
-            if name in ("", "."):
-                continue
-            if name == "..":
-                del way[-1:]
-                continue
-            here = "/" + "/".join([*way, name])
-            entry = self.entries.get(here)
-            if entry is not None and entry.kind == SYMLINK:
-                links += 1
-                if links > MAX_LINKS:
-                    return None
-                if entry.target.startswith("/"):
-                    way.clear()
-                pending += entry.target.split("/")[::-1]
-            else:
-                way.append(name)
-        return "/" + "/".join(way)
-
 
 def program(head: bytes, content: bytes) -> Program | None:
     """What a file that begins with `head` is, None if it is data."""
@@ -108,7 +80,7 @@ def of_directory(root: str) -> Files:
     try:
         for path, inside in _below(root):
             status = os.lstat(path)
-            kind = _kind(status.st_mode)
+            kind = kind_of(status.st_mode)
             target = os.readlink(path) if kind == SYMLINK else ""
             mode = stat.S_IMODE(status.st_mode)
             size = status.st_size if kind == FILE else 0
@@ -135,7 +107,8 @@ def _below(root: str) -> Iterator[tuple[str, str]]:
                     stack.append((entry.path, f"{inside}/{entry.name}"))
 
 
-def _kind(mode: int) -> str:
+def kind_of(mode: int) -> str:
+    """The kind of an entry, from its st_mode."""
     for test, kind in (
         (stat.S_ISREG, FILE),
         (stat.S_ISDIR, DIRECTORY),
@@ -158,13 +131,16 @@ def _add(found: Files, path: str, head: bytes, content: bytes) -> None:
 # --- images
 
 
-def of_image(image: str, tool: str = "unsquashfs") -> Files:
-    """The files of a squashfs image, which unsquashfs(1) writes as a pseudo file. Raises NorthstarError."""
+def of_image(image: str, tool: str = "unsquashfs", offset: int = 0) -> Files:
+    """The files of a squashfs image at `offset` of a file. Raises NorthstarError.
+
+    unsquashfs(1) writes them into a pipe as a pseudo file: definitions, then the content of all files.
+    """
     read_end, write_end = os.pipe()
     with open(read_end, "rb") as pipe, tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(
-                [tool, "-no-progress", "-pf", f"/dev/fd/{write_end}", image],
+                [tool, "-no-progress", "-offset", str(offset), "-pf", f"/dev/fd/{write_end}", image],
                 pass_fds=(write_end,),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -176,7 +152,7 @@ def of_image(image: str, tool: str = "unsquashfs") -> Files:
         finally:
             os.close(write_end)
         try:
-            found, complete = _read(pipe, image)
+            found, complete = _read(pipe, image, offset)
         except BaseException:
             process.kill()
             raise
@@ -189,7 +165,7 @@ def of_image(image: str, tool: str = "unsquashfs") -> Files:
     return found
 
 
-def _read(pipe: IO[bytes], image: str) -> tuple[Files, bool]:
+def _read(pipe: IO[bytes], image: str, offset: int) -> tuple[Files, bool]:
     """The files, and whether all of it was read."""
     found = Files({}, {})
     contents: list[tuple[int, str, int]] = []
@@ -206,7 +182,7 @@ def _read(pipe: IO[bytes], image: str) -> tuple[Files, bool]:
             raise NorthstarError(f"{image}: it has names with line breaks, or too many files")
         _define(found, contents, links, *match.groups())
     pipe.readline()  # another #
-    _check_count(image, len(found.entries))
+    _check_count(image, offset, len(found.entries))
     for path, target in links:
         found.entries[path] = found.entries.get(target, Entry(FILE, 0))
     if sum(length for _, _, length in contents) > MAX_CONTENT:
@@ -247,9 +223,10 @@ def _path(name: bytes) -> str:
     return "/" + os.fsdecode(_ESCAPED.sub(rb"\1", name)).strip("/")
 
 
-def _check_count(image: str, count: int) -> None:
+def _check_count(image: str, offset: int, count: int) -> None:
     """As many as the superblock tells, so that no name looked like several lines."""
     with open(image, "rb") as file:
+        file.seek(offset)
         magic, inodes = _INODES.unpack(file.read(_INODES.size))
     if magic == b"hsqs" and inodes != count:
         raise NorthstarError(f"{image}: it has {inodes} files, and the list of them has {count}")

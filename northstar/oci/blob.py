@@ -12,6 +12,7 @@ import zlib
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from northstar.errors import NorthstarError
+from northstar.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -23,7 +24,10 @@ _FOREIGN = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x04\x22\x4d\x18": "lz4"}
 
 
 class ImageError(NorthstarError):
-    """An image cannot be used; the message names it and says why."""
+    """An image cannot be used; the message, which names it and says why, is one line."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(escape(message), hint)
 
 
 class Blob(NamedTuple):

@@ -16,6 +16,7 @@ from northstar.manifest.parse import MAX_ENV, MAX_ENV_NAME, MAX_ENV_VALUE
 from northstar.manifest.validate import RESERVED_ENV
 from northstar.oci import users
 from northstar.oci.blob import ImageError
+from northstar.text import escape
 
 if TYPE_CHECKING:
     from northstar.oci.image import Image
@@ -103,7 +104,7 @@ class _Converter:
         return Draft(manifest, self._notes, ports)
 
     def _note(self, field: str, text: str) -> None:
-        self._notes.append(Note(field, text))
+        self._notes.append(Note(field, escape(text)))
 
     # --- values of the config, which may be anything
 

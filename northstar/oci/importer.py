@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from northstar.oci import convert, image, squash, store, tarreader
 from northstar.oci.blob import Budget, ImageError
+from northstar.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +57,9 @@ def opened(
             name: str | None = reference.partition(":")[2].lstrip("/")
         else:
             path, name = _LOCAL.sub("", reference), None
+            if path != reference and not os.path.exists(path):
+                path, _, tag = path.rpartition(":")
+                ref = ref or tag
         chosen = image.select(stack.enter_context(store.opened(path, budget)), path, ref, platform)
         if name is not None:
             chosen = chosen._replace(name=name)
@@ -65,7 +69,8 @@ def opened(
         if devices:
             more = f" and {len(devices) - 3} more" if len(devices) > 3 else ""
             text = f"device nodes are left out, they would not work: {', '.join(devices[:3])}{more}"
-            draft.notes.append(convert.Note("", text))
+            draft.notes.append(convert.Note("", escape(text)))
+        draft.notes.extend(convert.Note("", escape(text)) for text in squash.about_attributes(contents.tree))
         yield Imported(chosen, contents, draft)
 
 

@@ -122,7 +122,14 @@ def opened(path: str, budget: blob.Budget) -> Iterator[Store]:
         return
     # As of `docker save | gzip`. Layers are read twice and in their own order, so it is decompressed once.
     with tempfile.NamedTemporaryFile(prefix="sextant-", suffix=".tar") as plain:
-        for chunk in blob.layer(Blob(path, path, 0, status.st_size, None), None, budget):
-            plain.write(chunk)
-        plain.flush()
+        stored = Blob(path, path, 0, status.st_size, None)
+        try:
+            for chunk in blob.layer(stored, None, blob.Budget(budget.limit)):
+                plain.write(chunk)
+            plain.flush()
+        except OSError as error:
+            raise ImageError(
+                f"failed to decompress {path} to {tempfile.gettempdir()}: {error.strerror}",
+                "set TMPDIR to a directory with more space, or decompress the archive",
+            ) from None
         yield Archive(plain.name)

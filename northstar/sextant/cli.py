@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from northstar import API_VERSION, __version__, manifest
 from northstar.errors import ManifestError, NorthstarError, PackageError
 from northstar.npk import archive, keys, pack, package, squashfs
-from northstar.sextant import arguments, explaining, importing, skeleton
+from northstar.sextant import arguments, explaining, importing, linting, skeleton
+from northstar.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,6 +48,11 @@ def parser() -> argparse.ArgumentParser:
     )
     explaining.options(
         commands.add_parser("explain", help="show what a start would do", description=explaining.run.__doc__)
+    )
+    linting.options(
+        commands.add_parser(
+            "lint", help="tell what is wrong with a container", description=linting.run.__doc__
+        )
     )
     commands.add_parser("schema", help="print the JSON schema of manifests").set_defaults(run=_schema)
     return top
@@ -300,13 +306,14 @@ def _schema(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run a command; the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted; `lint` has more."""
     options = parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], None] = options.run
+    run: Callable[[argparse.Namespace], int | None] = options.run
     try:
-        run(options)
+        return run(options) or 0
     except NorthstarError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        message = "\n".join(map(escape, str(error).split("\n")))
+        print(f"Error: {message}", file=sys.stderr)
         if error.hint:
             print(f"Hint: {error.hint}", file=sys.stderr)
         return 1
@@ -315,7 +322,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 if __name__ == "__main__":

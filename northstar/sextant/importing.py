@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from northstar.errors import ManifestError, NorthstarError
 from northstar.npk import archive, pack
 from northstar.sextant import arguments
+from northstar.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -72,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
         from northstar import manifest
         from northstar.oci import text
 
-        source = imported.image.name or options.image
+        source = _source(imported, options.image)
         data = imported.draft.manifest
         comments = _comments(imported, source)
         described = text.render(data, comments)
@@ -126,7 +127,7 @@ def _own(path: str) -> dict[str, Any]:
 
 def is_foreign(reference: str) -> bool:
     """Whether `pack` has to import an image: it is no file to be used as it is."""
-    if _TRANSPORT.match(reference) or os.path.isdir(reference):
+    if os.path.isdir(reference) or (_TRANSPORT.match(reference) and not os.path.exists(reference)):
         return True
     try:
         with open(reference, "rb") as file:
@@ -181,10 +182,17 @@ def _tell(imported: Imported, own: Collection[str] = ()) -> None:
             print(f"Note: {note.text}", file=sys.stderr)
 
 
+def _source(imported: Imported, reference: str) -> str:
+    """What the image is called: its name, or the file's if it has but a tag."""
+    name = imported.image.name
+    whole = name is not None and set(name) & set("/:")
+    return escape(str(name) if whole else os.path.basename(os.path.normpath(reference)))
+
+
 def _comments(imported: Imported, source: str) -> list[str]:
     comments = [f"Made of {source} ({imported.image.platform}) by sextant import."]
     if imported.draft.ports:
-        comments.append(f"Exposed ports: {', '.join(imported.draft.ports)}")
+        comments.append(f"Exposed ports: {escape(', '.join(imported.draft.ports))}")
     if imported.draft.notes:
         comments += ["", *(f"* {note.text}" for note in imported.draft.notes)]
     return comments

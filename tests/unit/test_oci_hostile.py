@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from ocilayout import OCI, Entry, Layout, directory, file, hard_link, other, symlink, tar
 
+from northstar import manifest
 from northstar.lint import files
 from northstar.oci import blob, squash, tarreader, tree
 from northstar.oci.image import Layer
@@ -498,3 +499,35 @@ def test_no_space(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "Error: mksquashfs failed: no space left on the device"
     assert done.stdout == ""
+
+
+def test_names_that_drive_a_terminal(tmp_path: Path) -> None:
+    """Neither messages nor the comments of the manifest have them."""
+    layout = Layout(tmp_path / "image")
+    config = {"Cmd": ["/bin/app"], "User": "1:1", "Volumes": {"/a\x1b[31m\x01\n/b": {}, "/c": {}}}
+    config["ExposedPorts"] = {"80\x1b]0;title\x07/tcp": {}}
+    layout.add([tar([file("bin/app", mode=0o755)])], config=config)
+    done = run(layout.write(), tmp_path / "out", "--name", "a")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "out/manifest.yaml").read_text()
+    for shown in (done.stdout, done.stderr, text):
+        assert not any(ord(character) < 32 and character != "\n" for character in shown)
+    assert "/a\x1b[31m\x01\n/b" in manifest.parse(text.encode()).mounts
+
+
+def test_refusal_that_drives_a_terminal(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "image")
+    layout.add([tar([file("bin/app")])], name="a\x1b[31m")
+    layout.add([tar([file("bin/app")])], name="b\nError: forged")
+    assert "\x1b" not in refused(layout.write(), tmp_path)
+
+
+def test_attributes_without_effect(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "image")
+    member, content = file("bin/ping", b"x", mode=0o755)
+    member.pax_headers = {"SCHILY.xattr.security.capability": "\x01", "SCHILY.xattr.system.posix_acl": "y"}
+    layout.add([tar([(member, content), file("bin/app", mode=0o755)])])
+    done = run(layout.write(), tmp_path / "out", "--name", "a")
+    assert done.returncode == 0, done.stderr
+    assert "file capabilities have no effect in a container: /bin/ping" in done.stderr
+    assert "extended attributes that squashfs has not are left out: system.posix_acl" in done.stderr

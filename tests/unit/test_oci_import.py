@@ -271,7 +271,7 @@ def test_image_of_buildah(tmp_path: Path) -> None:
 def test_pack_merges_a_manifest_over_that_of_the_image(form: str, layout: Path, tmp_path: Path) -> None:
     image = str(layout)
     if form == "oci:":
-        image = f"oci:{layout}"
+        image = f"oci:{layout}:1.2.3"
     elif form != "layout":
         image = str(tmp_path / "archive.tar")
         tool("skopeo", "copy", f"oci:{layout}:1.2.3", f"docker-archive:{image}:gate:1.2.3")

@@ -25,7 +25,7 @@ from northstar.errors import (
     Unexpected,
 )
 from northstar.manifest import dump
-from northstar.runtime import filters, log, persist, plan, users
+from northstar.runtime import binds, filters, log, persist, plan, users
 from northstar.runtime.containers import Containers, Record
 from northstar.runtime.loop import Future, Mutex, Timeout
 from northstar.runtime.run import Host, Run
@@ -423,9 +423,11 @@ class Runtime:
             run, command, resources = await self._prepare_start(container, init, arguments, environment)
             try:
                 await run.start(command, resources)
-            except BaseException:
+            except BaseException as error:
                 run.record.run = None
                 run.ended.set_result()
+                if isinstance(error, StartContainerFailed):
+                    raise await binds.explained(self._host.loop, run.record.manifest, error) from None
                 raise
         except ApiError as error:
             if isinstance(error, StartContainerStarted):
@@ -442,6 +444,7 @@ class Runtime:
             self.metrics.started(container, spent)
         self._notifications.started(container)
         self._host.loop.spawn(self._watch(run))
+        self._host.loop.spawn(binds.warn_of_missing(self._host.loop, run.record.manifest))
 
     async def _prepare_start(
         self,

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from northstar import manifest
 from northstar.errors import ManifestError
+from northstar.manifest import extension
 
 DATA = Path(__file__).parent / "data"
 MINIMAL = "name: a\nversion: 1.0.0\ninit: /a\nuid: 1\ngid: 1\n"
@@ -303,6 +304,48 @@ def test_null_is_no_list_or_map_in_json(field: str) -> None:
     assert manifest.parse(f"{MINIMAL}{field}:\n".encode()) == manifest.parse(MINIMAL.encode())
 
 
+MOUNTS = "mounts: {/b: {type: bind, host: /b}, /p: {type: persist}, /t: {type: tmpfs, size: 1}}\n"
+
+
+@pytest.mark.parametrize(
+    ("custom", "words"),
+    [
+        ("{}", {}),
+        ("text", {}),
+        ("{northstar: text}", {}),
+        ("{northstar: {mounts: [a]}}", {}),
+        ("{northstar: {other: {/b: x}}}", {}),
+        ("{northstar: {mounts: {/b: required}}}", {"/b": {"required"}}),
+        (
+            "{northstar: {mounts: {//b/.: ' required , file ', /p/: noexec}}}",
+            {"/b": {"required", "file"}, "/p": {"noexec"}},
+        ),
+    ],
+)
+def test_words_about_mount_points(custom: str, words: dict[str, set[str]]) -> None:
+    """`custom` may be anything; only what has the form of ours is ours."""
+    assert extension.mounts(manifest.parse(f"{MINIMAL}{MOUNTS}custom: {custom}\n".encode())) == words
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("/x: required", "there is no mount point /x"),
+        ("/b: requird", "unknown word 'requird'; known here are: required, file, directory"),
+        ("/b: noexec", "unknown word 'noexec'"),
+        ("/b: 'required,'", "unknown word ''"),
+        ("/p: required", "known here are: noexec"),
+        ("/t: noexec", "known here are: none"),
+        ("/b: [required]", "a text of words"),
+        ("/b: 'file, directory'", "exclude each other"),
+        ("/b: file, /b/: required", "duplicate mount point /b"),
+    ],
+)
+def test_wrong_words_about_mount_points(words: str, message: str) -> None:
+    with pytest.raises(ManifestError, match=f"^custom.northstar.mounts.*{message}"):
+        manifest.parse(f"{MINIMAL}{MOUNTS}custom: {{northstar: {{mounts: {{{words}}}}}}}\n".encode())
+
+
 SLOW = {
     "groups": '"suppl_groups":[' + ",".join(f'"g{n}"' for n in range(100_000)) + "]",
     "permissions": '"console":{"permissions":[' + ",".join(['"ident"'] * 100_000) + "]}",
@@ -313,6 +356,11 @@ SLOW = {
     "requirement": '"mounts":{"/a":{"type":"resource","name":"n","version":"1'
     + "," * 900_000
     + '","dir":"/"}}',
+    "words": '"mounts":{'
+    + ",".join(f'"/{n}":{{"type":"persist"}}' for n in range(15_000))
+    + '},"custom":{"northstar":{"mounts":{'
+    + ",".join(f'"/{n}":"noexec"' for n in range(15_000))
+    + "}}}",
     "mounts": '"mounts":{' + ",".join(f'"/{n}":{{"type":"proc"}}' for n in range(30_000)) + "}",
 }
 

@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 REQUIRED = "required"
 """Of a bind: without its source the container does not start."""
 FILE, DIRECTORY = "file", "directory"
-"""Of a bind: what the packer makes as its mount point."""
+"""Of a bind or resource: what the packer makes as its mount point."""
 NOEXEC = "noexec"
 """Of a persist mount: no program can be executed there."""
 
 _PATH = "custom.northstar.mounts"
-_WORDS: dict[type, tuple[str, ...]] = {model.Bind: (REQUIRED, FILE, DIRECTORY), model.Persist: (NOEXEC,)}
+_WORDS: dict[type, tuple[str, ...]] = {
+    model.Bind: (REQUIRED, FILE, DIRECTORY),
+    model.Persist: (NOEXEC,),
+    model.Resource: (FILE, DIRECTORY),
+}
 
 
 def mounts(manifest: Manifest) -> dict[str, frozenset[str]]:

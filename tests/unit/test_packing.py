@@ -249,7 +249,7 @@ def test_unpacking_takes_no_privileges(tmp_path: Path, root: Path) -> None:
     assert manifest.parse((place / "out/manifest.yaml").read_bytes()).mounts.keys() == mounts.keys()
 
 
-@pytest.mark.parametrize("line", ["Write on output file failed because No space left on device", "", "odd"])
+@pytest.mark.parametrize("line", ["Write on output file failed because Disk quota exceeded", "", "odd"])
 @pytest.mark.parametrize("status", [1, 2, 3])
 def test_what_else_fails_is_fatal_and_leaves_nothing(
     tmp_path: Path, root: Path, line: str, status: int

@@ -17,6 +17,8 @@ from yaml import events
 from northstar.errors import ManifestError
 from northstar.manifest.tree import Map, Scalar, Tagged
 
+MAX_TAG_DIRECTIVES = 32
+"""libyaml compares each one with all before."""
 MAX_NODES = 100_000
 """Nodes of a document, with aliases counted as often as they are used."""
 
@@ -30,6 +32,7 @@ _WORDS: dict[str, bool | None] = {
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*|0x[0-9a-fA-F]+|0o[0-7]+|0b[01]+)", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", re.ASCII)
 _SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", re.ASCII)
+_TAG_DIRECTIVE = re.compile(r"^%TAG", re.MULTILINE)
 _BASES = {"0x": 16, "0o": 8, "0b": 2}
 
 
@@ -146,6 +149,8 @@ def _tagged(tag: str | None, value: Any) -> Any:
 
 def parse(text: str, max_depth: int) -> Any:
     """The tree of a YAML document; raises ManifestError."""
+    if len(_TAG_DIRECTIVE.findall(text)) > MAX_TAG_DIRECTIVES:
+        raise ManifestError(f"more than {MAX_TAG_DIRECTIVES} YAML tag directives")
     builder = _Builder(max_depth)
     try:
         for event in yaml.parse(text, Loader=_LOADER):

@@ -365,6 +365,16 @@ SLOW = {
 }
 
 
+def test_many_tag_directives() -> None:
+    """libyaml takes seconds, with the interpreter's lock."""
+    directives = "".join(f"%TAG !t{n}! x\n" for n in range(50_000))
+    began = time.process_time()
+    with pytest.raises(ManifestError, match="more than 32 YAML tag directives"):
+        manifest.parse(f"{directives}---\n{MINIMAL}".encode())
+    assert time.process_time() - began < 1
+    assert manifest.parse(f"%TAG !t! x\n---\n{MINIMAL}".encode()).name == "a"
+
+
 @pytest.mark.parametrize("field", SLOW.values(), ids=SLOW)
 def test_reading_takes_linear_time(field: str) -> None:
     """A manifest as large as they may be; by the square of its length it would take minutes."""

@@ -45,15 +45,17 @@ def pack_root(
     labels = squashfs.version(mksquashfs) >= squashfs.LABELS_VERSION
     if root is not None and not os.path.isdir(root):
         raise NorthstarError(f"{root} is no directory")
-    output_path(manifest, out)
+    path = output_path(manifest, out)
     with tempfile.TemporaryDirectory(prefix="sextant-") as work:
         if root is None:
             root = os.path.join(work, "root")
             os.mkdir(root, 0o755)
         image = os.path.join(work, "fs.img")
+        root = os.path.realpath(root)  # mksquashfs would pack a link as such
         squashfs.make(
-            os.path.realpath(root),  # mksquashfs would pack a link as such
+            root,
             image,
+            exclude=[os.path.relpath(path, root)] if path.startswith(f"{root}/") else [],
             uid=manifest.uid,
             gid=manifest.gid,
             definitions=pseudo.definitions(manifest, root, labels=labels, warn=warn),

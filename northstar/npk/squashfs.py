@@ -55,6 +55,7 @@ def make(
     uid: int,
     gid: int,
     definitions: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     compression: str = "gzip",
     block_size: int | None = None,
     time: int | None = None,
@@ -62,7 +63,8 @@ def make(
 ) -> None:
     """Make an image of a directory in which everything belongs to `uid` and `gid`.
 
-    `time`, in seconds since the epoch, replaces all time stamps. Raises NorthstarError.
+    `exclude` are paths below the directory that are left out. `time`, in seconds since the epoch, replaces
+    all time stamps. Raises NorthstarError.
     """
     # Otherwise a file that cannot be read becomes an empty one, and a directory is left out.
     command = [program, root, image, "-noappend", "-no-progress", "-quiet", "-exit-on-error"]
@@ -71,7 +73,7 @@ def make(
     with tempfile.NamedTemporaryFile("w", prefix="pseudo-", suffix=".txt") as file:
         file.writelines(f"{line}\n" for line in definitions)
         file.flush()
-        _run([*command, "-pf", file.name])
+        _run([*command, "-pf", file.name, *(["-e", *exclude] if exclude else [])])
 
 
 def options(compression: str, block_size: int | None, time: int | None) -> list[str]:

@@ -35,6 +35,7 @@ FEATURE = 'DISTRO_FEATURES:append = " northstar seccomp"\n'
 # For single recipes with tools of this machine. No dependencies, so nothing that looks at them.
 SINGLE_CONF = """\
 TMPDIR = "${{TOPDIR}}/tmp-single"
+HOSTTOOLS += "aarch64-linux-gnu-ar aarch64-linux-gnu-gcc aarch64-linux-gnu-objcopy aarch64-linux-gnu-strip"
 HOSTTOOLS += "nativepython3 pyproject-build sextant mksquashfs dpkg-deb dpkg pseudo pseudolog quilt"
 PACKAGE_CLASSES = "package_deb"
 PYTHON_BASEVERSION:forcevariable = "{python}"

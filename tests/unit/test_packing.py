@@ -111,6 +111,17 @@ def test_output_that_is_no_file(tmp_path: Path, root: Path, out: str) -> None:
     assert (tmp_path / "fifo").is_fifo()
 
 
+def test_a_package_is_not_part_of_itself(tmp_path: Path, root: Path) -> None:
+    """When it is made anew in the directory that it is made of."""
+    description = write_manifest(tmp_path)
+    for out in (root, root / "etc/a b.npk"):
+        for _ in range(2):
+            assert cli.main(["pack", "-m", description, "-r", str(root), "-o", str(out)]) == 0
+        made = root / "hello-0.0.1.npk" if out == root else out
+        assert listing(made, tmp_path).keys() == {"/etc", "/hello"}
+        made.unlink()
+
+
 @pytest.mark.parametrize("kind", ["file", "directory"])
 def test_what_cannot_be_read_is_not_left_out(tmp_path: Path, root: Path, kind: str) -> None:
     """mksquashfs makes an empty file of it, or leaves a directory out, and is content."""

@@ -33,6 +33,8 @@ _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*|0x[0-9a-fA-F]+|0o[0-7]+|0b[01]+)", r
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", re.ASCII)
 _SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", re.ASCII)
 _TAG_DIRECTIVE = re.compile(r"^%TAG", re.MULTILINE)
+_MAX_DIGITS = 38
+"""Of decimal integers of 128 bits; longer ones are floats, as in upstream's parser."""
 _BASES = {"0x": 16, "0o": 8, "0b": 2}
 
 
@@ -43,15 +45,21 @@ def resolve(text: str) -> bool | int | float | str | None:
     if _INTEGER.fullmatch(text):
         sign = -1 if text[0] == "-" else 1
         digits = text.lstrip("+-")
-        if len(digits) > 70:
-            return text
-        return sign * int(digits, _BASES.get(digits[:2], 10))
+        base = _BASES.get(digits[:2], 10)
+        if len(digits) <= _MAX_DIGITS:
+            return sign * int(digits, base)
+        return _float(text) if base == 10 else text
     if _FLOAT.fullmatch(text):
-        number = float(text)
-        return text if math.isinf(number) else number
+        return _float(text)
     if _SPECIAL.fullmatch(text):
         return float(text.replace(".", ""))
     return text
+
+
+def _float(text: str) -> float | str:
+    """What no float can hold is text."""
+    number = float(text)
+    return text if math.isinf(number) else number
 
 
 class _Open:

@@ -230,6 +230,12 @@ def custom(text: str) -> Any:
         (JSON + ',"custom":18446744073709551616}', float(1 << 64)),
         (JSON + ',"custom":-9223372036854775809}', -float(1 << 63)),
         (JSON + ',"custom":1' + "0" * 300 + "}", 1e300),
+        (JSON + ',"custom":' + "9" * 400 + "}", "9" * 400),
+        (JSON + ',"custom":-' + "9" * 5000 + "}", "-" + "9" * 5000),
+        (MINIMAL + "custom: " + "9" * 40, 1e40),
+        (MINIMAL + "custom: -" + "9" * 70, -1e70),
+        (MINIMAL + "custom: " + "9" * 400, "9" * 400),
+        (TOML + "custom = [inf, -inf, nan, 1e308]\n", [None, None, None, 1e308]),
     ],
 )
 def test_numbers_of_custom(text: str, value: Any) -> None:
@@ -411,6 +417,7 @@ TOO_MUCH = {
     "quoted TOML key": TOML + "custom." + ".".join(['"\\""'] * 4000) + " = 1\n",
     "deep TOML value": f"{TOML}custom = {'[' * 5000}{']' * 5000}\n",
     "large TOML": TOML + "# ....\n" * 20000,
+    "TOML float": f"{TOML}custom = 1e400\n",
     "TOML integer": f"{TOML}[custom]\na = {'9' * 5000}\n",
     "TOML integer with a base": f"{TOML.replace('uid = 1', 'uid = 0x' + 'f' * 6000)}",
     "half a surrogate pair": '{"name":"a","version":"1.0.0","uid":1,"gid":1,"init":"/a","args":["\\ud800"]}',

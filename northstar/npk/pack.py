@@ -85,6 +85,8 @@ def output_path(manifest: Manifest, out: str) -> str:
     """Where the package goes: the file itself if `out` is a link. Raises NorthstarError if it is none."""
     name = f"{manifest.name}-{manifest.version}.npk"
     path = os.path.realpath(os.path.join(out, name) if os.path.isdir(out) else out)
+    if not os.path.isdir(out) and not os.path.basename(out):
+        raise NorthstarError(f"there is no directory {out!r}")
     if os.path.lexists(path) and not os.path.isfile(path):
         raise NorthstarError(f"{path} exists and is no file", "a package replaces what is there")
     if not os.path.isdir(os.path.dirname(path)):
@@ -168,9 +170,11 @@ def _replaced(path: str) -> Iterator[BinaryIO]:
         with open(temporary, "wb") as file:
             yield file
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename == temporary:
+            error.filename = path  # the name that is known to the user
         raise
 
 

@@ -128,7 +128,8 @@ def environment() -> dict[str, str]:
 
 def not_run(program: str, error: OSError) -> NorthstarError:
     """The error of a tool that could not be run."""
-    return NorthstarError(f"failed to run {program}: {error.strerror}", "install squashfs-tools")
+    hint = "install squashfs-tools" if isinstance(error, FileNotFoundError) else None
+    return NorthstarError(f"failed to run {program}: {error.strerror}", hint)
 
 
 def failed(program: str, code: int, output: str) -> NorthstarError:

@@ -111,6 +111,36 @@ def test_output_that_is_no_file(tmp_path: Path, root: Path, out: str) -> None:
     assert (tmp_path / "fifo").is_fifo()
 
 
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["-o", "NEW/"], "Error: there is no directory 'NEW/'\n"),
+        (["-o", ""], "Error: there is no directory ''\n"),
+        (
+            ["-o", "/proc/x.npk"],
+            "Error: failed to pack hello:0.0.1: /proc/x.npk: No such file or directory\n",
+        ),
+        (["-o", "OUT", "--mksquashfs", "OUT"], "Error: failed to run OUT: Permission denied\n"),
+        (
+            ["-o", "OUT", "--mksquashfs", "NEW"],
+            "Error: failed to run NEW: No such file or directory\nHint: install squashfs-tools\n",
+        ),
+    ],
+)
+def test_complaints_name_what_the_user_named(
+    tmp_path: Path, root: Path, options: list[str], complaint: str
+) -> None:
+    (tmp_path / "out").touch()
+
+    def named(text: str) -> str:
+        return text.replace("NEW", f"{tmp_path}/new").replace("OUT", f"{tmp_path}/out")
+
+    words = [*map(named, options), "-m", write_manifest(tmp_path), "-r", str(root)]
+    done = sextant("pack", *words)
+    assert (done.returncode, done.stderr) == (1, named(complaint))
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_package_is_not_part_of_itself(tmp_path: Path, root: Path) -> None:
     """When it is made anew in the directory that it is made of."""
     description = write_manifest(tmp_path)

@@ -423,13 +423,15 @@ class Runtime:
             run, command, resources = await self._prepare_start(container, init, arguments, environment)
             try:
                 await run.start(command, resources)
-            except BaseException as error:
+            except BaseException:
                 run.record.run = None
                 run.ended.set_result()
-                if isinstance(error, StartContainerFailed):
-                    raise await binds.explained(self._host.loop, run.record.manifest, error) from None
                 raise
-        except ApiError as error:
+        except ApiError as failure:
+            error = failure
+            if isinstance(failure, StartContainerFailed):
+                manifest = self.containers.get(container).manifest
+                error = await binds.explained(self._host.loop, manifest, failure)
             if isinstance(error, StartContainerStarted):
                 _log.warn(f"Application {error.container} is already running")
             elif isinstance(error, StartContainerResource):
@@ -437,7 +439,7 @@ class Runtime:
             _log.warn(f"failed to start {container}: {error}")
             if self.metrics is not None:
                 self.metrics.start_failed(container)
-            raise
+            raise error from None
         spent = time.monotonic() - began
         _log.info(f"Started {container} ({run.process.pid}) in {spent:.3f}s")
         if self.metrics is not None:

@@ -93,11 +93,22 @@ def _value(data: Variables, name: str) -> str:
     return value
 
 
-def pack(data: Variables, words: list[str]) -> None:
-    """Run a command that makes packages in NPK_OUT, and add these to what the recipe installs.
+def collect_files(data: Variables) -> None:
+    """Make NPK_FILES anew: what do_package has put into the packages NPK_PACKAGES. Raises NpkError."""
+    root = _value(data, "NPK_FILES")
+    shutil.rmtree(root, ignore_errors=True)
+    os.makedirs(root)
+    if data.getVar("NPK_ROOT") != root:
+        return
+    for package in (data.getVar("NPK_PACKAGES") or "").split():
+        files = os.path.join(_value(data, "PKGDEST"), package)
+        if not os.path.isdir(files):
+            raise NpkError(f"NPK_PACKAGES: the recipe has no package {package}")
+        shutil.copytree(files, root, symlinks=True, dirs_exist_ok=True)
 
-    Raises NpkError.
-    """
+
+def pack(data: Variables, words: list[str]) -> None:
+    """Run a command that makes packages in NPK_OUT, and copy these to NPK_DESTINATION. Raises NpkError."""
     out = _value(data, "NPK_OUT")
     shutil.rmtree(out, ignore_errors=True)
     os.makedirs(out)
@@ -107,10 +118,10 @@ def pack(data: Variables, words: list[str]) -> None:
     made = packages(out)
     if not made:
         raise NpkError(f"no package was made in {out}")
-    repository = _value(data, "D") + _value(data, "NPK_REPOSITORY")
-    os.makedirs(repository, exist_ok=True)
+    destination = _value(data, "NPK_DESTINATION")
+    os.makedirs(destination, exist_ok=True)
     for name in made:
-        shutil.copy(os.path.join(out, name), repository)
+        shutil.copy(os.path.join(out, name), destination)
 
 
 def packages(directory: str) -> list[str]:

@@ -106,7 +106,8 @@ class Config(NamedTuple):
     mount_parallel: int | None = None
     debug: Debug = Debug()
     metrics: MetricsConfig | None = None
-    skip_missing_binds: bool = False
+    skip_missing_binds: bool = True
+    persist_noexec: bool = False
     pids_max: int = DEFAULT_PIDS_MAX
     output_buffer_size: int = DEFAULT_OUTPUT_BUFFER_SIZE
     dialect: str = "new"

@@ -138,7 +138,8 @@ def _new(table: Table) -> Config:
         event_buffer_size=table.integer("event_buffer_size", 256, 1),
         notification_buffer_size=table.integer("notification_buffer_size", 128, 1),
         loop_device_timeout=table.duration("loop_device_timeout", 10.0),
-        skip_missing_binds=table.boolean("skip_missing_binds", False),
+        skip_missing_binds=table.boolean("skip_missing_binds", True),
+        persist_noexec=table.boolean("persist_noexec", False),
         pids_max=table.integer("pids_max", DEFAULT_PIDS_MAX),
         output_buffer_size=table.size("output_buffer_size", DEFAULT_OUTPUT_BUFFER_SIZE),
         debug=debug,
@@ -320,7 +321,6 @@ def _old(table: Table) -> Config:
         notification_buffer_size=1000,
         mount_parallel=table.optional_integer("mount_parallel", 1),
         debug=debug,
-        skip_missing_binds=True,
         dialect="old",
     )
 

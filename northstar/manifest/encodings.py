@@ -24,9 +24,9 @@ MAX_DEPTH = 32
 
 _MAX_TOML_DOTS = 2 * MAX_DEPTH
 """In a line, outside of strings: tomllib takes memory by the square of a key's parts."""
-_MAX_BITS = 1023
-"""Of an integer in JSON: more than 64 bits become a float, as upstream's parser does it."""
-_MAX_TOML_BITS = 64
+_MAX_DIGITS = 38
+"""Of an integer in JSON, 128 bits; longer ones are floats, as in upstream's parser."""
+_MAX_BITS, _MAX_TOML_BITS = 128, 64
 _TOML_STRING = re.compile(r"""\"[^"]*"|'[^']*'""")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -53,7 +53,9 @@ def parse(data: bytes) -> Any:
 
 def _json(text: str) -> Any:
     try:
-        tree = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
+        tree = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_int, parse_float=_float
+        )
     except RecursionError:
         raise ManifestError(f"nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:
@@ -97,6 +99,10 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return marked
 
 
+def _int(text: str) -> int | float | str:
+    return int(text) if len(text) <= _MAX_DIGITS else _float(text)
+
+
 def _float(text: str) -> float | str:
     """What no float can hold is text, as in YAML."""
     number = float(text)
@@ -130,13 +136,20 @@ def _toml(text: str) -> Any:
         if line.count(".") > _MAX_TOML_DOTS and _TOML_STRING.sub("", line).count(".") > _MAX_TOML_DOTS:
             raise ManifestError(f"nested deeper than {MAX_DEPTH} levels")
     try:
-        tree = tomllib.loads(text)
+        tree = tomllib.loads(text, parse_float=_toml_float)
     except RecursionError:
         raise ManifestError(f"nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:
         raise ManifestError(f"invalid TOML: {error}") from None
     _check(tree, 1, _MAX_TOML_BITS)
     return tree
+
+
+def _toml_float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number) and "inf" not in text:
+        raise ValueError(f"{text[:40]} is too large for a float")
+    return number
 
 
 def _looks_like_toml(text: str) -> bool:

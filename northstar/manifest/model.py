@@ -102,6 +102,11 @@ class Tmpfs(NamedTuple):
 Mount = Bind | Dev | Persist | Proc | Resource | Sockets | Sysfs | Tmpfs
 
 
+def mount_point(text: str) -> str:
+    """The one form in which mount points are compared: absolute, without `.`, `//` and a `/` at the end."""
+    return "/" + "/".join(part for part in text.split("/") if part not in ("", "."))
+
+
 class NetworkHost(NamedTuple):
     """The network namespace of the host."""
 

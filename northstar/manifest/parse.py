@@ -317,15 +317,15 @@ def _mounts(value: Any, path: str) -> dict[str, model.Mount]:
 
 
 def _target(text: str, mount: model.Mount, path: str) -> str:
-    """The mount point in the one form that everything after parsing sees: absolute, without `.` and `//`."""
+    """The mount point as everything after parsing sees it."""
     if isinstance(mount, model.Bind) and not text.startswith("/"):
         fail(path, "the mount point of a bind has to be absolute")
-    parts = [part for part in text.split("/") if part not in ("", ".")]
-    if ".." in parts:
+    target = model.mount_point(text)
+    if ".." in target.split("/"):
         fail(path, "the mount point contains '..'")
-    if not parts:
+    if target == "/":
         fail(path, "the root of the container cannot be a mount point")
-    return "/" + "/".join(parts)
+    return target
 
 
 def _mount(value: Any, path: str) -> model.Mount:

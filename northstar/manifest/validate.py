@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from northstar.manifest import model
+from northstar.manifest import extension, model
 from northstar.manifest.tree import fail
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def check(manifest: Manifest) -> None:
         if isinstance(mount, model.Resource):
             _check_resource_mount(target, mount)
     _check_overlaps(manifest)
+    extension.mounts(manifest)
     if len(manifest.sockets) > MAX_SOCKETS:
         fail("sockets", f"{len(manifest.sockets)} sockets, at most {MAX_SOCKETS} are allowed")
     for name in manifest.sockets:

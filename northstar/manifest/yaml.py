@@ -17,6 +17,8 @@ from yaml import events
 from northstar.errors import ManifestError
 from northstar.manifest.tree import Map, Scalar, Tagged
 
+MAX_TAG_DIRECTIVES = 32
+"""libyaml compares each one with all before."""
 MAX_NODES = 100_000
 """Nodes of a document, with aliases counted as often as they are used."""
 
@@ -30,6 +32,9 @@ _WORDS: dict[str, bool | None] = {
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*|0x[0-9a-fA-F]+|0o[0-7]+|0b[01]+)", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?", re.ASCII)
 _SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", re.ASCII)
+_TAG_DIRECTIVE = re.compile(r"^%TAG", re.MULTILINE)
+_MAX_DIGITS = 38
+"""Of decimal integers of 128 bits; longer ones are floats, as in upstream's parser."""
 _BASES = {"0x": 16, "0o": 8, "0b": 2}
 
 
@@ -40,15 +45,21 @@ def resolve(text: str) -> bool | int | float | str | None:
     if _INTEGER.fullmatch(text):
         sign = -1 if text[0] == "-" else 1
         digits = text.lstrip("+-")
-        if len(digits) > 70:
-            return text
-        return sign * int(digits, _BASES.get(digits[:2], 10))
+        base = _BASES.get(digits[:2], 10)
+        if len(digits) <= _MAX_DIGITS:
+            return sign * int(digits, base)
+        return _float(text) if base == 10 else text
     if _FLOAT.fullmatch(text):
-        number = float(text)
-        return text if math.isinf(number) else number
+        return _float(text)
     if _SPECIAL.fullmatch(text):
         return float(text.replace(".", ""))
     return text
+
+
+def _float(text: str) -> float | str:
+    """What no float can hold is text."""
+    number = float(text)
+    return text if math.isinf(number) else number
 
 
 class _Open:
@@ -146,6 +157,8 @@ def _tagged(tag: str | None, value: Any) -> Any:
 
 def parse(text: str, max_depth: int) -> Any:
     """The tree of a YAML document; raises ManifestError."""
+    if len(_TAG_DIRECTIVE.findall(text)) > MAX_TAG_DIRECTIVES:
+        raise ManifestError(f"more than {MAX_TAG_DIRECTIVES} YAML tag directives")
     builder = _Builder(max_depth)
     try:
         for event in yaml.parse(text, Loader=_LOADER):

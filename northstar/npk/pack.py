@@ -19,7 +19,7 @@ from northstar.errors import NorthstarError
 from northstar.npk import archive, pseudo, signature, squashfs, verity, writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from northstar.manifest import Manifest
     from northstar.npk.signature import Signer
@@ -34,26 +34,31 @@ def pack_root(
     compression: str = "gzip",
     block_size: int | None = None,
     mksquashfs: str = "mksquashfs",
+    warn: Callable[[str], None] = lambda text: None,
 ) -> str:
     """Pack a root directory, an empty one if None; the path of the package.
 
     `out` is a file, or a directory in which the name is made of the container's name and version. `key` is
-    an Ed25519 seed, or a function that signs. Raises NorthstarError.
+    an Ed25519 seed, or a function that signs. `warn` is told what may not be as it was meant. Raises
+    NorthstarError.
     """
     labels = squashfs.version(mksquashfs) >= squashfs.LABELS_VERSION
     if root is not None and not os.path.isdir(root):
         raise NorthstarError(f"{root} is no directory")
+    path = output_path(manifest, out)
     with tempfile.TemporaryDirectory(prefix="sextant-") as work:
         if root is None:
             root = os.path.join(work, "root")
             os.mkdir(root, 0o755)
         image = os.path.join(work, "fs.img")
+        root = os.path.realpath(root)  # mksquashfs would pack a link as such
         squashfs.make(
             root,
             image,
+            exclude=[os.path.relpath(path, root)] if path.startswith(f"{root}/") else [],
             uid=manifest.uid,
             gid=manifest.gid,
-            definitions=pseudo.definitions(manifest, root, labels=labels),
+            definitions=pseudo.definitions(manifest, root, labels=labels, warn=warn),
             compression=compression,
             block_size=block_size,
             time=source_date_epoch(),
@@ -77,10 +82,16 @@ def pack_image(manifest: Manifest, image: str, out: str, *, key: bytes | Signer 
 
 
 def output_path(manifest: Manifest, out: str) -> str:
-    """Where the package goes."""
-    if os.path.isdir(out):
-        return os.path.join(out, f"{manifest.name}-{manifest.version}.npk")
-    return out
+    """Where the package goes: the file itself if `out` is a link. Raises NorthstarError if it is none."""
+    name = f"{manifest.name}-{manifest.version}.npk"
+    path = os.path.realpath(os.path.join(out, name) if os.path.isdir(out) else out)
+    if not os.path.isdir(out) and not os.path.basename(out):
+        raise NorthstarError(f"there is no directory {out!r}")
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise NorthstarError(f"{path} exists and is no file", "a package replaces what is there")
+    if not os.path.isdir(os.path.dirname(path)):
+        raise NorthstarError(f"there is no directory {os.path.dirname(path)}")
+    return path
 
 
 def write(
@@ -93,10 +104,16 @@ def write(
     uuid: bytes | None = None,
 ) -> None:
     """Write a package to an empty file; `salt` and `uuid` are random by default. Raises ValueError."""
+    if len(manifest) > archive.MAX_MANIFEST:
+        raise ValueError(
+            f"the manifest has {len(manifest)} bytes as JSON, the limit is {archive.MAX_MANIFEST}"
+        )
     out = writer.Writer(package)
     out.add(archive.MANIFEST, manifest)
     protection = b""
     size = image.seek(0, os.SEEK_END)
+    # Before gigabytes are read.
+    out.check_image(size if key is None else size + verity.protection_size(size))
     if key is not None:
         protection, root_hash = _protection(image, size, salt, uuid)
         comment, text = sha256(writer.COMMENT).hexdigest(), sha256(manifest).hexdigest()
@@ -153,9 +170,11 @@ def _replaced(path: str) -> Iterator[BinaryIO]:
         with open(temporary, "wb") as file:
             yield file
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename == temporary:
+            error.filename = path  # the name that is known to the user
         raise
 
 

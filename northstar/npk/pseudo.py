@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING
 
-from northstar.manifest import model
+from northstar.errors import NorthstarError
+from northstar.manifest import extension, model
+from northstar.npk import mountpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from northstar.manifest import Manifest
 
@@ -26,19 +27,27 @@ LINKS = (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2"))
 _MODES = {model.Proc: 0o444, model.Sysfs: 0o444, model.Resource: 0o555}
 
 
-def definitions(manifest: Manifest, root: str, *, labels: bool) -> list[str]:
-    """One line for each directory, node or link that is not in `root`.
+def definitions(manifest: Manifest, root: str, *, labels: bool, warn: Callable[[str], None]) -> list[str]:
+    """One line for each directory, file, node or link that is not in `root`.
 
-    With `labels` the nodes get SELinux labels, which takes mksquashfs 4.6.
+    With `labels` the nodes get SELinux labels, which takes mksquashfs 4.6. `warn` is told what may not be as
+    it was meant. Raises NorthstarError about mount points that are not possible.
     """
     lines: dict[str, str] = {}
+    files: dict[str, str] = {}
     owner = f"{manifest.uid} {manifest.gid}"
-    for target in sorted(manifest.mounts):
+    words = extension.mounts(manifest)
+    for target, place in mountpoints.places(manifest, root, warn).items():
         mount = manifest.mounts[target]
-        for path in _missing_directories(root, target):
+        for path in _missing(root, place):
+            if path in files and path != place:
+                raise NorthstarError(f"mount point {target}: {files[path]} is one for a file")
             lines.setdefault(path, f"{_quoted(path)} d {_mode(mount):o} {owner}")
+        if place in lines and mountpoints.is_file(mount, words.get(target, frozenset()), warn):
+            files[place] = target
+            lines[place] = f"{_quoted(place)} f {_mode(mount) & ~0o111:o} {owner} true"
         if isinstance(mount, model.Dev):
-            for path, definition, label in _dev(manifest, target.rstrip("/")):
+            for path, definition, label in _dev(manifest, place):
                 if path in lines or os.path.lexists(f"{root}{path}"):
                     continue
                 lines[path] = f"{_quoted(path)} {definition.replace('OWNER', owner)}"
@@ -53,20 +62,12 @@ def _mode(mount: model.Mount) -> int:
     return _MODES.get(type(mount), 0o755)
 
 
-def _missing_directories(root: str, target: str) -> Iterator[str]:
-    """`target` and its parents as far as they are not in `root`, top down.
-
-    Nothing below something that is no directory: mksquashfs does not follow links.
-    """
+def _missing(root: str, place: str) -> Iterator[str]:
+    """`place`, in which there are no links, and its parents as far as they are not in `root`, top down."""
     path = ""
-    for component in target.split("/"):
-        if not component:
-            continue
+    for component in place.split("/")[1:]:
         path = f"{path}/{component}"
-        try:
-            if not stat.S_ISDIR(os.lstat(f"{root}{path}").st_mode):
-                return
-        except FileNotFoundError:
+        if not os.path.lexists(f"{root}{path}"):
             yield path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from typing import TYPE_CHECKING
@@ -12,11 +13,22 @@ from typing import TYPE_CHECKING
 from northstar.errors import NorthstarError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 COMPRESSIONS = ("none", "gzip", "lzo", "xz", "zstd")
 OLDEST_VERSION = (4, 5)
 LABELS_VERSION = (4, 6)
+
+_NOT_FATAL = 2
+"""Exit status of unsquashfs: all has been read, but not all could be written."""
+_NODE = re.compile(
+    r"create_inode: (could not create|failed to create) (character|block) device .*, because "
+    r"(you're not superuser!|Operation not permitted)"
+)
+_ATTRIBUTE = re.compile(
+    r"write_xattr: failed to write xattr .* not supported by the destination filesystem"
+    r"|Ignoring xattrs in filesystem|To avoid this error message, specify -no-xattrs"
+)
 
 _UNCOMPRESSED = ("-noI", "-noD", "-noF", "-noX", "-no-fragments")
 
@@ -43,6 +55,7 @@ def make(
     uid: int,
     gid: int,
     definitions: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     compression: str = "gzip",
     block_size: int | None = None,
     time: int | None = None,
@@ -50,15 +63,17 @@ def make(
 ) -> None:
     """Make an image of a directory in which everything belongs to `uid` and `gid`.
 
-    `time`, in seconds since the epoch, replaces all time stamps. Raises NorthstarError.
+    `exclude` are paths below the directory that are left out. `time`, in seconds since the epoch, replaces
+    all time stamps. Raises NorthstarError.
     """
-    command = [program, root, image, "-noappend", "-no-progress", "-quiet"]
+    # Otherwise a file that cannot be read becomes an empty one, and a directory is left out.
+    command = [program, root, image, "-noappend", "-no-progress", "-quiet", "-exit-on-error"]
     command += ["-force-uid", str(uid), "-force-gid", str(gid)]
     command += options(compression, block_size, time)
     with tempfile.NamedTemporaryFile("w", prefix="pseudo-", suffix=".txt") as file:
         file.writelines(f"{line}\n" for line in definitions)
         file.flush()
-        _run([*command, "-pf", file.name])
+        _run([*command, "-pf", file.name, *(["-e", *exclude] if exclude else [])])
 
 
 def options(compression: str, block_size: int | None, time: int | None) -> list[str]:
@@ -71,9 +86,34 @@ def options(compression: str, block_size: int | None, time: int | None) -> list[
     return chosen
 
 
-def extract(image: str, directory: str, program: str = "unsquashfs") -> None:
-    """Extract an image into a directory that does not exist yet. Raises NorthstarError."""
-    _run([program, "-no-progress", "-dest", directory, image])
+def extract(
+    image: str,
+    directory: str,
+    program: str = "unsquashfs",
+    *,
+    warn: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Extract an image into a directory that does not exist yet.
+
+    `warn` is told of what cannot be had here: device nodes take root, and some attributes a file system that
+    knows them. If anything else is missing, it raises NorthstarError, and the directory is removed.
+    """
+    command = [program, "-no-progress", "-dest", directory]
+    command += [] if os.geteuid() == 0 else ["-user-xattrs"]
+    done = _execute([*command, image])
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    if done.returncode not in (0, _NOT_FATAL) or not all(map(_is_harmless, lines)):
+        shutil.rmtree(directory, ignore_errors=True)
+        raise _failure(program, done)
+    nodes = sum(_NODE.match(line) is not None for line in lines)
+    if nodes:
+        warn(f"{nodes} device nodes were left out: only root can make them")
+    if len(lines) > nodes:
+        warn(f"extended attributes were left out: the file system of {directory} does not take them")
+
+
+def _is_harmless(line: str) -> bool:
+    return _NODE.match(line) is not None or _ATTRIBUTE.match(line) is not None
 
 
 def listing(image: str, program: str = "unsquashfs") -> str:
@@ -88,7 +128,8 @@ def environment() -> dict[str, str]:
 
 def not_run(program: str, error: OSError) -> NorthstarError:
     """The error of a tool that could not be run."""
-    return NorthstarError(f"failed to run {program}: {error.strerror}", "install squashfs-tools")
+    hint = "install squashfs-tools" if isinstance(error, FileNotFoundError) else None
+    return NorthstarError(f"failed to run {program}: {error.strerror}", hint)
 
 
 def failed(program: str, code: int, output: str) -> NorthstarError:
@@ -99,19 +140,27 @@ def failed(program: str, code: int, output: str) -> NorthstarError:
 
 
 def _run(command: Sequence[str]) -> str:
+    done = _execute(command)
+    # mksquashfs -version exits with 1 in some releases
+    if done.returncode and command[1:] != ["-version"]:
+        raise _failure(command[0], done)
+    return done.stdout
+
+
+def _execute(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     try:
-        done = subprocess.run(
+        return subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+            errors="backslashreplace",
             env=environment(),
         )
     except OSError as error:
         raise not_run(command[0], error) from None
-    # mksquashfs -version exits with 1 in some releases
-    if done.returncode and command[1:] != ["-version"]:
-        raise failed(command[0], done.returncode, done.stdout)
-    return done.stdout
+
+
+def _failure(program: str, done: subprocess.CompletedProcess[str]) -> NorthstarError:
+    return failed(program, done.returncode, f"{done.stdout.strip()}\n{done.stderr.strip()}")

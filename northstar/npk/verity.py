@@ -45,6 +45,11 @@ def tree_blocks(data_blocks: int) -> int:
     return total
 
 
+def protection_size(size: int) -> int:
+    """Bytes of superblock and tree of an image of `size` bytes."""
+    return BLOCK * (1 + tree_blocks(-(-size // BLOCK)))
+
+
 def superblock(salt: bytes, uuid: bytes, data_blocks: int) -> bytes:
     """The block that precedes the tree."""
     fields = (_MAGIC, 1, 1, uuid, _ALGORITHM, BLOCK, BLOCK, data_blocks, len(salt), salt)

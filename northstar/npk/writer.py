@@ -21,6 +21,8 @@ _DATE = 0x0021  # 1980-01-01, the first day of the format
 _REGULAR_FILE_0644 = 0o100644 << 16
 _ALIGNMENT_ID = 0xA11E
 _CHUNK = 1 << 20
+_RESERVED = 4 * archive.BLOCK
+"""For headers, signature and padding before the image."""
 
 _CENTRAL = struct.Struct("<IHHHHHHIIIHHHHHII")
 _LOCAL = struct.Struct("<IHHHHHIIIHH")
@@ -41,14 +43,23 @@ class Writer:
         self._header(name, crc32(data), len(data), b"")
         self._write(data)
 
+    def check_image(self, size: int) -> None:
+        """Raises ValueError if there is no room for an image of `size` bytes and a signature before it.
+
+        Every offset has 32 bits, and the directory, which lies behind the image, has the last one.
+        """
+        if self._offset + _RESERVED + size > MAX_SIZE:
+            raise ValueError(f"the image is too large: the package would exceed 4 GiB with its {size} bytes")
+
     def add_image(self, chunks: Iterable[bytes], size: int, crc: int) -> None:
         """The image, aligned to a block. `size` and `crc` are those of all chunks. Raises ValueError."""
-        if size > MAX_SIZE:
-            raise ValueError("the image exceeds 4 GiB, which the format cannot hold")
         end_of_name = self._offset + _LOCAL.size + len(archive.IMAGE)
         self._header(archive.IMAGE, crc, size, _padding(end_of_name))
+        begin = self._offset
         for chunk in chunks:
             self._write(chunk)
+        if self._offset != begin + size:
+            raise ValueError("it has changed while it was packed")
 
     def finish(self) -> None:
         """Write directory, end record and comment."""

@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import io
-import os
 import signal
 import sys
 from typing import TYPE_CHECKING
 
-from northstar import API_VERSION, __version__, sizes
+from northstar import API_VERSION, __version__, sizes, terminal
 from northstar.client.errors import PermissionDenied, Refused
 from northstar.errors import NorthstarError
 from northstar.nstar import commands, execute, logs
@@ -26,7 +24,7 @@ from northstar.protocol import messages
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_REFUSED, EXIT_BROKEN_PIPE = 1, 2, 3, 141
+EXIT_REFUSED = 3
 
 _EPILOG = f"""\
 The default URL is ${URL_VARIABLE}, else unix://{DEVICE_SOCKET} if that exists, else tcp://localhost:4200.
@@ -194,7 +192,7 @@ def _token(text: str) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
-    _prepare_streams()
+    terminal.prepare_streams()
     url = ""
     try:
         try:
@@ -207,22 +205,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except (Refused, PermissionDenied) as error:
-        _complain(error)
+        terminal.complain(error)
         return EXIT_REFUSED
     except NorthstarError as error:
-        _complain(error)
+        terminal.complain(error)
     except TimeoutError:
         print(f"Error: {url}: deadline has elapsed", file=sys.stderr)
-    except BrokenPipeError:
-        _discard_output()
-        return EXIT_BROKEN_PIPE
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"Error: {where}{error.strerror or error}", file=sys.stderr)
-        _discard_output()
+        return terminal.complain_of_system(error)
     except ValueError as error:
         print(f"Error: {error}", file=sys.stderr)
-    return EXIT_FAILURE
+    return terminal.EXIT_FAILURE
 
 
 def _carry_out(options: argparse.Namespace) -> int:
@@ -240,32 +233,6 @@ def _carry_out(options: argparse.Namespace) -> int:
         session.say_refusal()
         raise
     return 0
-
-
-def _prepare_streams() -> None:
-    """Have all three, lest a connection gets such a number, and write what the terminal may not know."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    sys.stdout = sys.stdout or os.fdopen(1, "w")
-    sys.stderr = sys.stderr or os.fdopen(2, "w")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _discard_output() -> None:
-    """Nobody reads it, or it cannot be written: let the interpreter not try again at its end."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
-
-
-def _complain(error: NorthstarError) -> None:
-    print(f"Error: {error}", file=sys.stderr)
-    if error.hint:
-        print(f"Hint: {error.hint}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
-_CALL = re.compile(r"\s*(?:\[[^\]]*\]|[0-9]+)?\s*([A-Za-z0-9_]+)\(")
+_CALL = re.compile(r"\s*(?:\[[^\]]*\]\s*|[0-9]+\s*)?([A-Za-z_][A-Za-z0-9_]*)\(")
 
 
 def seccomp(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from northstar.oci.blob import Budget, ImageError
 from northstar.text import escape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from northstar.manifest import Manifest
     from northstar.oci.convert import Choice, Draft
@@ -36,9 +36,15 @@ class Imported(NamedTuple):
     contents: Contents
     draft: Draft
 
-    def write(self, path: str, manifest: Manifest, **options: object) -> None:
+    def write(
+        self,
+        path: str,
+        manifest: Manifest,
+        warn: Callable[[str], None] = lambda text: None,
+        **options: object,
+    ) -> None:
         """Make the squashfs image, with the mount points of `manifest`; options as of `squash.write`."""
-        squash.add_mount_points(self.contents.tree, manifest)
+        squash.add_mount_points(self.contents.tree, manifest, warn)
         squash.write(self.contents, self.image.layers, path, **options)  # type: ignore[arg-type]
 
 

@@ -13,8 +13,8 @@ import subprocess
 import tempfile
 from typing import TYPE_CHECKING, NamedTuple
 
-from northstar.manifest import model
-from northstar.npk import pseudo, squashfs
+from northstar.manifest import extension, model
+from northstar.npk import mountpoints, pseudo, squashfs
 from northstar.oci import blob, tarreader, tarwriter
 from northstar.oci.blob import Budget, ImageError, Stream
 from northstar.oci.tree import Child, Node, Tree
@@ -66,10 +66,17 @@ def read(layers: list[Layer], budget: Budget) -> Contents:
     return Contents(tree, accounts)
 
 
-def add_mount_points(tree: Tree, manifest: Manifest) -> None:
-    """Make what mounts of the manifest need and the image has not, as `sextant pack` does for directories."""
+def add_mount_points(tree: Tree, manifest: Manifest, warn: Callable[[str], None] = lambda text: None) -> None:
+    """Make what mounts of the manifest need and the image has not, as `sextant pack` does for directories.
+
+    `warn` is told what depends on this machine.
+    """
+    words = extension.mounts(manifest)
     for target, mount in sorted(manifest.mounts.items()):
+        exists = tree.lookup(target) is not None
         directory = tree.ensure(target)
+        if not exists and mountpoints.is_file(mount, words.get(target, frozenset()), warn):
+            directory.make_file(0o444)
         if isinstance(mount, model.Dev) and directory.children is not None:
             for name, node in _device_nodes(manifest):
                 directory.children.setdefault(name, Child(node, 0))

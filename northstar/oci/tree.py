@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from northstar.oci.blob import ImageError
-from northstar.oci.tarreader import DIRECTORY, HARD_LINK, SYMLINK
+from northstar.oci.tarreader import DIRECTORY, FILE, HARD_LINK, SYMLINK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,6 +68,10 @@ class Node:
         self.device = (0, 0)
         self.xattrs: dict[str, bytes] = {}
         self.children: dict[str, Child] | None = {} if kind == DIRECTORY else None
+
+    def make_file(self, mode: int) -> None:
+        """Turn a new directory into an empty file."""
+        self.kind, self.mode, self.children = FILE, mode, None
 
 
 class Child(NamedTuple):

@@ -75,6 +75,7 @@ class Daemon:
             config.socket_dir,
             f"{config.run_dir}/{DEVICES_DIR}",
             config.skip_missing_binds,
+            config.persist_noexec,
         )
         self._private_mounts = private_mounts
         self._loop = Loop(self._failed)

@@ -107,11 +107,18 @@ def _refuse(reason: str) -> NoReturn:
 
 def check(path: str) -> int:
     """Print the problems of a configuration; the exit code."""
+    from northstar import terminal
+
+    terminal.prepare_streams()
     problems = config.check(path)
-    for problem in problems:
-        print(f"{path}: {problem}")
-    if not problems:
-        print(f"{path}: ok")
+    try:
+        for problem in problems:
+            print(f"{path}: {problem}")
+        if not problems:
+            print(f"{path}: ok")
+        sys.stdout.flush()
+    except OSError as error:
+        return terminal.complain_of_system(error)
     return EXIT_FAILURE if problems else 0
 
 

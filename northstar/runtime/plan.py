@@ -23,7 +23,7 @@ from northstar.kernel.mount import (
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
 )
-from northstar.manifest import model
+from northstar.manifest import extension, model
 from northstar.programs import initfilter
 
 if TYPE_CHECKING:
@@ -90,8 +90,10 @@ class Places(NamedTuple):
     socket_dir: str
     devices: str
     """The prepared tree for mounts of type dev."""
-    skip_missing_binds: bool = False
+    skip_missing_binds: bool = True
     """Leave out a bind whose source does not exist, instead of refusing the start."""
+    persist_noexec: bool = False
+    """No program can be executed in persistent directories."""
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
@@ -330,27 +332,35 @@ def _scheduling(manifest: Manifest) -> tuple[int, int, int] | None:
 
 def mounts(manifest: Manifest, places: Places, chosen: Mapping[str, object]) -> list[MountPlan]:
     """The mounts in the order of making them: a parent comes before what lies below it."""
+    words = extension.mounts(manifest)
     return [
-        _mount(target, mount, manifest, places, chosen.get(target))
+        _mount(target, mount, manifest, places, chosen.get(target), words.get(target, frozenset()))
         for target, mount in sorted(manifest.mounts.items(), key=lambda item: item[0].split("/"))
     ]
 
 
 def _mount(
-    target: str, mount: model.Mount, manifest: Manifest, places: Places, resource: object
+    target: str,
+    mount: model.Mount,
+    manifest: Manifest,
+    places: Places,
+    resource: object,
+    words: frozenset[str],
 ) -> MountPlan:
     if isinstance(mount, model.Bind):
         read_only = 0 if "rw" in mount.options else MOUNT_ATTR_RDONLY
         attributes = read_only | _attributes(mount.options)
         recursive = "rec" in mount.options
-        optional = places.skip_missing_binds
+        optional = places.skip_missing_binds and extension.REQUIRED not in words
         return _plan("bind", target, mount.host, attributes, recursive=recursive, optional=optional)
     if isinstance(mount, model.Resource):
         attributes = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | _attributes(mount.options)
         source = f"{places.run_dir}/{resource}"
         return _plan("resource", target, source, attributes, directory=mount.dir)
     if isinstance(mount, model.Persist):
-        return _plan("bind", target, f"{places.data_dir}/{manifest.name}", _STRICT)
+        strict = places.persist_noexec or extension.NOEXEC in words
+        attributes = _STRICT if strict else _STRICT & ~MOUNT_ATTR_NOEXEC
+        return _plan("bind", target, f"{places.data_dir}/{manifest.name}", attributes)
     if isinstance(mount, model.Sockets):
         return _plan("bind", target, places.socket_dir, _STRICT)
     if isinstance(mount, model.Dev):

@@ -25,7 +25,7 @@ from northstar.errors import (
     Unexpected,
 )
 from northstar.manifest import dump
-from northstar.runtime import filters, log, persist, plan, users
+from northstar.runtime import binds, filters, log, persist, plan, users
 from northstar.runtime.containers import Containers, Record
 from northstar.runtime.loop import Future, Mutex, Timeout
 from northstar.runtime.run import Host, Run
@@ -471,7 +471,11 @@ class Runtime:
                 run.record.run = None
                 run.ended.set_result()
                 raise
-        except ApiError as error:
+        except ApiError as failure:
+            error = failure
+            if isinstance(failure, StartContainerFailed):
+                manifest = self.containers.get(container).manifest
+                error = await binds.explained(self._host.loop, manifest, failure)
             if isinstance(error, StartContainerStarted):
                 _log.warn(f"Application {error.container} is already running")
             elif isinstance(error, StartContainerResource):
@@ -479,13 +483,14 @@ class Runtime:
             _log.warn(f"failed to start {container}: {error}")
             if self.metrics is not None:
                 self.metrics.start_failed(container)
-            raise
+            raise error from None
         spent = time.monotonic() - began
         _log.info(f"Started {container} ({run.process.pid}) in {spent:.3f}s")
         if self.metrics is not None:
             self.metrics.started(container, spent)
         self._notifications.started(container)
         self._host.loop.spawn(self._watch(run))
+        self._host.loop.spawn(binds.warn_of_missing(self._host.loop, run.record.manifest))
 
     @property
     def _start_limit(self) -> float:

@@ -8,12 +8,12 @@ import os
 import sys
 import tempfile
 from typing import TYPE_CHECKING
+from zlib import crc32
 
-from northstar import API_VERSION, __version__, manifest
+from northstar import API_VERSION, __version__, manifest, terminal
 from northstar.errors import ManifestError, NorthstarError, PackageError
 from northstar.npk import archive, keys, pack, package, squashfs
 from northstar.sextant import arguments, explaining, importing, linting, skeleton
-from northstar.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -146,6 +146,7 @@ def _pack(options: argparse.Namespace) -> None:
                 compression=options.compression,
                 block_size=options.block_size,
                 mksquashfs=options.mksquashfs,
+                warn=_warn,
             )
 
 
@@ -211,15 +212,20 @@ class _Opened:
         except archive.ArchiveError as error:
             raise PackageError(path, str(error)) from None
 
-    def text(self, name: str) -> str | None:
+    def content(self, name: str) -> bytes | None:
         """Content of a small entry, None if there is none."""
         entry = self.contents.entries.get(name)
         if entry is None:
             return None
         try:
-            return archive.content(self._file.fileno(), entry).decode("utf-8", "replace")
+            return archive.content(self._file.fileno(), entry)
         except archive.ArchiveError as error:
             raise PackageError(self.path, str(error)) from None
+
+    def text(self, name: str) -> str | None:
+        """The same as text, to be shown."""
+        content = self.content(name)
+        return None if content is None else content.decode("utf-8", "replace")
 
     def copy_image(self, target: str) -> None:
         """Write fs.img to a file."""
@@ -227,12 +233,17 @@ class _Opened:
         if entry is None:
             raise PackageError(self.path, f"it has no entry {archive.IMAGE}")
         self._file.seek(entry.offset)
-        remaining = entry.size
+        remaining, checksum = entry.size, 0
         with open(target, "wb") as file:
             while remaining:
                 chunk = self._file.read(min(remaining, _COPY_CHUNK))
+                if not chunk:
+                    raise PackageError(self.path, "it has become shorter while it was read")
                 remaining -= len(chunk)
+                checksum = crc32(chunk, checksum)
                 file.write(chunk)
+        if checksum != entry.crc:
+            raise PackageError(self.path, f"entry {archive.IMAGE} is damaged: CRC mismatch")
 
 
 def _unpack(options: argparse.Namespace) -> None:
@@ -241,16 +252,16 @@ def _unpack(options: argparse.Namespace) -> None:
     root = os.path.join(options.out, "root")
     if os.path.lexists(root):
         raise NorthstarError(f"{root} already exists")
-    os.makedirs(options.out, exist_ok=True)
-    for name in (archive.MANIFEST, archive.SIGNATURE):
-        text = opened.text(name)
-        if text is not None:
-            with open(os.path.join(options.out, name), "w", encoding="utf-8") as file:
-                file.write(text)
     with tempfile.TemporaryDirectory(prefix="sextant-") as work:
         image = os.path.join(work, archive.IMAGE)
         opened.copy_image(image)
-        squashfs.extract(image, root, options.unsquashfs)
+        os.makedirs(options.out, exist_ok=True)
+        for name in (archive.MANIFEST, archive.SIGNATURE):
+            content = opened.content(name)
+            if content is not None:
+                with open(os.path.join(options.out, name), "wb") as file:
+                    file.write(content)
+        squashfs.extract(image, root, options.unsquashfs, warn=_warn)
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -305,21 +316,28 @@ def _schema(options: argparse.Namespace) -> None:
     print(json.dumps(schema.schema(), indent=2))
 
 
+def _warn(text: str) -> None:
+    print(f"Warning: {text}", file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted; `lint` has more."""
-    options = parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int | None] = options.run
+    """Run a command; the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads.
+
+    `lint` has more.
+    """
+    terminal.prepare_streams()
     try:
-        return run(options) or 0
+        try:
+            options = parser().parse_args(arguments)
+            run: Callable[[argparse.Namespace], int | None] = options.run
+            return run(options) or 0
+        finally:
+            sys.stdout.flush()
     except NorthstarError as error:
-        message = "\n".join(map(escape, str(error).split("\n")))
-        print(f"Error: {message}", file=sys.stderr)
-        if error.hint:
-            print(f"Hint: {error.hint}", file=sys.stderr)
-        return 1
+        terminal.complain(error)
+        return terminal.EXIT_FAILURE
     except OSError as error:
-        print(f"Error: {error.filename or ''}: {error.strerror}", file=sys.stderr)
-        return 1
+        return terminal.complain_of_system(error)
     except KeyboardInterrupt:
         return 130
 

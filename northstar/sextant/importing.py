@@ -168,6 +168,7 @@ def _write_image(imported: Imported, description: Manifest, path: str, options: 
     imported.write(
         path,
         description,
+        warn=lambda text: print(f"Warning: {text}", file=sys.stderr),
         compression=options.compression,
         block_size=options.block_size,
         time=pack.source_date_epoch(),

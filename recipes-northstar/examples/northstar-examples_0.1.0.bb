@@ -21,7 +21,7 @@ do_compile[noexec] = "1"
 do_install[noexec] = "1"
 
 # In place of the class's own: all of them at once, but for those that come from Debian.
-fakeroot python do_npk() {
+python npk_pack() {
     import npk
 
     try:

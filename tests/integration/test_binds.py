@@ -17,6 +17,7 @@ import pytest
 from isolated import isolated
 from runtime import Runtime, resource, shell, wait_for, with_mounts
 
+from northstar.client import Refused
 from northstar.kernel import mount
 
 OPTIONS = ("rw", "rec", "nosuid", "nodev", "noexec")
@@ -154,12 +155,77 @@ def test_flags_of_all_other_mounts(runtime: Runtime) -> None:
         "/sys": {"ro", *STRICT},
         "/dev": {"ro", *STRICT},
         "/tmp": {"rw", *STRICT},
-        "/data": {"rw", *STRICT},
+        "/data": {"rw", "nosuid", "nodev"},
         "/sockets": {"rw", *STRICT},
         "/resource": {"ro", "nosuid", "nodev"},
     }
     assert sorted(nodes) == [f"/dev/{name}" for name in ("full", "null", "random", "tty", "urandom", "zero")]
     assert all({"nosuid", "noexec"} <= found for found in nodes.values())
+
+
+# --- what is not there, and what is stricter than upstream
+
+
+def with_words(**words: str) -> dict[str, Any]:
+    """`custom` with words about mount points."""
+    return {"northstar": {"mounts": {f"/{target}": text for target, text in words.items()}}}
+
+
+MISSING = {"type": "bind", "host": "/nonexistent/source"}
+
+
+def test_missing_binds_are_left_out_and_told(runtime: Runtime) -> None:
+    """As upstream, where packages for several devices count on it."""
+    link = runtime.base / "link"
+    link.symlink_to("/nonexistent")
+    binds = {"data": MISSING, "tmp": {"type": "bind", "host": str(link), "options": "rw,rec"}}
+    runtime.pack(shell("a", "echo $(ls /data) $(ls /tmp) runs", mounts=with_mounts(**binds)))
+    with runtime.started() as client:
+        assert runtime.run(client, "a:0.0.1") == ((0, None), ["runs"])
+        for target, host in (("data", MISSING["host"]), ("tmp", link)):
+            line = runtime.wait_for_log(f"a:0.0.1 runs without /{target}: there is no {host} on the host")
+            assert "WARN" in line
+
+
+def test_missing_binds_that_the_manifest_requires(runtime: Runtime) -> None:
+    mounts = with_mounts(data=MISSING, tmp=MISSING)
+    runtime.pack(shell("a", "true", mounts=mounts, custom=with_words(tmp="required")))
+    with runtime.started() as client:
+        with pytest.raises(Refused, match=r"mount /tmp .*: No such file") as refused:
+            client.start("a:0.0.1")
+        assert "'required' in custom.northstar.mounts" in str(refused.value)
+
+
+def test_missing_binds_that_the_configuration_refuses(runtime: Runtime) -> None:
+    runtime.configure("skip_missing_binds = false")
+    runtime.pack(shell("a", "true", mounts=with_mounts(data=MISSING)))
+    with runtime.started() as client:
+        with pytest.raises(Refused, match=r"mount /data .*: No such file") as refused:
+            client.start("a:0.0.1")
+        assert "skip_missing_binds in the configuration is not false" in str(refused.value)
+
+
+RUN = "printf '#!/bin/sh\necho ran\n' > /data/p; chmod 755 /data/p; /data/p 2>/dev/null || echo refused"
+
+
+@pytest.mark.parametrize(
+    ("top", "words", "output"),
+    [
+        ("", {}, "ran"),
+        ("", {"data": "noexec"}, "refused"),
+        ("persist_noexec = true", {}, "refused"),
+    ],
+    ids=["default", "manifest", "configuration"],
+)
+def test_programs_in_the_persistent_directory(
+    runtime: Runtime, top: str, words: dict[str, str], output: str
+) -> None:
+    """They run, as upstream; the manifest or the configuration can forbid it."""
+    runtime.configure(top)
+    mounts = with_mounts(data={"type": "persist"})
+    runtime.pack(shell("a", RUN, mounts=mounts, custom=with_words(**words)))
+    with runtime.started() as client:
+        assert runtime.run(client, "a:0.0.1") == ((0, None), [output])
 
 
 # --- what happens to sources and mounts meanwhile

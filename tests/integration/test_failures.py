@@ -19,6 +19,7 @@ from northstar.kernel import mount
 
 NO_SUCH = "/nonexistent/source"
 TMPFS = {"type": "tmpfs", "size": 4096}
+REQUIRED = {"northstar": {"mounts": {"/data": "required"}}}
 
 
 def text(directory: str, version: str = "*") -> dict[str, Any]:
@@ -33,17 +34,17 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "program-below-a-file": ({"init": "/hello/x"}, "execute /hello/x: Not a directory"),
     "interpreter-missing": ({"init": "/test-container"}, "execute /test-container: No such file"),
     "bind-missing": (
-        {"mounts": with_mounts(data={"type": "bind", "host": NO_SUCH})},
-        rf"mount /data \({NO_SUCH}\): No such file",
+        {"mounts": with_mounts(data={"type": "bind", "host": NO_SUCH}), "custom": REQUIRED},
+        rf"mount /data \({NO_SUCH}\): No such file.*; there is no {NO_SUCH} on the host",
     ),
     "bind-of-a-file-on-a-directory": (
         {"mounts": with_mounts(data={"type": "bind", "host": "/proc/version"})},
-        "mount /data: Invalid argument",
+        "mount /data: Invalid argument.*; /proc/version is a file and its mount point .* a directory",
     ),
     "mount-point-missing": ({"mounts": with_mounts(**{"no/such": TMPFS})}, "mount /no/such: No such file"),
     "mount-point-a-file": (
         {"mounts": with_mounts(hello=TMPFS)},
-        "mount /hello: Invalid argument",
+        "mount /hello: Invalid argument.*; a directory is mounted, .* is a file",
     ),
     "mount-point-below-a-file": ({"mounts": with_mounts(**{"hello/x": TMPFS})}, "mount /hello/x: Not a dir"),
     "resource-missing": ({"mounts": with_mounts(resource=text("/", ">=9"))}, "resource"),

@@ -36,6 +36,7 @@ CROSS = ("gcc", "objcopy", "objdump", "readelf", "strip")
 # For single recipes with tools of this machine. No dependencies, so nothing that looks at them.
 SINGLE_CONF = """\
 TMPDIR = "${{TOPDIR}}/tmp-single"
+HOSTTOOLS += "aarch64-linux-gnu-ar aarch64-linux-gnu-gcc aarch64-linux-gnu-objcopy aarch64-linux-gnu-strip"
 HOSTTOOLS += "nativepython3 pyproject-build sextant mksquashfs dpkg-deb dpkg pseudo pseudolog quilt"
 HOSTTOOLS += "dwarfsrcfiles {cross}"
 TARGET_PREFIX = "aarch64-linux-gnu-"

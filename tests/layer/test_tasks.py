@@ -7,12 +7,15 @@ Dependencies are not built: BitBake gets tools of this machine in their place.
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 
 import pytest
 from bitbake import KEY, Build
 from nacl.signing import SigningKey
 
 from northstar.npk import package
+from northstar.sextant import cli
 
 RECIPES = ("northstar/northstar_0.1.0", "python/python3-pyseccomp_0.1.2", "examples/northstar-examples_0.1.0")
 SIGN = """\
@@ -102,6 +105,25 @@ def test_application(build: Build) -> None:
     with (tree / "usr/share/northstar/packages/trial-1.0.0.npk").open("rb") as file:
         loaded = package.load(file.fileno(), bytes(SigningKey(KEY).verify_key), "trial")
     assert loaded.manifest.init == "/usr/bin/trial"
+
+
+def test_content_of_a_container(build: Build) -> None:
+    """The runtime files of the recipe, stripped; also when it is packed again."""
+    for compression in ("gzip", "xz", "gzip"):
+        configuration = f'{sign_command(build, 0)}NPK_COMPRESSION = "{compression}"\n'
+        code, output = trial(build, "trial_1.0", "deploy", configuration)
+        assert code == 0, output[-8000:]
+        (path,) = (build.path / "tmp-single/deploy/images").rglob("trial-1.0.0.npk")
+        target = build.workspace.work / "content"
+        shutil.rmtree(target, ignore_errors=True)
+        assert cli.main(["unpack", "-n", str(path), "-o", str(target)]) == 0
+        files = [found for found in (target / "root").rglob("*") if not found.is_dir()]
+        assert [str(found.relative_to(target / "root")) for found in files] == ["usr/bin/trial"]
+        sections = subprocess.run(
+            ["aarch64-linux-gnu-objdump", "-h", files[0]], capture_output=True, text=True, check=True
+        ).stdout
+        assert ".text" in sections
+        assert ".debug" not in sections
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,11 @@ def test_a_terminal_shows_one_line_that_counts(monkeypatch: pytest.MonkeyPatch) 
     with os.fdopen(slave, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
         with pytest.raises(ValueError, match="broken"), progress.step("making it"):
-            time.sleep(1.2)
+            time.sleep(2.5)
             raise ValueError("broken")
-        shown = os.read(master, 4096).decode()
+        shown = ""
+        while not shown.endswith("\n"):  # a terminal hands over what is written to it bit by bit
+            shown += os.read(master, 4096).decode()
     os.close(master)
     texts = [line for line in re.split(r"\r\x1b\[K", shown) if line]
     assert texts[0] == "[qemu] making it"

@@ -162,10 +162,12 @@ def test_machines(parse: Any, machine: str, compatible: bool) -> None:
         assert bool(re.match(expression, machine)) == compatible, expression
 
 
-def test_packing_is_a_task(parse: Any) -> None:
+def test_packing_is_part_of_packaging(parse: Any) -> None:
+    """Files have been stripped and split then."""
     data = parse(recipe("northstar-examples"))
-    assert data.getVarFlag("do_npk", "fakeroot") == "1"
-    assert data.getVarFlag("do_npk", "task")
+    assert data.getVar("PACKAGESPLITFUNCS").split()[-1] == "npk_pack"
+    assert "do_package" in data.getVarFlag("do_npk", "deps")
+    assert "do_package" in data.getVarFlag("do_deploy", "deps")
     assert "northstar-native" in data.getVar("DEPENDS").split()
     assert data.getVar("NPK_REPOSITORY") == "/usr/share/northstar/packages"
     names = set(

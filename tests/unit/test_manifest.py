@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from northstar import manifest
 from northstar.errors import ManifestError
+from northstar.manifest import extension
 
 DATA = Path(__file__).parent / "data"
 MINIMAL = "name: a\nversion: 1.0.0\ninit: /a\nuid: 1\ngid: 1\n"
@@ -229,6 +230,12 @@ def custom(text: str) -> Any:
         (JSON + ',"custom":18446744073709551616}', float(1 << 64)),
         (JSON + ',"custom":-9223372036854775809}', -float(1 << 63)),
         (JSON + ',"custom":1' + "0" * 300 + "}", 1e300),
+        (JSON + ',"custom":' + "9" * 400 + "}", "9" * 400),
+        (JSON + ',"custom":-' + "9" * 5000 + "}", "-" + "9" * 5000),
+        (MINIMAL + "custom: " + "9" * 40, 1e40),
+        (MINIMAL + "custom: -" + "9" * 70, -1e70),
+        (MINIMAL + "custom: " + "9" * 400, "9" * 400),
+        (TOML + "custom = [inf, -inf, nan, 1e308]\n", [None, None, None, 1e308]),
     ],
 )
 def test_numbers_of_custom(text: str, value: Any) -> None:
@@ -303,6 +310,48 @@ def test_null_is_no_list_or_map_in_json(field: str) -> None:
     assert manifest.parse(f"{MINIMAL}{field}:\n".encode()) == manifest.parse(MINIMAL.encode())
 
 
+MOUNTS = "mounts: {/b: {type: bind, host: /b}, /p: {type: persist}, /t: {type: tmpfs, size: 1}}\n"
+
+
+@pytest.mark.parametrize(
+    ("custom", "words"),
+    [
+        ("{}", {}),
+        ("text", {}),
+        ("{northstar: text}", {}),
+        ("{northstar: {mounts: [a]}}", {}),
+        ("{northstar: {other: {/b: x}}}", {}),
+        ("{northstar: {mounts: {/b: required}}}", {"/b": {"required"}}),
+        (
+            "{northstar: {mounts: {//b/.: ' required , file ', /p/: noexec}}}",
+            {"/b": {"required", "file"}, "/p": {"noexec"}},
+        ),
+    ],
+)
+def test_words_about_mount_points(custom: str, words: dict[str, set[str]]) -> None:
+    """`custom` may be anything; only what has the form of ours is ours."""
+    assert extension.mounts(manifest.parse(f"{MINIMAL}{MOUNTS}custom: {custom}\n".encode())) == words
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("/x: required", "there is no mount point /x"),
+        ("/b: requird", "unknown word 'requird'; known here are: required, file, directory"),
+        ("/b: noexec", "unknown word 'noexec'"),
+        ("/b: 'required,'", "unknown word ''"),
+        ("/p: required", "known here are: noexec"),
+        ("/t: noexec", "known here are: none"),
+        ("/b: [required]", "a text of words"),
+        ("/b: 'file, directory'", "exclude each other"),
+        ("/b: file, /b/: required", "duplicate mount point /b"),
+    ],
+)
+def test_wrong_words_about_mount_points(words: str, message: str) -> None:
+    with pytest.raises(ManifestError, match=f"^custom.northstar.mounts.*{message}"):
+        manifest.parse(f"{MINIMAL}{MOUNTS}custom: {{northstar: {{mounts: {{{words}}}}}}}\n".encode())
+
+
 SLOW = {
     "groups": '"suppl_groups":[' + ",".join(f'"g{n}"' for n in range(100_000)) + "]",
     "permissions": '"console":{"permissions":[' + ",".join(['"ident"'] * 100_000) + "]}",
@@ -313,8 +362,23 @@ SLOW = {
     "requirement": '"mounts":{"/a":{"type":"resource","name":"n","version":"1'
     + "," * 900_000
     + '","dir":"/"}}',
+    "words": '"mounts":{'
+    + ",".join(f'"/{n}":{{"type":"persist"}}' for n in range(15_000))
+    + '},"custom":{"northstar":{"mounts":{'
+    + ",".join(f'"/{n}":"noexec"' for n in range(15_000))
+    + "}}}",
     "mounts": '"mounts":{' + ",".join(f'"/{n}":{{"type":"proc"}}' for n in range(30_000)) + "}",
 }
+
+
+def test_many_tag_directives() -> None:
+    """libyaml takes seconds, with the interpreter's lock."""
+    directives = "".join(f"%TAG !t{n}! x\n" for n in range(50_000))
+    began = time.process_time()
+    with pytest.raises(ManifestError, match="more than 32 YAML tag directives"):
+        manifest.parse(f"{directives}---\n{MINIMAL}".encode())
+    assert time.process_time() - began < 1
+    assert manifest.parse(f"%TAG !t! x\n---\n{MINIMAL}".encode()).name == "a"
 
 
 @pytest.mark.parametrize("field", SLOW.values(), ids=SLOW)
@@ -353,6 +417,7 @@ TOO_MUCH = {
     "quoted TOML key": TOML + "custom." + ".".join(['"\\""'] * 4000) + " = 1\n",
     "deep TOML value": f"{TOML}custom = {'[' * 5000}{']' * 5000}\n",
     "large TOML": TOML + "# ....\n" * 20000,
+    "TOML float": f"{TOML}custom = 1e400\n",
     "TOML integer": f"{TOML}[custom]\na = {'9' * 5000}\n",
     "TOML integer with a base": f"{TOML.replace('uid = 1', 'uid = 0x' + 'f' * 6000)}",
     "half a surrogate pair": '{"name":"a","version":"1.0.0","uid":1,"gid":1,"init":"/a","args":["\\ud800"]}',

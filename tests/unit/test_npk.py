@@ -407,7 +407,7 @@ def test_pseudo_definitions(tmp_path: Path) -> None:
         "/ro": {"type": "bind", "host": "/x"},
         "/with space": {"type": "tmpfs", "size": 1},
     }
-    lines = pseudo.definitions(description(mounts=mounts), str(tmp_path), labels=False)
+    lines = pseudo.definitions(description(mounts=mounts), str(tmp_path), labels=False, warn=pytest.fail)
     assert '"/dev" d 755 1000 1000' in lines
     assert '"/dev/null" c 666 1000 1000 1 3' in lines
     assert '"/dev/stdout" s 777 1000 1000 /proc/self/fd/1' in lines

@@ -42,7 +42,10 @@ def variables(tmp_path: Path) -> Variables:
         NPK_KEY_FILE=f"{tmp_path}/vendor.key",
         NPK_COMPRESSION="zstd",
         NPK_OUT=f"{tmp_path}/out",
-        NPK_REPOSITORY="/packages",
+        NPK_DESTINATION=f"{tmp_path}/split/a-npk/packages",
+        NPK_FILES=f"{tmp_path}/root",
+        NPK_PACKAGES="a a-data",
+        PKGDEST=f"{tmp_path}/split",
     )
 
 
@@ -124,7 +127,29 @@ def test_packages_are_installed(variables: Variables, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out/left-1.0.0.npk").touch()
     npk.pack(variables, ["touch", f"{tmp_path}/out/a-1.0.0.npk", f"{tmp_path}/out/b-1.0.0.npk"])
-    assert sorted(os.listdir(tmp_path / "D/packages")) == ["a-1.0.0.npk", "b-1.0.0.npk"]
+    assert sorted(os.listdir(tmp_path / "split/a-npk/packages")) == ["a-1.0.0.npk", "b-1.0.0.npk"]
+
+
+def test_files_are_those_of_the_packages(variables: Variables, tmp_path: Path) -> None:
+    """Each time anew: neither what an earlier run has left nor what it has made."""
+    for path in ("a/usr/bin/a", "a/usr/lib/liba.so.1", "a-data/usr/share/a", "a-dev/usr/include/a.h"):
+        (tmp_path / "split" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "split" / path).touch()
+    (tmp_path / "split/a/usr/lib/liba.so.1.0").symlink_to("liba.so.1")
+    expected = ["usr/bin/a", "usr/lib/liba.so.1", "usr/lib/liba.so.1.0", "usr/share/a"]
+    for _ in range(2):
+        (tmp_path / "root/left").touch()
+        npk.collect_files(variables)
+        npk.pack(variables, ["touch", f"{tmp_path}/out/a-1.0.0.npk"])
+        root = tmp_path / "root"
+        assert sorted(str(p.relative_to(root)) for p in root.rglob("*") if not p.is_dir()) == expected
+    assert (root / "usr/lib/liba.so.1.0").is_symlink()
+    variables["NPK_PACKAGES"] = "a b"
+    with pytest.raises(npk.NpkError, match=r"^NPK_PACKAGES: the recipe has no package b"):
+        npk.collect_files(variables)
+    variables["NPK_ROOT"] = ""
+    npk.collect_files(variables)
+    assert not os.listdir(root)
 
 
 def test_failures_of_packing(variables: Variables) -> None:

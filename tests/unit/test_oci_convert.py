@@ -14,7 +14,7 @@ from northstar import manifest
 from northstar.errors import ManifestError
 from northstar.manifest import encodings
 from northstar.manifest.parse import from_tree
-from northstar.oci import convert, overlay, text, users
+from northstar.oci import convert, overlay, squash, text, users
 from northstar.oci.blob import ImageError
 from northstar.oci.convert import Choice, Draft
 from northstar.oci.image import Image
@@ -239,3 +239,27 @@ def test_overlay_with_duplicates() -> None:
     own = encodings.parse(b"env: { A: 1, A: 2 }\n")
     with pytest.raises(ManifestError, match="duplicate"):
         overlay.merge({"env": {}}, own)
+
+
+@pytest.mark.parametrize(
+    ("host", "words", "kind"),
+    [
+        ("/dev/null", None, FILE),
+        ("/", None, DIRECTORY),
+        ("/nonexistent", None, DIRECTORY),
+        ("/nonexistent", "file", FILE),
+    ],
+)
+def test_type_of_a_mount_point_that_is_made(host: str, words: str | None, kind: str) -> None:
+    """As `sextant pack` makes it of a directory."""
+    custom = {"northstar": {"mounts": {"/new/point": words}}} if words else None
+    description = {"name": "a", "version": "1.0.0", "init": "/a", "uid": 1, "gid": 1, "custom": custom}
+    mounts = {target: {"type": "bind", "host": host} for target in ("/new/point", "/app", "/dir")}
+    tree = contents("app", "dir/").tree
+    squash.add_mount_points(tree, manifest.parse(json.dumps({**description, "mounts": mounts}).encode()))
+    found = {target: tree.lookup(target) for target in mounts}
+    assert {target: node.kind for target, node in found.items() if node is not None} == {
+        "/new/point": kind,
+        "/app": FILE,
+        "/dir": DIRECTORY,
+    }

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this runtime reads of `custom.northstar`, which upstream accepts and ignores.
+
+`mounts` has words about mount points, separated by commas as in `options`:
+
+    custom:
+      northstar:
+        mounts:
+          /etc/service.conf: required,file
+          /data: noexec
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from northstar.manifest import model
+from northstar.manifest.tree import fail
+
+if TYPE_CHECKING:
+    from northstar.manifest.model import Manifest
+
+REQUIRED = "required"
+"""Of a bind: without its source the container does not start."""
+FILE, DIRECTORY = "file", "directory"
+"""Of a bind or resource: what the packer makes as its mount point."""
+NOEXEC = "noexec"
+"""Of a persist mount: no program can be executed there."""
+
+_PATH = "custom.northstar.mounts"
+_WORDS: dict[type, tuple[str, ...]] = {
+    model.Bind: (REQUIRED, FILE, DIRECTORY),
+    model.Persist: (NOEXEC,),
+    model.Resource: (FILE, DIRECTORY),
+}
+
+
+def mounts(manifest: Manifest) -> dict[str, frozenset[str]]:
+    """The words of each mount point that has some. Raises ManifestError."""
+    found: dict[str, frozenset[str]] = {}
+    for text, value in _members(_members(manifest.custom, "northstar"), "mounts").items():
+        path, target = f"{_PATH}.{text}", model.mount_point(text)
+        if target not in manifest.mounts:
+            fail(path, f"there is no mount point {target} in mounts")
+        if target in found:
+            fail(path, f"duplicate mount point {target}")
+        found[target] = _words(value, type(manifest.mounts[target]), path)
+    return found
+
+
+def _members(value: Any, key: str) -> dict[str, Any]:
+    """A map in a map; nothing if there is none, as `custom` may be anything."""
+    member = value.get(key) if isinstance(value, dict) else None
+    return member if isinstance(member, dict) else {}
+
+
+def _words(value: Any, kind: type, path: str) -> frozenset[str]:
+    if not isinstance(value, str):
+        fail(path, "a text of words separated by commas is expected")
+    known = _WORDS.get(kind, ())
+    words = [word.strip() for word in value.split(",")]
+    for word in words:
+        if word not in known:
+            fail(path, f"unknown word {word!r}; known here are: {', '.join(known) or 'none'}")
+    if FILE in words and DIRECTORY in words:
+        fail(path, f"{FILE} and {DIRECTORY} exclude each other")
+    return frozenset(words)

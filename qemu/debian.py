@@ -51,7 +51,7 @@ class Apt:
 
     def download_all(self, packages: Sequence[str], target: Path) -> list[Path]:
         """Download packages and all that they depend on; their files."""
-        (target / "partial").mkdir(parents=True)
+        (target / "partial").mkdir(parents=True, exist_ok=True)
         where = f"-oDir::Cache::archives={target}"
         self._run(where, "install", "-y", "--download-only", "--no-install-recommends", *packages)
         return sorted(target.glob("*.deb"))

@@ -52,6 +52,9 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--kernel", metavar="debian|own|FILE", default=kernels.DEBIAN, help=kernels.HELP)
     result.add_argument(
+        "--init", choices=rootfs.INITS, default=rootfs.BUSYBOX, help="init of the made image (%(default)s)"
+    )
+    result.add_argument(
         "--rootfs",
         metavar="FILE",
         type=Path,
@@ -74,10 +77,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run; the exit code."""
-    options = parser().parse_args()
+    command_line = parser()
+    options = command_line.parse_args()
+    if options.init == rootfs.SYSTEMD and options.forward_console is not None:
+        command_line.error("--forward-console: the image with systemd has no network")
     try:
         boot = kernels.find(options.kernel)
-        root = options.rootfs or rootfs.image() / "rootfs.squashfs"
+        root = options.rootfs or rootfs.image(options.init) / "rootfs.squashfs"
         if options.build:
             print(f"kernel: {boot.image}\nrootfs: {root}")
             return 0

@@ -23,7 +23,7 @@ def say(text: str) -> None:
 
 @contextmanager
 def step(text: str) -> Iterator[None]:
-    """Tell that a step begins, each `LONG` seconds that it goes on, and how long it took.
+    """Tell that a step begins, that it goes on (from `LONG` seconds, ever more rarely) and how long it took.
 
     A terminal shows one line that counts the seconds. Steps do not nest.
     """
@@ -49,7 +49,8 @@ def step(text: str) -> Iterator[None]:
 def _tick(text: str, began: float, ended: threading.Event, terminal: bool) -> None:
     if terminal:
         _overwrite(text)
-    while not ended.wait(1.0 if terminal else LONG):
+    seconds = 0.0
+    while not ended.wait(1.0 if terminal else max(LONG, seconds / 2)):
         seconds = time.monotonic() - began
         if terminal:
             _overwrite(f"{text}: {seconds:.0f} s")

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The image: Debian's arm64 packages, aarch64 wheels, the project and the overlays, as a squashfs."""
+"""The images: Debian's arm64 packages, aarch64 wheels, the project and the overlays, as a squashfs.
+
+They differ in the program that is their init: busybox, or systemd.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,11 @@ from qemu import cache, debian, progress, steps
 
 DEBIAN_PACKAGES = (
     "busybox-static",
+    "e2fsprogs",
+    "libblkid1",
+    "libcom-err2",
+    "libext2fs2",
+    "libuuid1",
     "libc6",
     "libcrypt1",
     "libexpat1",
@@ -27,6 +35,20 @@ DEBIAN_PACKAGES = (
     "python3.11-minimal",
     "zlib1g",
 )
+SYSTEMD_PACKAGES = (
+    "coreutils",
+    "e2fsprogs",
+    "kmod",
+    "mount",
+    "systemd",
+    "systemd-sysv",
+    "udev",
+    "util-linux",
+)
+"""Unpacked with all that they depend on."""
+
+BUSYBOX, SYSTEMD = "busybox", "systemd"
+INITS = (BUSYBOX, SYSTEMD)
 WHEELS = ("PyNaCl", "PyYAML", "pyseccomp")
 TEST_WHEELS = ("pytest",)
 PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_17_aarch64", "manylinux_2_28_aarch64")
@@ -65,6 +87,7 @@ UNUSED_TREES = (*UNUSED, "usr/share/doc", "usr/share/man", "usr/share/lintian", 
 _PACKAGE = cache.REPOSITORY / "northstar"
 _SHARED_OVERLAY = cache.REPOSITORY / "rootfs-overlay"
 _OVERLAY = cache.REPOSITORY / "qemu/overlay"
+_SYSTEMD_OVERLAY = cache.REPOSITORY / "qemu/overlay-systemd"
 _APPLETS = cache.REPOSITORY / "qemu/applets.txt"
 _EXAMPLES = cache.REPOSITORY / "examples"
 _CHECK = cache.REPOSITORY / "check_conf.sh"
@@ -72,10 +95,12 @@ _FRAGMENT = cache.REPOSITORY / "recipes-northstar/linux/files/northstar.cfg"
 _SELF = Path(__file__)
 
 
-def base() -> Path:
+def base(init: str = BUSYBOX) -> Path:
     """Directory `root` with what comes from Debian and PyPI; made if necessary."""
     inputs: list[Path | str] = [*DEBIAN_PACKAGES, *WHEELS, PYTHON, _APPLETS, BASE_REVISION]
-    return cache.made("base", inputs, _make_base)
+    if init == BUSYBOX:
+        return cache.made("base", inputs, _make_base)
+    return cache.made(f"base-{init}", [*inputs, *SYSTEMD_PACKAGES], _make_systemd_base)
 
 
 def keys() -> Path:
@@ -83,8 +108,8 @@ def keys() -> Path:
     return cache.made("keys", ["northstar"], _make_keys)
 
 
-def image() -> Path:
-    """Directory with `rootfs.squashfs`; made if necessary."""
+def image(init: str = BUSYBOX) -> Path:
+    """Directory with `rootfs.squashfs`, whose init is one of INITS; made if necessary."""
     inputs: list[Path | str] = [
         _PACKAGE,
         _SHARED_OVERLAY,
@@ -96,7 +121,10 @@ def image() -> Path:
         Path(debian.__file__),
         keys().name,
     ]
-    return cache.made("rootfs", [*inputs, base().name], _make_image)
+    if init == BUSYBOX:
+        return cache.made("rootfs", [*inputs, base().name], _make_image)
+    inputs += [_SYSTEMD_OVERLAY, base(init).name]
+    return cache.made(f"rootfs-{init}", inputs, _make_systemd_image)
 
 
 def test_wheels() -> Path:
@@ -108,14 +136,27 @@ def test_wheels() -> Path:
 
 
 def _make_base(target: Path) -> None:
+    with progress.step(f"downloading {len(DEBIAN_PACKAGES)} Debian packages for the image"):
+        debian.Apt().download(DEBIAN_PACKAGES, target / "download")
+    _unpack_base(target)
+
+
+def _make_systemd_base(target: Path) -> None:
+    with progress.step("downloading Debian's systemd and what it needs"):
+        apt = debian.Apt()
+        apt.download_all(SYSTEMD_PACKAGES, target / "download")
+        apt.download(DEBIAN_PACKAGES, target / "download")
+    _unpack_base(target)
+
+
+def _unpack_base(target: Path) -> None:
+    packages = sorted((target / "download").glob("*.deb"))
     root = target / "root"
     for name in DIRECTORIES:
         (root / name).mkdir(parents=True)
     for name in MERGED:
         (root / name).symlink_to(f"usr/{name}")
-    with progress.step(f"downloading {len(DEBIAN_PACKAGES)} Debian packages for the image"):
-        packages = debian.Apt().download(DEBIAN_PACKAGES, target / "download")
-    with progress.step("unpacking them"):
+    with progress.step(f"unpacking {len(packages)} packages"):
         for package in packages:
             debian.unpack(package, root)
         shutil.rmtree(target / "download")
@@ -171,12 +212,21 @@ def _make_keys(target: Path) -> None:
 
 
 def _make_image(target: Path) -> None:
+    _fill_image(target, BUSYBOX, {_SHARED_OVERLAY: ".", _OVERLAY: "."})
+
+
+def _make_systemd_image(target: Path) -> None:
+    overlays = {_SHARED_OVERLAY / "etc/northstar": "etc/northstar", _SHARED_OVERLAY / "usr": "usr"}
+    _fill_image(target, SYSTEMD, {**overlays, _OVERLAY / "usr": "usr", _SYSTEMD_OVERLAY: "."})
+
+
+def _fill_image(target: Path, init: str, overlays: dict[Path, str]) -> None:
     with tempfile.TemporaryDirectory(prefix="rootfs-", dir=cache.directory()) as work:
         root = Path(work) / "root"
-        shutil.copytree(base() / "root", root, symlinks=True)
+        shutil.copytree(base(init) / "root", root, symlinks=True)
         _install_project(root, target / "build.log")
-        for overlay in (_SHARED_OVERLAY, _OVERLAY):
-            shutil.copytree(overlay, root, symlinks=True, dirs_exist_ok=True)
+        for overlay, place in overlays.items():
+            shutil.copytree(overlay, root / place, symlinks=True, dirs_exist_ok=True)
         shutil.copy(keys() / "northstar.pub", root / "etc/northstar/keys/northstar.pub")
         packages = root / "usr/share/northstar/packages"
         script: list[Path | str] = [

@@ -123,6 +123,21 @@ def is_root(group_fd: int) -> bool:
     return False
 
 
+def is_delegated(group_fd: int) -> bool:
+    """Whether a service manager has left a v2 group to its service, as systemd does with Delegate=yes.
+
+    It marks the directory by an extended attribute: user.delegate or, before version 251, trusted.delegate.
+    """
+    return b"1" in (_attribute(group_fd, "user.delegate"), _attribute(group_fd, "trusted.delegate"))
+
+
+def _attribute(group_fd: int, name: str) -> bytes:
+    try:
+        return os.getxattr(group_fd, name)
+    except OSError:  # not marked; or a kernel before 5.6, whose groups have no user attributes
+        return b""
+
+
 def create(root_fd: int, path: str) -> int:
     """Descriptor of the cgroup `path` below `root_fd`; it and missing parents are made.
 

@@ -9,6 +9,7 @@ costs 10 ms there, while with version 2 it is born in its group.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import errno
 import os
 import time
@@ -39,6 +40,8 @@ class Cgroups:
     def __init__(self, name: str, pids_max: int) -> None:
         """`name` is the path of the top level group, relative to the hierarchy.
 
+        With version 2 it is relative to the group that a service manager has handed over, if it has.
+
         `pids_max` limits the processes of each container, 0 for no limit; a manifest can only lower it.
         """
         self._name = name
@@ -50,6 +53,9 @@ class Cgroups:
         except OSError:
             self.hierarchies = cgroup.Hierarchies("v1", None, {})
         self.unified = self.hierarchies.mode == "v2"
+        if self.unified:
+            with contextlib.suppress(OSError):
+                self._name = name = delegation.place(self._root("unified"), name)
         _log.info(f"Initializing cgroups with name {name}")
         _log.debug(f"Using cgroups version {2 if self.unified else 1}")
         known = CONTROLLERS if self.unified else CONTROLLERS_OF_VERSION_1

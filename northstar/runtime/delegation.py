@@ -19,6 +19,25 @@ _ROUNDS = 10
 """So often a process may be forked while others are moved."""
 
 
+def place(root: int, name: str) -> str:
+    """Path for the groups of containers: `name` in what a service manager has handed over to us, if anything.
+
+    The rest of the tree is the manager's. `root` is the hierarchy. Raises OSError.
+    """
+    own = cgroup.own_group()
+    if not own or ".." in own.split("/"):  # the root, or out of sight
+        return name
+    above, _, last = own.rpartition("/")
+    handed_over = above if last == DAEMON else own
+    if not handed_over or is_below(name, handed_over):
+        return name
+    group = cgroup.open_group(root, handed_over)
+    try:
+        return f"{handed_over}/{name}" if cgroup.is_delegated(group) else name
+    finally:
+        os.close(group)
+
+
 def make_way(root: int, path: str) -> None:
     """If the daemon is in a group above `path`, move it with all that is in there into a group beside it.
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from northstar.kernel import dm, loop, mount
+from northstar.runtime.cgroupnames import DAEMON
 
 SECONDS = 5.0
 _OURS = ("northstar", "init-")
@@ -57,7 +58,7 @@ def _mapped_devices() -> set[str]:
 
 def _control_groups() -> set[str]:
     root = Path("/sys/fs/cgroup")
-    return {str(path) for path in root.rglob("*") if path.is_dir()}
+    return {str(path) for path in root.rglob("*") if path.is_dir() and path.name != DAEMON}
 
 
 def _processes() -> set[str]:

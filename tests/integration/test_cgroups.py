@@ -18,6 +18,9 @@ from isolated import wait_until
 from runtime import TIMEOUT, Runtime, SharedRuntime, probe, shell, wait_for
 
 from northstar.client import Refused
+from northstar.kernel import cgroup, cgrouptree
+from northstar.runtime import delegation
+from northstar.runtime.cgroupnames import DAEMON
 
 V2 = Path("/sys/fs/cgroup")
 MEBIBYTE = 1 << 20
@@ -31,7 +34,13 @@ def runtime(shared_runtime: SharedRuntime) -> SharedRuntime:
 
 def group(runtime: Runtime, name: str = "a", controller: str = "") -> Path:
     """Directory of a container's group."""
-    return V2 / controller / f"northstar-{runtime.base.name}" / name
+    top = f"northstar-{runtime.base.name}"
+    if not controller and (V2 / "cgroup.controllers").exists():
+        root = cgroup.open_root(str(V2))
+        # The tests may run as a service of systemd.
+        top = delegation.place(root, top)
+        os.close(root)
+    return V2 / controller / top / name
 
 
 def block_device() -> str:
@@ -509,3 +518,35 @@ def test_statistics_of_version_1(runtime: SharedRuntime) -> None:
         process = client.inspect("a:0.0.1").process
         assert process is not None
         assert process.statistics["memory"]["memory"]["limit_in_bytes"] == 64 * MEBIBYTE
+
+
+@needs(has_cgroup2_controllers)
+def test_groups_are_made_in_what_a_service_manager_hands_over(own_runtime: Runtime) -> None:
+    """Marked as systemd does it; the runtime leaves that group itself for one below."""
+    handed_over = V2 / f"service-{own_runtime.base.name}"
+    handed_over.mkdir()
+    above = os.open(V2, os.O_RDONLY)
+    here = os.open(handed_over, os.O_RDONLY)
+    own_runtime.pack(shell("a", cgroups={"memory": {"memory_hard_limit": 64 * MEBIBYTE}}))
+    enter = f'echo $$ > {handed_over}/cgroup.procs; exec "$@"'
+    own_runtime.command = ["sh", "-c", enter, "-", *own_runtime.command]
+    try:
+        cgroup.enable_controllers(above, ("memory", "pids"))
+        os.setxattr(handed_over, "trusted.delegate", b"1")
+        with own_runtime.started() as client:
+            client.start("a:0.0.1")
+            group = handed_over / f"northstar-{own_runtime.base.name}/a"
+            assert (group / "memory.max").read_text() == f"{64 * MEBIBYTE}\n"
+            wait_until(lambda: (group / "cgroup.procs").read_text() != "")
+            assert not (V2 / f"northstar-{own_runtime.base.name}").exists()
+            assert cgroup.processes(here) == []
+            assert own_runtime.process is not None
+            moved = (handed_over / DAEMON / "cgroup.procs").read_text().split()
+            assert str(own_runtime.process.pid) in moved
+            client.kill("a:0.0.1", 9)
+            wait_for(client, "exit", "a:0.0.1")
+        assert not (handed_over / f"northstar-{own_runtime.base.name}").exists()
+    finally:
+        os.close(here)
+        cgrouptree.remove(above, handed_over.name, TIMEOUT)
+        os.close(above)

@@ -325,6 +325,7 @@ def test_request_about_too_many_containers(server: Server) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_notifications_while_requests_are_throttled(server: Server) -> None:
     options = ConsoleOptions(max_requests_per_sec=1)
     with server.connection(options) as sock:

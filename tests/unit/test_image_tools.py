@@ -103,6 +103,7 @@ def environment(
     return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=120)
 
 
+@pytest.mark.slow
 def test_what_apt_prints_is_shown_if_it_fails(tmp_path: Path) -> None:
     done = environment(tmp_path, 'echo "apt: $1"; [ "$1" = update ]', "echo", "reached")
     assert done.returncode == 2
@@ -111,6 +112,7 @@ def test_what_apt_prints_is_shown_if_it_fails(tmp_path: Path) -> None:
     assert str(tmp_path / "cache/environment.log") in done.stderr
 
 
+@pytest.mark.slow
 def test_what_apt_prints_goes_to_a_log(tmp_path: Path) -> None:
     done = environment(tmp_path, 'echo "apt: $1"; [ "$1" = update ] || sleep 5.5', "echo", "reached")
     assert done.returncode == 0, done.stderr

@@ -77,6 +77,7 @@ class Service:
             "NORTHSTAR_PIDFILE": self.pid_file,
             "NORTHSTAR_STATE": self.root / "lib",
             "NORTHSTAR_RUNTIME": self.root / "run",
+            "NORTHSTAR_FSTAB": self.root / "fstab",
             "PATH": self.tools if self.shell == "busybox" else f"{self.tools}:/usr/bin:/bin:/usr/sbin:/sbin",
             "READY": self.ready,
         }
@@ -139,6 +140,32 @@ def somebody() -> Iterator[int]:
         yield process.pid
         assert process.poll() is None, "it was ended"
         process.kill()
+
+
+@pytest.mark.parametrize(
+    ("target", "starts"),
+    [
+        ("{root}/lib", False),
+        ("{root}", False),
+        ("{root}/lib/repository", True),  # no part of the way to the state directory
+        ("{root}/li", True),
+        ("/", True),
+        ("none", True),
+    ],
+)
+def test_storage_that_is_not_mounted(service: Service, target: str, starts: bool) -> None:
+    """Nothing is installed into the directory below it."""
+    line = f"/dev/nonesuch {target.format(root=service.root)} ext4 noatime 0 2\n"
+    (service.root / "fstab").write_text(f"# comment\n\n{line}")
+    done = service("start")
+    assert done.returncode == (0 if starts else 1), done.stdout
+    assert ("is not mounted" in done.stdout) is not starts
+    if starts:
+        service.started()
+        service("stop")
+    else:
+        assert not (service.root / "lib").exists()
+        assert service("status").returncode == 3
 
 
 def test_start_and_stop(service: Service) -> None:

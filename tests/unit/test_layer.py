@@ -196,6 +196,7 @@ def test_kernel_recipes_are_checked(parse: Any, tmp_path: Path) -> None:
     assert (Path(folder) / "northstar.cfg").exists()
 
 
+@pytest.mark.slow
 def test_checksum_is_that_of_the_package_index(tmp_path: Path) -> None:
     path = recipe("python3-pyseccomp")
     requirement = f"pyseccomp=={path.stem.partition('_')[2]}"

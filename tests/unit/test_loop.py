@@ -503,6 +503,7 @@ def test_slow_calls_are_told(loop: Loop) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_busy_machine_is_no_slow_call(loop: Loop) -> None:
     """As many processes as there are processors, and more, keep a call from computing."""
     lines: list[str] = []

@@ -42,6 +42,7 @@ def no_root_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fchown", lambda *_: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pipe", "inherit"])
 def test_somebody_keeps_the_end_of_a_container(kind: str) -> None:
     """Pipes of ended runs do not pile up, and nobody speaks in the name of a container that has ended."""

@@ -24,9 +24,13 @@ def root(tmp_path: Path) -> Path:
     shutil.copytree(OVERLAY, root)
     units = root / "usr/lib/systemd/system"
     found = SYSTEMD_UNITS if SYSTEMD_UNITS.is_dir() else Path("/lib/systemd/system")
-    for path in (*found.glob("*.target"), found / "systemd-tmpfiles-setup.service"):
+    for path in (
+        *found.glob("*.target"),
+        found / "systemd-tmpfiles-setup.service",
+        found / "modprobe@.service",
+    ):
         shutil.copy(path, units)
-    for program in ("northstar", "systemd-tmpfiles"):
+    for program in ("northstar", "systemctl", "systemd-tmpfiles"):
         path = root / "usr/bin" / program
         path.parent.mkdir(exist_ok=True)
         path.touch(0o755)
@@ -109,10 +113,17 @@ def test_exposure(root: Path) -> None:
 
 
 def test_tmpfiles(root: Path) -> None:
-    """systemd-tmpfiles makes the directories that the configuration names."""
+    """What it makes is not below a directory where a data partition may still have to be mounted."""
     text = (root / "usr/lib/tmpfiles.d/northstar.conf").read_text()
     made = {line.split()[1] for line in text.splitlines() if line.startswith("d ")}
+    assert made == {"/run/northstar"}
+
+
+def test_state_directories(root: Path) -> None:
+    """The unit has those made that the configuration names, when their file system is mounted."""
     configuration = (root / "etc/northstar/northstar.toml").read_text()
     (repository,) = re.findall(r'fs = { dir = "(/var[^"]*)"', configuration)
-    assert repository in made
-    assert "/run/northstar" in made
+    unit = (root / "usr/lib/systemd/system/northstar.service").read_text()
+    (made,) = re.findall(r"^StateDirectory=(.*)", unit, re.MULTILINE)
+    assert repository in [f"/var/lib/{name}" for name in made.split()]
+    assert re.search(r"^RequiresMountsFor=/var/lib/northstar$", unit, re.MULTILINE)

@@ -8,6 +8,7 @@ packages; where times are compared, both run and take turns.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -56,14 +57,17 @@ class _Memory(NamedTuple):
         return (self.loaded.proportional - self.idle.proportional) / CONTAINERS
 
 
+class _Unusable(Exception):
+    """There is no upstream to be compared with; the text says why."""
+
+
 def measure(ours: Bench) -> None:
     """Print the table, or say that it is skipped."""
-    program = Path(os.environ.get(VARIABLE, "")) / "northstar"
-    if VARIABLE not in os.environ or not os.access(program, os.X_OK):
-        reason = f"{program} is no program" if VARIABLE in os.environ else f"{VARIABLE} names no directory"
-        print(f"\nbench: upstream is SKIPPED, nothing is compared with it: {reason}", file=sys.stderr)
+    try:
+        program, version = _peer()
+    except _Unusable as error:
+        print(f"\nbench: upstream is SKIPPED, nothing is compared with it: {error}", file=sys.stderr)
         return
-    shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
     names = [f"sleeper-{number}" for number in range(CONTAINERS)]
     ours.pack_all([bare_manifest(name, args=["sleep", "1000"]) for name in names])
     ours.pack(bare_manifest("bare"))
@@ -72,7 +76,23 @@ def measure(ours: Bench) -> None:
             shutil.copy(package, theirs.repository)
         pair = (ours, theirs)
         rows = [*_spawns(*pair), *_starts(*pair), *_memories(*pair, [f"{name}:0.0.1" for name in names])]
-    show(f"Next to upstream {shown.split()[1]} ({CONTAINERS + 1} packages)", rows)
+    show(f"Next to upstream {version} ({CONTAINERS + 1} packages)", rows)
+
+
+def _peer() -> tuple[Path, str]:
+    """Upstream's daemon and its version. Raises _Unusable."""
+    directory = os.environ.get(VARIABLE)
+    if not directory:
+        raise _Unusable(f"{VARIABLE} names no directory")
+    program = Path(directory) / "northstar"
+    try:
+        shown = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise _Unusable(f"{program}: {error.strerror}") from None
+    found = re.search(r"^northstar (\d\S*)", shown.stdout, re.MULTILINE)
+    if shown.returncode or not found:
+        raise _Unusable(f"{program} --version does not tell its version: {shown.stderr.strip()}")
+    return program, found[1]
 
 
 def _spawns(ours: Bench, theirs: Bench) -> list[Row]:

@@ -89,13 +89,13 @@ def _clone(p: Program, plan: MountPlan, how: int) -> Register | None:
         tree = p.value("open_tree", AT_FDCWD, plan["source"], _CLONE | recursive, of="tree", tolerate=absent)
     else:
         return None
-    if plan["attributes"]:
-        after = Label()
-        if absent:
-            p.jump_if_negative(tree, after)
-        attributes = p.put(_MOUNT_ATTR.pack(plan["attributes"], 0, 0, 0))
-        p.call("mount_setattr", tree, "", AT_EMPTY_PATH | recursive, attributes, _MOUNT_ATTR.size)
-        p.place(after)
+    after = Label()
+    if absent:
+        p.jump_if_negative(tree, after)
+    # A clone of a shared mount is its peer: what is mounted below it would be mounted on the host as well.
+    attributes = p.put(_MOUNT_ATTR.pack(plan["attributes"], 0, mount.MS_SLAVE, 0))
+    p.call("mount_setattr", tree, "", AT_EMPTY_PATH | recursive, attributes, _MOUNT_ATTR.size)
+    p.place(after)
     return tree
 
 

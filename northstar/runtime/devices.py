@@ -57,6 +57,7 @@ def prepare(path: str, mount_points: Mapping[str, bool] | None = None) -> None:
     flags = mount.MS_NOSUID | mount.MS_NOEXEC | mount.MS_NODEV
     mount.mount("tmpfs", path, "tmpfs", flags, "mode=755,size=64k")
     try:
+        mount.mount(None, path, None, mount.MS_PRIVATE)
         for name, numbers in NODES.items():
             _bind_node(f"{path}/{name}", f"/dev/{name}", numbers)
         for name, target in LINKS.items():

@@ -23,7 +23,11 @@ TIMER_SLACK = 50_000
 
 _LIMITS = 16
 """RLIM_NLIMITS (asm-generic/resource.h)."""
-_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_TIMERS = {
+    signal.ITIMER_REAL: signal.SIGALRM,
+    signal.ITIMER_VIRTUAL: signal.SIGVTALRM,
+    signal.ITIMER_PROF: signal.SIGPROF,
+}
 _PYTHONS_OWN = frozenset((signal.SIGPIPE, signal.SIGXFSZ))
 """The interpreter ignores them, to get errors instead."""
 
@@ -71,8 +75,9 @@ def _arrange_descriptors(kept: int | None) -> None:
 
 def _reset_signals() -> None:
     """Default dispositions, nothing blocked, no timer that will end this process."""
-    for timer in _TIMERS:
+    for timer, number in _TIMERS.items():
         signal.setitimer(timer, 0)
+        signal.signal(number, signal.SIG_IGN)  # forgets one that is pending
     for number in signal.valid_signals() - _PYTHONS_OWN - {signal.SIGKILL, signal.SIGSTOP}:
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)

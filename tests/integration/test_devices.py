@@ -152,6 +152,27 @@ def trees(runtime: Runtime) -> list[str]:
     ]
 
 
+def test_mounts_of_a_container_stay_its_own(own_runtime: Runtime, directory: Path) -> None:
+    """S-18: also on a host with shared mounts, of which each clone would be a peer."""
+    (directory / "inner").mkdir()
+    tmpfs = {"type": "tmpfs", "size": 4096}
+    own_runtime.pack(
+        shell("a", mounts=with_mounts(**{"dev/shm": tmpfs, "data": bind(directory), "data/inner": tmpfs}))
+    )
+    own_runtime.pack(shell("b", "exec cat /proc/self/mounts", mounts=with_mounts(**{"dev/shm": tmpfs})))
+    own_runtime.command = ["unshare", "-m", "--propagation", "shared", *own_runtime.command]
+    with own_runtime.started("--disable-mount-namespace") as client:
+        client.start("a:0.0.1")
+        assert own_runtime.process is not None
+        text = Path(f"/proc/{own_runtime.process.pid}/mountinfo").read_text()
+        assert f"{own_runtime.base}/run/.devices" in text
+        targets = [line.split()[4] for line in text.splitlines()]
+        assert f"{directory}/inner" not in targets
+        assert not [target for target in targets if target.startswith("/run/") and target.endswith("/shm")]
+        lines = own_runtime.run(client, "b:0.0.1")[1]
+        assert len([line for line in lines if line.split()[1] == "/dev/shm"]) == 1
+
+
 # --- the host's nodes
 
 

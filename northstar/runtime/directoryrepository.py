@@ -262,7 +262,12 @@ def sync_directory(path: str) -> None:
 
 def _open_regular(path: str) -> int:
     """A read-only descriptor of a regular file; raises OSError."""
-    fd = os.open(path, _OPEN_FLAGS)
+    try:
+        fd = os.open(path, _OPEN_FLAGS)
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # O_NOFOLLOW's answer
+            error.strerror = "it is a symbolic link, and a repository has to have the package itself"
+        raise
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise OSError(errno.EINVAL, "it is no regular file", path)

@@ -211,7 +211,7 @@ class Daemon:
         to_mount = [r.id for r in self._config.repositories.values() if r.mount_on_start]
         if to_mount:
             _log.info(f"Trying to mount containers from repository {', '.join(to_mount)}")
-            await self._runtime.mount_on_start(to_mount)
+            await self._runtime.mounts.mount_on_start(to_mount)
         await self._runtime.autostart()
         await self._engine.prepare()
         await self._runtime.set_up()
@@ -287,7 +287,7 @@ class Daemon:
             survivors = await self._end_all_runs()
         if self._debugger is not None:
             await self._debugger.stop()
-        await self._runtime.umount_all()
+        await self._runtime.mounts.umount_all()
         _log.debug(f"Joining engine with pid {self._engine.pid}")
         await self._engine.close()
         self._cgroups.close()

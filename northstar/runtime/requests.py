@@ -100,10 +100,10 @@ class Requests:
         return {"kill": await _outcome(request.container, work())}
 
     async def _mount(self, _: Peer, request: messages.Mount) -> object:
-        return {"mount": _results(request.containers, await self._runtime.mount(request.containers))}
+        return {"mount": _results(request.containers, await self._runtime.mounts.mount(request.containers))}
 
     async def _umount(self, _: Peer, request: messages.Umount) -> object:
-        return {"umount": _results(request.containers, await self._runtime.umount(request.containers))}
+        return {"umount": _results(request.containers, await self._runtime.mounts.umount(request.containers))}
 
     async def _uninstall(self, _: Peer, request: messages.Uninstall) -> object:
         work = self._runtime.uninstall(request.container, request.wipe)

@@ -9,7 +9,6 @@ running; from there any number of starts proceeds at the same time.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING
 from northstar.errors import (
     ApiError,
     InstallDuplicate,
-    InvalidContainer,
     InvalidRepository,
     StartContainerFailed,
     StartContainerResource,
@@ -28,13 +26,14 @@ from northstar.manifest import dump
 from northstar.runtime import binds, filters, log, persist, plan, users
 from northstar.runtime.containers import Containers, Record
 from northstar.runtime.loop import Future, Mutex, Timeout
+from northstar.runtime.mounts import Mounts
 from northstar.runtime.run import Host, Run
 from northstar.runtime.startlimit import START_LIMIT, within_limit
 from northstar.runtime.text import duration
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from northstar.manifest import Manifest
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
 
 _log = log.Logger("runtime::state")
 
-DEFAULT_MOUNT_PARALLEL = 4
 AUTOSTART_PARALLEL = 1 + (os.cpu_count() or 1)
 """Starts at a time; more only wait for each other in the kernel."""
 
@@ -72,10 +70,9 @@ class Runtime:
         self.metrics: Metrics | None = None
         """Hears of starts and ends, if there is monitoring."""
         self._host: Host
-        self._mounter = mounter
         self._notifications = notifications
-        self._mount_parallel = mount_parallel or DEFAULT_MOUNT_PARALLEL
         self._mutex = Mutex()
+        self.mounts = Mounts(self.containers, mounter, self._mutex, mount_parallel)
         self._publishing = Mutex()
         self._up = Future()
 
@@ -84,6 +81,7 @@ class Runtime:
     def attach(self, host: Host) -> None:
         """Give it what runs need. Before anything is started."""
         self._host = host
+        self.mounts.attach(host.loop, host.places.run_dir)
 
     async def wait_until_up(self) -> None:
         """Wait until repositories are loaded and autostarts are done."""
@@ -127,16 +125,6 @@ class Runtime:
                 _log.warn(f"{container} cannot be started: {outcome}")
             self.containers.add(record)
 
-    async def mount_on_start(self, repositories: Iterable[str]) -> None:
-        """Mount everything of some repositories; raises the first error."""
-        chosen = set(repositories)
-        records = [record for record in self.containers if record.repository.id in chosen]
-        async with self._mutex:
-            errors = await self._mount_records(records)
-        for error in errors:
-            if error is not None:
-                raise error
-
     async def autostart(self) -> None:
         """Start all containers that ask for it; raises the error of a critical one."""
         wanted = [record for record in self.containers if record.manifest.autostart]
@@ -145,7 +133,7 @@ class Runtime:
         began = time.monotonic()
         for record in wanted:
             _log.info(f"Autostarting {record.container} ({str(record.manifest.autostart).capitalize()})")
-        await self._mount_for(wanted)
+        await self.mounts.mount_for(wanted)
         results = await self._host.loop.gather(
             *(self._autostart_one(record.container) for record in wanted), limit=AUTOSTART_PARALLEL
         )
@@ -189,15 +177,6 @@ class Runtime:
             runs = [run for run in runs if not run.ended.done]
         return [run.record.container for run in runs]
 
-    async def umount_all(self) -> None:
-        """Umount everything that is mounted, errors are logged."""
-        records = [record for record in self.containers if record.mounted]
-        for record in records:
-            try:
-                await self._umount_record(record)
-            except ApiError as error:
-                _log.warn(f"failed to umount {record.container}: {error}")
-
     # --- inspect and kill
 
     async def inspect(self, container: Container) -> dict[str, Any]:
@@ -240,115 +219,6 @@ class Runtime:
         if run is None or not run.process.executing or run.process.pidfd < 0:
             raise Unexpected(f"{container} is not running")
         return run
-
-    # --- mount and umount
-
-    async def mount(self, containers: Sequence[Container]) -> list[ApiError | None]:
-        """Mount several; None or the error of each."""
-        began = time.monotonic()
-        results: list[ApiError | None] = []
-        async with self._mutex:
-            records: list[Record | None] = []
-            for container in containers:
-                known = self.containers.get(container) if container in self.containers else None
-                usable = known is not None and not known.mounted and known not in records
-                records.append(known if usable else None)
-            mounted = iter(await self._mount_records([record for record in records if record is not None]))
-            for container, record in zip(containers, records, strict=True):
-                results.append(InvalidContainer(container) if record is None else next(mounted))
-        await self._report("mounted", "Mount", containers, results, began)
-        return results
-
-    async def umount(self, containers: Sequence[Container]) -> list[ApiError | None]:
-        """Umount several; None or the error of each."""
-        began = time.monotonic()
-        results: list[ApiError | None] = []
-        async with self._mutex:
-            for container in containers:
-                # Others do not wait for all of them.
-                await self._host.loop.turn()
-                try:
-                    record = self.containers.get(container)
-                    self.containers.check_umount(record)
-                    await self._umount_record(record)
-                    results.append(None)
-                except ApiError as error:
-                    results.append(error)
-        await self._report("umounted", "Umount", containers, results, began)
-        return results
-
-    async def _report(
-        self,
-        done: str,
-        operation: str,
-        containers: Sequence[Container],
-        results: Sequence[ApiError | None],
-        began: float,
-    ) -> None:
-        spent = duration(time.monotonic() - began)
-        for container, error in zip(containers, results, strict=True):
-            if error is not None:
-                await self._host.loop.turn()
-                _log.warn(f"failed to {operation.lower()} {container}: {error}")
-        if any(error is not None for error in results):
-            _log.warn(f"{operation} operation failed after {spent}")
-        else:
-            _log.info(f"Successfully {done} {len(results)} container(s) in {spent}")
-
-    async def _mount_for(self, wanted: Sequence[Record]) -> None:
-        """Mount all that these containers need at once; what goes wrong is told by their starts."""
-        needed = set(wanted)
-        for record in wanted:
-            with contextlib.suppress(ApiError):
-                resources = self.containers.resources_of(record.manifest)
-                needed |= {self.containers.get(resource) for resource in resources.values()}
-        async with self._mutex:
-            await self._mount_records([record for record in needed if not record.mounted])
-
-    async def _mount_records(self, records: Sequence[Record]) -> list[ApiError | None]:
-        """Mount concurrently, at most `mount_parallel` at a time. The mutex is held."""
-        results = await self._host.loop.gather(
-            *(self._mount_record(record) for record in records), limit=self._mount_parallel
-        )
-        errors: list[ApiError | None] = []
-        for result in results:
-            if isinstance(result, Exception) and not isinstance(result, ApiError):
-                raise result
-            errors.append(result)
-        return errors
-
-    async def _mount_record(self, record: Record) -> ApiError | None:
-        container = record.container
-        descriptor = record.repository.fd(container)
-        target = self._target(container)
-        try:
-            await self._host.loop.in_thread(
-                self._mounter.mount,
-                container,
-                descriptor,
-                record.package,
-                target,
-                verified=record.repository.verified,
-            )
-        except ApiError as error:
-            _log.warn(f"Failed to mount {container}: {error}")
-            return error
-        record.mounted = True
-        _log.info(f"Mounted {container}")
-        return None
-
-    async def _umount_record(self, record: Record) -> None:
-        target = self._target(record.container)
-        try:
-            await self._host.loop.in_thread(self._mounter.umount, target)
-        except ApiError:
-            record.mounted = os.path.ismount(target)
-            raise
-        record.mounted = False
-        _log.info(f"Umounted {record.container}")
-
-    def _target(self, container: Container) -> str:
-        return f"{self._host.places.run_dir}/{container}"
 
     # --- install and uninstall
 
@@ -415,7 +285,7 @@ class Runtime:
                     self._check_wipe(record)
                 if record.mounted or record.run is not None:
                     self.containers.check_umount(record)
-                    await self._umount_record(record)
+                    await self.mounts.umount_record(record)
                 if wipe:
                     await self._wipe(container)
                 await self._host.loop.in_thread(record.repository.delete, container)
@@ -514,7 +384,7 @@ class Runtime:
             missing = [needed_record for needed_record in needed if not needed_record.mounted]
             if missing:
                 _log.info(f"Mounting {len(missing)} container(s) for the start of {container}")
-                for error in await self._mount_records(missing):
+                for error in await self.mounts.mount_records(missing):
                     if error is not None:
                         raise error
             record.run = Run(self._host, record, resources, Future())

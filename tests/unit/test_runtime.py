@@ -72,7 +72,7 @@ def test_others_have_turns_during_an_umount() -> None:
 
     async def main() -> None:
         task = loop.spawn(other())
-        results = await made.umount(NAMES)
+        results = await made.mounts.umount(NAMES)
         task.cancel()
         assert [result is None for result in results] == [True, False, True]
 

@@ -33,6 +33,8 @@ run_dir = "{base}/run"
 data_dir = "{base}/data"
 socket_dir = "{base}/sockets"
 cgroup = "{cgroup}"
+# With control groups of version 1 a limit is a group; the peer runs with --cgroup-manager=disabled.
+pids_max = 0
 
 [console.global]
 bind = "unix://{base}/console"

@@ -179,7 +179,7 @@ class Program:
         self._step(isa.OP_EXPECT, (one, other, error))
 
     def on_failure(self, target: Label) -> None:
-        """From here on a failure goes on at `target`; once, a further one there ends the process."""
+        """From here on a failure before `target` goes on there; a further one there ends the process."""
         self._step(isa.OP_HANDLER, (), target=target)
 
     def reap(self, pid: Register) -> Register:

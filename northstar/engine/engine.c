@@ -60,7 +60,8 @@ static long receive(struct message *message) {
         header.control_length = sizeof control;
         length = CALL3(SYS_recvmsg, CHANNEL, &header, MSG_CMSG_CLOEXEC);
     } while (length == -EINTR);
-    if (length <= 0)
+    /* A message may be empty; what comes with it tells it from the end. */
+    if (length < 0 || (length == 0 && header.control_length == 0))
         leave(0);
     message->count = 0;
     if (header.control_length < sizeof control.header)
@@ -245,7 +246,8 @@ static int run(const struct program *p, int *is_clone) {
         long result = perform(p, step, a);
         if (is_failure(step, result)) {
             record(result, index);
-            if (handler) {
+            /* One that lies behind would lead back. */
+            if (handler > index) {
                 index = handler;
                 handler = 0;
                 continue;

@@ -46,7 +46,7 @@ is 0).
 OP_EXPECT = 7
 """Fail with errno argument 2 unless arguments 0 and 1 are equal."""
 OP_HANDLER = 8
-"""From here on a failure goes on at step `number`."""
+"""From here on a failure before step `number` goes on there."""
 OP_REAP = 9
 """Wait for the end of children until process argument 0 has ended; result = its wait status (wait(2))."""
 OPERATION_COUNT = 10

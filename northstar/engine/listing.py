@@ -51,7 +51,7 @@ class Listing:
                 purpose = None
             if step.purpose != purpose:
                 purpose = step.purpose
-                yield f"# {purpose}"
+                yield f"# {_printable(purpose)}"
             mark = ">" if index in self._targets else " "
             yield f"{index:5}{mark} {self._step(step)}"
 
@@ -124,7 +124,7 @@ class Listing:
         text = bytes(self._program.memory[offset:end]).decode("utf-8", "backslashreplace")
         if len(text) > _TEXT_LIMIT:
             text = f"{text[:_TEXT_LIMIT]}…"
-        return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+        return '"' + _printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
     def _maybe_text(self, argument: int | Register) -> str:
         return _name(argument) if isinstance(argument, Register) else self._text(argument)
@@ -166,6 +166,11 @@ class Listing:
 
     def _filter(self, address: int) -> str:
         return f"{{{self._fields('H', address)[0]} instructions}}"
+
+
+def _printable(text: str) -> str:
+    """A text of a manifest, which must neither end the line nor reach a terminal as a command."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _name(argument: Register | None) -> str:

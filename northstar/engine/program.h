@@ -56,7 +56,7 @@ enum operation {
     OP_COMPARE,
     /* Fail with errno argument 2 unless arguments 0 and 1 are equal */
     OP_EXPECT,
-    /* From here on a failure goes on at step `number` */
+    /* From here on a failure before step `number` goes on there */
     OP_HANDLER,
     /* Wait for the end of children until process argument 0 has ended; result = its wait status (wait(2)) */
     OP_REAP,

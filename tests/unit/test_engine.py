@@ -136,6 +136,22 @@ def test_handler_takes_one_failure() -> None:
         assert process.report() == failed(errno.EBADF, 1)
 
 
+def test_handler_does_not_lead_back() -> None:
+    """Whatever a program says, it ends."""
+    p, handler, skipped = Program(), Label(), Label()
+    passes = p.variable("passes")
+    p.on_failure(handler)
+    p.jump(skipped)
+    p.place(handler)
+    answer(p, passes)
+    p.set(passes, 1)
+    p.place(skipped)
+    p.call("close", -1)
+    with engine() as process:
+        assert process.run(p) == failed(errno.EBADF, len(p.steps) - 1)
+        assert process.lives()
+
+
 @pytest.mark.parametrize(
     "address", [0, 8, isa.BOARD_ADDRESS - 4, isa.BOARD_ADDRESS + 4093, 1 << 40, (1 << 64) - 4]
 )
@@ -384,6 +400,19 @@ def test_descriptor_that_is_no_memory() -> None:
         assert sorted(os.listdir(f"/proc/{process.pid}/fd")) == ["0", "1", "2", "3"]
     os.close(reader)
     os.close(writer)
+
+
+@pytest.mark.parametrize("length", range(isa.HEAD.size))
+def test_truncated_message(length: int) -> None:
+    """An empty one is not the end of the channel."""
+    reader, writer = os.pipe()
+    os.close(writer)
+    with engine() as process:
+        channel.send(process.socket, GOOD.head[:length], [reader])
+        assert process.report() == REFUSED
+        assert process.lives()
+        assert sorted(os.listdir(f"/proc/{process.pid}/fd")) == ["0", "1", "2", "3"]
+    os.close(reader)
 
 
 def test_as_many_descriptors_as_the_kernel_passes() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import sys
@@ -24,6 +25,8 @@ _log = log.Logger("northstar")
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 LOG_GRACE = 0.5
+
+_DISK_FAILS = (errno.EIO, errno.EROFS, errno.ENOSPC, errno.EUCLEAN, errno.ENXIO, errno.ESTALE)
 
 USAGE = "usage: northstar [-h] [-c FILE] [-d] [--check] [-V]\n"
 HELP = """
@@ -180,20 +183,26 @@ def _make_directories(configuration: Config) -> dict[str, str]:
     for name, path in names:
         if path is None:
             continue
-        problem = None
-        try:
-            os.makedirs(path, exist_ok=True)
-            if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-                problem = f"{name} {path} is not read and/or writeable"
-        except OSError as error:
-            problem = f"failed to create {name} {path}: {error.strerror}"
+        problem, disk_fails = _problem_of(name, path)
         if problem is None:
             continue
-        if name != "data_dir":
+        if name != "data_dir" or not disk_fails:
             raise NorthstarError(problem)
-        # A disk that fails; containers without persistent data do not need it.
+        # Containers without persistent data do not need it.
         degraded[name] = f"{problem}: containers with persistent data cannot be started"
     return degraded
+
+
+def _problem_of(name: str, path: str) -> tuple[str | None, bool]:
+    """What is wrong with a directory, which is made if it is missing, and whether its disk is to blame."""
+    try:
+        os.makedirs(path, exist_ok=True)
+        if os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            return None, False
+        read_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+        return f"{name} {path} is not read and/or writeable", read_only
+    except OSError as error:
+        return f"failed to create {name} {path}: {error.strerror}", error.errno in _DISK_FAILS
 
 
 def _raise_limit_of_open_files() -> tuple[int, int]:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -127,3 +129,48 @@ def test_an_uninstall_whose_sync_fails_can_be_repeated(
     assert not path.exists()
     repository.delete(A)
     os.close(descriptor)
+
+
+def test_publishing_is_durable(
+    repository: DirectoryRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file, its name, the directory: in this order. A package of that name is not looked at before."""
+    events: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def record_fsync(fd: int) -> None:
+        events.append(f"fsync {Path(os.readlink(f'/proc/self/fd/{fd}')).suffix or 'directory'}")
+        fsync(fd)
+
+    def record_rename(old: str, new: str) -> None:
+        events.append(f"rename {Path(old).suffix} {Path(new).suffix}")
+        rename(old, new)
+
+    insert: Any = repository.begin_insert(4)
+    insert.open()
+    insert.write(b"data")
+    insert._package = SimpleNamespace(container=A)
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "rename", record_rename)
+    insert.publish()
+    assert events == ["fsync .tmp", "rename .tmp .npk", "fsync directory"]
+    assert (tmp_path / "a:0.0.1.npk").read_bytes() == b"data"
+
+
+@pytest.mark.parametrize("call", ["fsync", "rename"])
+def test_publishing_that_fails_leaves_nothing(
+    repository: DirectoryRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    insert: Any = repository.begin_insert(4)
+    insert.open()
+    insert.write(b"data")
+    insert._package = SimpleNamespace(container=A)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(Unexpected, match="failed to store"):
+        insert.publish()
+    insert.discard()
+    assert os.listdir(tmp_path) == []

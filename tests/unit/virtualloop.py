@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from northstar.runtime import loop as module
-from northstar.runtime.loop import Future, Loop
+from northstar.runtime.loop import Loop
+
+T = TypeVar("T")
 
 
 class VirtualLoop(Loop):
@@ -21,6 +24,14 @@ class VirtualLoop(Loop):
         if monkeypatch is not None:
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
         super().__init__(self.failures.append)
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """As the loop does, but a failure of the loop itself is one of the test."""
+        task = self.spawn(main)
+        while not task.done:
+            self._turn()
+        result: T = task.result()
+        return result
 
     def _patience(self) -> float:
         patience = super()._patience()
@@ -62,7 +73,3 @@ class Steps:
         if failure is not None:
             raise failure
         return name
-
-
-def never() -> Future:
-    return Future()

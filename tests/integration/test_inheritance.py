@@ -17,6 +17,7 @@ from typing import Any
 import leaks
 import pytest
 from abilities import has_sys_resource, needs
+from isolated import wait_until
 from runtime import Runtime, shell, wait_for, with_mounts
 
 from northstar.client import Client
@@ -116,7 +117,7 @@ def seen(client: Client) -> list[dict[str, Any]]:
 def manifest() -> dict[str, Any]:
     sockets = {"s": {"type": "stream", "mode": 0o666}}
     mounts = with_mounts(data={"type": "persist"}, **{"unix-sockets": {"type": "sockets"}})
-    script = "umask; ls -ld /data /unix-sockets/*; exec sleep 1000"
+    script = "umask; stat -c '%A %u:%g %n' /data /unix-sockets/*; exec sleep 1000"
     return shell("a", script, sockets=sockets, mounts=mounts)
 
 
@@ -126,9 +127,8 @@ def run_once(runtime: Runtime) -> tuple[list[dict[str, Any]], dict[str, Any], li
     runtime.start()
     with runtime.connect(notifications=True) as client:
         client.start("a:0.0.1")
-        runtime.wait_for_log("unix-sockets")
+        wait_until(lambda: len(runtime.printed("a:0.0.1")) == 3, "the container has printed three lines")
         assert runtime.process is not None
-        time.sleep(0.1)
         found = seen(client), attributes(runtime.process.pid), runtime.printed("a:0.0.1")
         socket_file = next((runtime.base / "sockets").glob("a:*"))
         assert stat.S_IMODE(socket_file.stat().st_mode) == 0o666

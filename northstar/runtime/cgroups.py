@@ -116,31 +116,35 @@ class Cgroups:
 
     def has_leftover(self, container: Container, manifest: Manifest) -> bool:
         """Whether there is a group that only a daemon that was killed can have left."""
-        return any(
-            os.path.exists(f"{root}/{self._own_path(container)}") for root in self._hierarchies(manifest)
-        )
+        path = self._own_path(container)
+        return any(os.path.exists(f"{root}/{path}") for root in self._hierarchies(manifest, path))
 
     def remove_leftover(self, container: Container, manifest: Manifest) -> None:
         """Remove such groups, with the processes in them. May block for `REMOVE_TIMEOUT`; for a thread."""
-        for root in self._hierarchies(manifest):
+        path = self._own_path(container)
+        for root in self._hierarchies(manifest, path):
             try:
                 descriptor = cgroup.open_root(root)
             except OSError:
                 continue
             try:
-                _remove(descriptor, self._own_path(container), _remove_with_processes)
+                _remove(descriptor, path, _remove_with_processes)
             finally:
                 os.close(descriptor)
 
     def _own_path(self, container: Container) -> str:
         return f"{self._name}/{cgroupnames.group_name(container.name, self.hierarchies.controllers)}"
 
-    def _hierarchies(self, manifest: Manifest) -> set[str]:
-        """Where the container's group is below our own."""
+    def _hierarchies(self, manifest: Manifest, path: str) -> set[str]:
+        """Where a group at `path` below our own is the container's, and not one that the daemon is in."""
         if manifest.cgroups is not None and manifest.cgroups.parent is not None:
             return set()
-        found = {self.hierarchies.unified} if self.unified else set(self.hierarchies.controllers.values())
-        return {root for root in found if root is not None}
+        roots = {"": self.hierarchies.unified} if self.unified else dict(self.hierarchies.controllers)
+        return {
+            root
+            for controller, root in roots.items()
+            if root is not None and not delegation.is_below(cgroup.own_group(controller) or "", path)
+        }
 
     def _path(self, container: Container, parent: str | None) -> str:
         """`parent/name`. Raises StartContainerFailed."""

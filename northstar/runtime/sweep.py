@@ -146,12 +146,31 @@ def _mounts(run_dir: str, log: Log) -> None:
 
 
 def _is_our_mount(entry: mount.MountEntry, run_dir: str) -> bool:
-    """Images are mounted from our own device nodes; our other mounts have our name as their source."""
+    """Images are mounted from our own device nodes or loop devices; other mounts of ours name us as their
+    source.
+    """
     if entry.target.startswith(f"{run_dir}/{DEVICES_DIR}"):
         return True
     if entry.fstype == "tmpfs":
         return entry.source == MOUNT_SOURCE
-    return entry.source.startswith(f"{run_dir}/{NODE_DIR}/")
+    return entry.source.startswith(f"{run_dir}/{NODE_DIR}/") or _is_our_loop_device(entry.source)
+
+
+def _is_our_loop_device(path: str) -> bool:
+    """Whether it has our tag."""
+    number = path.removeprefix("/dev/loop")
+    if number == path or not number.isdecimal():
+        return False
+    try:
+        fd = loop.open_device(int(number))
+    except OSError:
+        return False
+    try:
+        return loop.status(fd).tag.startswith(LOOP_TAG_PREFIX)
+    except OSError:  # detached meanwhile
+        return False
+    finally:
+        os.close(fd)
 
 
 def _mapped_devices(log: Log) -> None:

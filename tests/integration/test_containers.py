@@ -304,7 +304,8 @@ def test_mount_that_is_impossible(runtime: SharedRuntime, where: str) -> None:
     else:
         mounts = with_mounts(**{"no/such/place": {"type": "tmpfs", "size": 1000}})
         named = "/no/such/place"
-    runtime.pack(shell("user", mounts=mounts))
+    required = {"northstar": {"mounts": {"/data": "required"}}} if where == "bind source" else None
+    runtime.pack(shell("user", mounts=mounts, custom=required))
     runtime.pack(shell("other", "echo fine"))
     with runtime.started() as client:
         for _ in range(2):

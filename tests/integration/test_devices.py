@@ -117,7 +117,12 @@ def test_device_that_is_not_there(runtime: SharedRuntime, directory: Path) -> No
     """At one start it is missing, at the next it is there, and then it is a directory."""
     path = directory / "later"
     runtime.pack(
-        shell("a", "ls -d /dev/later; cat /dev/later", mounts=with_mounts(**{"dev/later": bind(path)}))
+        shell(
+            "a",
+            "ls -d /dev/later; cat /dev/later",
+            mounts=with_mounts(**{"dev/later": bind(path)}),
+            custom={"northstar": {"mounts": {"/dev/later": "required"}}},
+        )
     )
     with runtime.started() as client:
         with pytest.raises(Refused, match="later"):

@@ -408,10 +408,10 @@ def test_descriptors_of_sockets_are_the_only_ones(runtime: SharedRuntime) -> Non
     assert [link.partition(":")[0] for link in links[3:7]] == ["socket"] * 4
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", ""])
+@pytest.mark.parametrize("name", ["a/b", "/a", "a/.."])
 def test_name_of_a_socket_that_is_no_file_name(runtime: SharedRuntime, name: str, tmp_path: Path) -> None:
     """Refused when it is packed and when it is installed."""
-    with pytest.raises(Exception, match="is no file name"):
+    with pytest.raises(Exception, match="contains '/'"):
         runtime.pack_only(shell("a", sockets={name: {"type": "stream", "mode": 0o600}}))
 
 

@@ -112,6 +112,7 @@ class PretendedRuntime:
 
     def __init__(self) -> None:
         self.up = True
+        self.mounts = self
         self.containers = _Containers()
         self.repositories = {"default": None, "mem": None}
         self.finished: list[Container] = []

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import mmap
 import os
 import resource
 import signal
+import socket
+import termios
 
 from northstar.kernel import capabilities as kernel_capabilities
 from northstar.kernel import mount, namespaces, paths, prctl, process
@@ -38,37 +42,39 @@ FLAGS: dict[str, dict[int, str]] = {
     "open": _OPEN,
     "resolve": _named(paths, "RESOLVE_"),
     "tree": _TREE,
-    "mount": {**_named(mount, "MS_")},
+    "mount": _named(mount, "MS_"),
     "umount": _named(mount, "MNT_"),
-    "mount_attr": {
-        value: name for value, name in _named(mount, "MOUNT_ATTR_").items() if name != "MOUNT_ATTR_ATIME"
-    },
+    "mount_attr": _named(mount, "MOUNT_ATTR_"),
     "move": _named(mount, "MOVE_MOUNT_"),
-    "clone": {
-        **_named(namespaces, "CLONE_"),
-        0x8000: "CLONE_PARENT",
-        0x200000000: "CLONE_INTO_CGROUP",
-    },
+    "clone": _named(namespaces, "CLONE_"),
     "signal": {number.value: number.name for number in signal.Signals},
     "fsconfig": {
         mount.FSCONFIG_SET_STRING: "FSCONFIG_SET_STRING",
         mount.FSCONFIG_CMD_CREATE: "FSCONFIG_CMD_CREATE",
     },
     "cloexec": {1: "CLOEXEC"},
-    "prctl": {**_named(prctl, "PR_"), 24: "PR_CAPBSET_DROP", 47: "PR_CAP_AMBIENT"},
+    "prctl": _named(prctl, "PR_"),
     "rlimit": _named(resource, "RLIMIT_"),
-    "fcntl": {1030: "F_DUPFD_CLOEXEC"},
-    "ioctl": {0x540E: "TIOCSCTTY", 0x8914: "SIOCSIFFLAGS"},
-    "keyctl": {1: "KEYCTL_JOIN_SESSION_KEYRING"},
-    "close_range": {4: "CLOSE_RANGE_CLOEXEC"},
+    "fcntl": {fcntl.F_DUPFD_CLOEXEC: "F_DUPFD_CLOEXEC"},
+    "ioctl": {termios.TIOCSCTTY: "TIOCSCTTY", namespaces.SIOCSIFFLAGS: "SIOCSIFFLAGS"},
+    "keyctl": _named(process, "KEYCTL_"),
+    "close_range": _named(process, "CLOSE_RANGE_"),
     "sched": {**_named(process, "SCHED_"), 0: "SCHED_OTHER"},
-    "seccomp": {1: "SECCOMP_SET_MODE_FILTER"},
-    "family": {1: "AF_UNIX", 2: "AF_INET"},
-    "socket": {0x80000: "SOCK_CLOEXEC", 1: "SOCK_STREAM", 2: "SOCK_DGRAM"},
-    "access": {1: "X_OK"},
-    "protection": {1: "PROT_READ", 2: "PROT_WRITE"},
-    "map": {0x01: "MAP_SHARED", 0x10: "MAP_FIXED", 0x20: "MAP_ANONYMOUS"},
-    "wait": {4: "WEXITED", 0x01000000: "WNOWAIT", 1: "WNOHANG"},
+    "seccomp": _named(prctl, "SECCOMP_"),
+    "family": {socket.AF_UNIX: "AF_UNIX", socket.AF_INET: "AF_INET"},
+    "socket": {
+        socket.SOCK_CLOEXEC: "SOCK_CLOEXEC",
+        socket.SOCK_STREAM: "SOCK_STREAM",
+        socket.SOCK_DGRAM: "SOCK_DGRAM",
+    },
+    "access": {os.X_OK: "X_OK"},
+    "protection": {mmap.PROT_READ: "PROT_READ", mmap.PROT_WRITE: "PROT_WRITE"},
+    "map": {
+        mmap.MAP_SHARED: "MAP_SHARED",
+        mmap.MAP_ANONYMOUS: "MAP_ANONYMOUS",
+        process.MAP_FIXED: "MAP_FIXED",
+    },
+    "wait": {os.WNOHANG: "WNOHANG", process.WEXITED: "WEXITED", process.WNOWAIT: "WNOWAIT"},
     "capability": {number: name for name, number in kernel_capabilities.NAMES.items()},
 }
 """By kind of argument: the names of single bits, or of whole numbers."""
@@ -141,7 +147,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
 PRCTL_ARGUMENTS: dict[object, tuple[str, ...]] = {
     prctl.PR_SET_PDEATHSIG: ("prctl", "signal"),
     prctl.PR_SET_NAME: ("prctl", "text"),
-    24: ("prctl", "capability", "int", "int", "int"),
+    prctl.PR_CAPBSET_DROP: ("prctl", "capability", "int", "int", "int"),
 }
 """Of some options of prctl(2)."""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Capabilities of the calling thread: capget(2), capset(2), bounding and ambient set.
+"""Capabilities of a thread: their names, capget(2), and the version of the sets in programs of the engine.
 
 A set is an int bit mask: bit n is capability number n.
 """
@@ -7,9 +7,8 @@ A set is an int bit mask: bit n is capability number n.
 from __future__ import annotations
 
 import ctypes
-import errno
 
-from northstar.kernel.libc import check, error, function
+from northstar.kernel.libc import check, function
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,15 +59,9 @@ NAMES = {
 }
 """Names and numbers of linux/capability.h."""
 
-_VERSION_3 = 0x20080522
+VERSION_3 = 0x20080522
+"""_LINUX_CAPABILITY_VERSION_3: sets of 64 bits."""
 _PR_CAPBSET_READ = 23
-_PR_CAPBSET_DROP = 24
-_PR_CAP_AMBIENT = 47
-_AMBIENT_IS_SET = 1
-_AMBIENT_RAISE = 2
-_AMBIENT_LOWER = 3
-_AMBIENT_CLEAR_ALL = 4
-_LOW = 0xFFFFFFFF
 
 
 class cap_user_header(ctypes.Structure):
@@ -91,7 +84,6 @@ class cap_user_data(ctypes.Structure):
 
 
 _capget = function("capget", ctypes.POINTER(cap_user_header), ctypes.POINTER(cap_user_data))
-_capset = function("capset", ctypes.POINTER(cap_user_header), ctypes.POINTER(cap_user_data))
 _prctl = function("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 
 
@@ -106,34 +98,12 @@ def mask(names: Iterable[str]) -> int:
 def get(pid: int = 0) -> tuple[int, int, int]:
     """capget(2): effective, permitted and inheritable set of a thread, 0 is the caller. ESRCH: gone."""
     data = cap_user_data()
-    check(_capget(cap_user_header(_VERSION_3, pid), data), "capget")
+    check(_capget(cap_user_header(VERSION_3, pid), data), "capget")
     return (
         data.effective_low | data.effective_high << 32,
         data.permitted_low | data.permitted_high << 32,
         data.inheritable_low | data.inheritable_high << 32,
     )
-
-
-def set(effective: int, permitted: int, inheritable: int) -> None:
-    """capset(2) for the calling thread; bits above `last_cap` are ignored by the kernel.
-
-    EPERM: a permitted bit that is not permitted now, an effective one that is not in the new permitted
-    set, or an inheritable one that is neither inheritable nor permitted now, or is not in the bounding set.
-    """
-    data = cap_user_data(
-        effective & _LOW,
-        permitted & _LOW,
-        inheritable & _LOW,
-        effective >> 32,
-        permitted >> 32,
-        inheritable >> 32,
-    )
-    check(_capset(cap_user_header(_VERSION_3, 0), data), "capset")
-
-
-def bounding_has(cap: int) -> bool:
-    """Whether the bounding set holds `cap`. EINVAL: unknown to this kernel."""
-    return check(_prctl(_PR_CAPBSET_READ, cap, 0, 0, 0), "prctl(PR_CAPBSET_READ)") == 1
 
 
 def last_cap() -> int:
@@ -144,44 +114,3 @@ def last_cap() -> int:
     while cap < 63 and _prctl(_PR_CAPBSET_READ, cap + 1, 0, 0, 0) >= 0:
         cap += 1
     return cap
-
-
-def get_bounding() -> int:
-    """The bounding set."""
-    result = 0
-    for cap in range(last_cap() + 1):
-        if bounding_has(cap):
-            result |= 1 << cap
-    return result
-
-
-def drop_bounding(cap: int) -> None:
-    """Remove `cap` from the bounding set. EPERM: no CAP_SETPCAP; EINVAL: unknown to this kernel."""
-    check(_prctl(_PR_CAPBSET_DROP, cap, 0, 0, 0), "prctl(PR_CAPBSET_DROP)")
-
-
-def ambient_clear() -> None:
-    """Empty the ambient set (Linux 4.3)."""
-    check(_prctl(_PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL, 0, 0, 0), "prctl(PR_CAP_AMBIENT_CLEAR_ALL)")
-
-
-def ambient_raise(cap: int) -> None:
-    """Add `cap` to the ambient set. EPERM: not both permitted and inheritable, or forbidden by securebits."""
-    check(_prctl(_PR_CAP_AMBIENT, _AMBIENT_RAISE, cap, 0, 0), "prctl(PR_CAP_AMBIENT_RAISE)")
-
-
-def ambient_lower(cap: int) -> None:
-    """Remove `cap` from the ambient set."""
-    check(_prctl(_PR_CAP_AMBIENT, _AMBIENT_LOWER, cap, 0, 0), "prctl(PR_CAP_AMBIENT_LOWER)")
-
-
-def get_ambient() -> int:
-    """The ambient set."""
-    result = 0
-    for cap in range(last_cap() + 1):
-        answer = _prctl(_PR_CAP_AMBIENT, _AMBIENT_IS_SET, cap, 0, 0)
-        if answer < 0 and ctypes.get_errno() != errno.EINVAL:
-            raise error("prctl(PR_CAP_AMBIENT_IS_SET)")
-        if answer == 1:
-            result |= 1 << cap
-    return result

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File systems: type of a mounted one (statfs(2)), types the kernel knows, device nodes, room, writeback."""
+"""File systems: type of a mounted one (statfs(2)), device nodes, room, early writeback."""
 
 from __future__ import annotations
 
@@ -10,16 +10,8 @@ import stat
 
 from northstar.kernel.libc import check, encode, error, function
 
-TMPFS_MAGIC = 0x01021994
-PROC_SUPER_MAGIC = 0x9FA0
-SYSFS_MAGIC = 0x62656572
-NSFS_MAGIC = 0x6E736673
 CGROUP_SUPER_MAGIC = 0x27E0EB
 CGROUP2_SUPER_MAGIC = 0x63677270
-SQUASHFS_MAGIC = 0x73717368
-OVERLAYFS_SUPER_MAGIC = 0x794C7630
-EXT4_SUPER_MAGIC = 0xEF53
-SELINUX_MAGIC = 0xF97CFF8C
 
 
 class statfs_buf(ctypes.Structure):
@@ -76,12 +68,6 @@ def allocate(fd: int, size: int) -> None:
         code = ctypes.get_errno()
         if code not in (errno.EOPNOTSUPP, errno.ENOSYS):
             raise error("fallocate", code=code)
-
-
-def known_filesystems(path: str = "/proc/filesystems") -> frozenset[str]:
-    """Types registered in the kernel now; one built as a module appears only once it is loaded."""
-    with open(path, encoding="ascii") as file:
-        return frozenset(line.split("\t")[-1].strip() for line in file)
 
 
 def make_block_node(path: str | bytes, device: tuple[int, int], mode: int = 0o600) -> None:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 AT_FDCWD = -100
 """Stands for the current directory wherever a directory descriptor is expected."""
-AT_SYMLINK_NOFOLLOW = 0x100
-AT_NO_AUTOMOUNT = 0x800
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 

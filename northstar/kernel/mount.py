@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mounting: mount(2), umount2(2), pivot_root(2), the descriptor based interface and mountinfo.
+"""Mounting: mount(2), umount2(2), the descriptor based interface and mountinfo.
 
 With the descriptor based calls (Linux 5.2; `mount_setattr` 5.12) a mount is first prepared as a
 detached object and then attached to a target that was resolved before: no path is looked up
@@ -17,11 +17,7 @@ import ctypes
 import errno
 import os
 
-from northstar.kernel.libc import AT_EMPTY_PATH, check, encode, error, function, syscall
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from northstar.kernel.libc import AT_EMPTY_PATH, check, encode, function, syscall
 
 # mount(2) flags
 MS_RDONLY = 1
@@ -29,51 +25,30 @@ MS_NOSUID = 2
 MS_NODEV = 4
 MS_NOEXEC = 8
 MS_REMOUNT = 32
-MS_NOATIME = 1024
 MS_BIND = 4096
-MS_MOVE = 8192
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
 MS_SLAVE = 1 << 19
-MS_SHARED = 1 << 20
 
 # umount2(2) flags
-MNT_FORCE = 1
 MNT_DETACH = 2
-MNT_EXPIRE = 4
 UMOUNT_NOFOLLOW = 8
 
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 
-MOVE_MOUNT_F_SYMLINKS = 0x1
-MOVE_MOUNT_F_AUTOMOUNTS = 0x2
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
-MOVE_MOUNT_T_SYMLINKS = 0x10
-MOVE_MOUNT_T_AUTOMOUNTS = 0x20
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
-MOUNT_ATTR_ATIME = 0x70
-"""Mask of the access time modes; clear it whenever one of them is set."""
-MOUNT_ATTR_RELATIME = 0x0
-MOUNT_ATTR_NOATIME = 0x10
-MOUNT_ATTR_STRICTATIME = 0x20
-MOUNT_ATTR_NODIRATIME = 0x80
-MOUNT_ATTR_NOSYMFOLLOW = 0x200000
-"""Do not follow symbolic links on this mount (Linux 5.14)."""
 
-FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
-FSCONFIG_CMD_RECONFIGURE = 7
 FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
-_FSPICK_CLOEXEC = 1
-_FSPICK_EMPTY_PATH = 8
 
 
 class mount_attr(ctypes.Structure):
@@ -89,13 +64,9 @@ class mount_attr(ctypes.Structure):
 
 _mount = function("mount", ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 _umount2 = function("umount2", ctypes.c_char_p, ctypes.c_int)
-_pivot_root = syscall(155, 41, ctypes.c_char_p, ctypes.c_char_p)
 _open_tree = syscall(428, 428, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _move_mount = syscall(429, 429, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _fsopen = syscall(430, 430, ctypes.c_char_p, ctypes.c_uint)
-_fsconfig = syscall(431, 431, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int)
-_fsmount = syscall(432, 432, ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
-_fspick = syscall(433, 433, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _mount_setattr = syscall(
     442, 442, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint, ctypes.POINTER(mount_attr), ctypes.c_size_t
 )
@@ -129,15 +100,6 @@ def mount(
 def umount(target: str | bytes, flags: int = 0) -> None:
     """umount2(2). EBUSY: in use (not with MNT_DETACH); EINVAL: no mount point; EAGAIN: MNT_EXPIRE only."""
     check(_umount2(encode(target, "umount"), flags), "umount", target)
-
-
-def pivot_root(new_root: str | bytes, put_old: str | bytes) -> None:
-    """pivot_root(2). Both may be "." (then the old root lies on top of the new one).
-
-    EINVAL: the new root is no mount point, or it, its parent mount or the parent of the current root
-    is shared, or the current root is the initramfs; EBUSY: same mount as the current root.
-    """
-    check(_pivot_root(encode(new_root, "pivot_root"), encode(put_old, "pivot_root")), "pivot_root", new_root)
 
 
 def open_tree(dirfd: int, path: str | bytes, flags: int = 0) -> int:
@@ -203,84 +165,6 @@ def mount_setattr(
 def fsopen(fstype: str) -> int:
     """fsopen(2), Linux 5.2: context of a new file system. ENODEV: type unknown to the kernel."""
     return check(_fsopen(encode(fstype, "fsopen"), FSOPEN_CLOEXEC), "fsopen", fstype)
-
-
-def fspick(dirfd: int, path: str | bytes = "") -> int:
-    """fspick(2), Linux 5.2: context to reconfigure the file system mounted at `path`."""
-    flags = _FSPICK_CLOEXEC | (0 if path else _FSPICK_EMPTY_PATH)
-    return check(_fspick(dirfd, encode(path, "fspick"), flags), "fspick", path or _fd_name(dirfd))
-
-
-def fsconfig(
-    fd: int,
-    command: int,
-    key: str | None = None,
-    value: str | bytes | None = None,
-    *,
-    subject: str | None = None,
-) -> None:
-    """fsconfig(2), Linux 5.2: set a flag or a string option, create or reconfigure.
-
-    The kernel's explanation of a refusal is added to the error text; the error's file name is `subject`
-    or the key.
-    """
-    if _fsconfig(fd, command, encode(key, "fsconfig"), encode(value, "fsconfig"), 0) < 0:
-        failure = error("fsconfig", subject or key)
-        explanation = _fs_messages(fd)
-        if explanation:
-            raise OSError(failure.errno, f"{failure.strerror} ({explanation})", failure.filename)
-        raise failure
-
-
-def fsmount(fd: int, attributes: int = 0) -> int:
-    """fsmount(2), Linux 5.2: detached mount (MOUNT_ATTR_*) of a created file system context.
-
-    EPERM: in a user namespace, mounting proc or sysfs needs a fully visible instance of it.
-    """
-    return check(_fsmount(fd, FSMOUNT_CLOEXEC, attributes), "fsmount")
-
-
-def new_filesystem(
-    fstype: str,
-    options: Iterable[tuple[str, str | None]] = (),
-    attributes: int = 0,
-    *,
-    source: str | None = None,
-    readonly: bool = False,
-) -> int:
-    """Descriptor of a detached mount of a new file system, ready for `move_mount`.
-
-    `source` is the device, or the name shown in mountinfo (default: the type). `options` are (key, value)
-    pairs, value None for a flag. `readonly` makes the file system itself read-only, MOUNT_ATTR_RDONLY in
-    `attributes` only this mount of it. A procfs belongs to the pid namespace of the caller at this time,
-    a sysfs to its network namespace.
-    """
-    context = fsopen(fstype)
-    try:
-        fsconfig(context, FSCONFIG_SET_STRING, "source", source or fstype)
-        for key, value in options:
-            fsconfig(context, FSCONFIG_SET_FLAG if value is None else FSCONFIG_SET_STRING, key, value)
-        if readonly:
-            fsconfig(context, FSCONFIG_SET_FLAG, "ro")
-        fsconfig(context, FSCONFIG_CMD_CREATE, subject=source or fstype)
-        return fsmount(context, attributes)
-    finally:
-        os.close(context)
-
-
-def _fs_messages(context: int) -> str:
-    """The kernel's error messages queued on a file system context (lines "e text")."""
-    messages = []
-    while True:
-        try:
-            message = os.read(context, 4096)
-        except OSError:  # ENODATA: no more
-            break
-        if not message:
-            break
-        if message[:2] == b"e ":
-            messages.append(message[2:].decode("utf-8", "replace").strip())
-    return "; ".join(messages)
 
 
 def _fd_name(fd: int) -> str:

@@ -9,12 +9,10 @@ import os
 
 from northstar.kernel.libc import encode, error, syscall
 
-RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
-RESOLVE_CACHED = 0x20
 
 # A rename or mount anywhere on the system during the look-up of ".." gives EAGAIN; the manual asks to
 # repeat, a bound keeps a hostile renamer from holding us for ever.
@@ -46,15 +44,3 @@ def openat2(dirfd: int, path: str | bytes, flags: int, resolve: int = 0, mode: i
         if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
             break
     raise error("openat2", path)
-
-
-def open_in_root(root_fd: int, path: str | bytes, flags: int, *, symlinks: bool = True) -> int:
-    """Open `path` as if `root_fd` were the root directory, never through a magic link.
-
-    Absolute paths, ".." and links stay inside; with `symlinks` false any link is ELOOP. An empty path or
-    "/" is the root itself.
-    """
-    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
-    if not symlinks:
-        resolve |= RESOLVE_NO_SYMLINKS
-    return openat2(root_fd, path or ".", flags, resolve)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Label
-from northstar.kernel import prctl
+from northstar.kernel import prctl, process
 from northstar.programs import control
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Link:
         p.purpose = "close descriptors"
         # EINVAL: it already has that number.
         p.call("dup3", self._ours, _OURS, os.O_CLOEXEC, tolerate=errno.EINVAL)
-        p.call("close_range", _OURS + 1, control.CLOSE_ALL, 0)
+        p.call("close_range", _OURS + 1, process.MAX_FD, 0)
 
     def release(self, p: Program) -> None:
         """Let the child execute, and wait until it has done so or has ended."""

@@ -6,6 +6,7 @@ burial.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import resource
 import signal
@@ -16,6 +17,7 @@ from northstar.engine import instructions as isa
 from northstar.engine.assembler import Label, Program
 from northstar.kernel import namespaces, prctl
 from northstar.kernel.libc import AT_FDCWD
+from northstar.kernel.process import KEYCTL_JOIN_SESSION_KEYRING, MAP_FIXED, MAX_FD
 
 if TYPE_CHECKING:
     from northstar.engine.assembler import Register
@@ -32,20 +34,15 @@ BORN = ord("P")
 BURIED = ord("B")
 """The answer to `burial`; the value is 0 if the process is not to be had yet."""
 
-CLONE_PARENT = 0x8000
-CLONE_INTO_CGROUP = 0x200000000
 _CLONE_ARGS = struct.Struct("<11Q")
 _CGROUP_OFFSET = 80
-_KEYCTL_JOIN_SESSION_KEYRING = 1
 _SIGNALS = 64
-_SCHED_ATTR = struct.Struct("<IIQiIQQQ")
+SCHED_ATTR = struct.Struct("<IIQiIQQQ")
+"""`struct sched_attr` (sched_setattr(2)), its first version."""
 _PROCESSORS = 1024
 """Bytes of a mask of all that there can be (CONFIG_NR_CPUS)."""
 _IOPRIO_WHO_PROCESS, _IOPRIO_NONE = 1, 0
 _MPOL_DEFAULT = 0
-_MAP_SHARED, _MAP_FIXED, _MAP_ANONYMOUS = 0x01, 0x10, 0x20
-_PROT_READ, _PROT_WRITE = 1, 2
-CLOSE_ALL = 0xFFFFFFFF
 
 
 def set_up(daemon: int, open_files: tuple[int, int], core_files: int, oom_score_adj: int | None) -> Program:
@@ -62,7 +59,7 @@ def set_up(daemon: int, open_files: tuple[int, int], core_files: int, oom_score_
     p.call("prctl", prctl.PR_SET_NAME, "northstar-engine")
     for number in range(3):
         p.call("dup3", p.descriptors[0], number, 0)
-    p.call("close_range", isa.CHANNEL + 1, CLOSE_ALL, 0)
+    p.call("close_range", isa.CHANNEL + 1, MAX_FD, 0)
     p.call("setsid")
     p.call("chdir", "/")
     p.call("umask", 0o022)
@@ -89,7 +86,7 @@ def birth(flags: int) -> Program:
     p.place(child)
     p.purpose = "wait for a program"
     p.call("dup3", p.descriptors[0], isa.CHANNEL, os.O_CLOEXEC)
-    p.call("close_range", isa.CHANNEL + 1, CLOSE_ALL, 0)
+    p.call("close_range", isa.CHANNEL + 1, MAX_FD, 0)
     p.call("prctl", prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
     p.call("prctl", prctl.PR_SET_NAME, "northstar-spare")
     p.call("setsid")
@@ -128,8 +125,8 @@ def clone_arguments(p: Program, flags: int, cgroup: Register | None = None) -> i
     wait for an RCU grace period, which takes 10 ms.
     """
     if cgroup is not None:
-        flags |= CLONE_INTO_CGROUP
-    exit_signal = 0 if flags & CLONE_PARENT else signal.SIGCHLD
+        flags |= namespaces.CLONE_INTO_CGROUP
+    exit_signal = 0 if flags & namespaces.CLONE_PARENT else signal.SIGCHLD
     address = p.put(_CLONE_ARGS.pack(flags, 0, 0, 0, exit_signal, 0, 0, 0, 0, 0, 0))
     if cgroup is not None:
         p.store(address + _CGROUP_OFFSET, cgroup)
@@ -141,7 +138,8 @@ CLONE_ARGS_SIZE = _CLONE_ARGS.size
 
 def share_board(p: Program) -> None:
     """Share the board with the clones to come, so that they can leave there why they failed."""
-    protection, flags = _PROT_READ | _PROT_WRITE, _MAP_SHARED | _MAP_FIXED | _MAP_ANONYMOUS
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_FIXED
     p.call("mmap", isa.BOARD_ADDRESS, isa.BOARD_SIZE, protection, flags, -1, 0)
 
 
@@ -155,7 +153,7 @@ def report(p: Program, kind: int, value: int | Register = 0) -> None:
 
 def join_keyring(p: Program) -> None:
     """A new session keyring (keyctl(2)); a kernel without keyrings has none to share."""
-    p.call("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, None, tolerate=errno.ENOSYS)
+    p.call("keyctl", KEYCTL_JOIN_SESSION_KEYRING, None, tolerate=errno.ENOSYS)
 
 
 def write_file(p: Program, path: str, text: str) -> None:
@@ -179,7 +177,7 @@ def _reset_scheduling(p: Program) -> None:
 
     A kernel without NUMA or block devices lacks some of it; a daemon without privileges keeps what it has.
     """
-    ordinary = p.put(_SCHED_ATTR.pack(_SCHED_ATTR.size, 0, 0, 0, 0, 0, 0, 0))
+    ordinary = p.put(SCHED_ATTR.pack(SCHED_ATTR.size, 0, 0, 0, 0, 0, 0, 0))
     p.call("sched_setattr", 0, ordinary, 0, tolerate=errno.EPERM)
     all_processors = p.put(b"\xff" * _PROCESSORS)
     p.call("sched_setaffinity", 0, _PROCESSORS, all_processors, tolerate=isa.ANY_ERROR)

@@ -12,8 +12,9 @@ import signal
 import struct
 from typing import TYPE_CHECKING
 
-from northstar.kernel import prctl
-from northstar.programs.control import CLOSE_ALL, set_limit
+from northstar.kernel import capabilities, prctl
+from northstar.kernel.process import CLOSE_RANGE_CLOEXEC, MAX_FD
+from northstar.programs.control import SCHED_ATTR, set_limit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,14 +22,7 @@ if TYPE_CHECKING:
     from northstar.engine.assembler import Program, Register
     from northstar.programs.plan import Plan
 
-_CLOSE_RANGE_CLOEXEC = 4
-_PR_CAPBSET_DROP = 24
-_PR_CAP_AMBIENT = 47
-_AMBIENT_RAISE, _AMBIENT_CLEAR_ALL = 2, 4
-_SECCOMP_SET_MODE_FILTER = 1
-_CAPABILITY_VERSION_3 = 0x20080522
 _LOW = 0xFFFFFFFF
-_SCHED_ATTR = struct.Struct("<IIQiIQQQ")
 _SOCK_FPROG = struct.Struct("<H6xQ")
 _INSTRUCTION_SIZE = 8
 
@@ -53,7 +47,7 @@ def arrange_descriptors(p: Program, kept: Mapping[int, Register], private: Regis
         for number, descriptor in kept.items()
     }
     private = p.value("fcntl", private, fcntl.F_DUPFD_CLOEXEC, max(free, 3), of="private")
-    p.call("close_range", 3, CLOSE_ALL, _CLOSE_RANGE_CLOEXEC)
+    p.call("close_range", 3, MAX_FD, CLOSE_RANGE_CLOEXEC)
     for number, descriptor in moved.items():
         p.call("dup3", descriptor, number, 0)
     return private
@@ -99,14 +93,14 @@ def install_filter(p: Program, bpf: bytes) -> None:
     """seccomp(2) with a program of `struct sock_filter` records."""
     p.purpose = "install system call filter"
     address = p.put(_SOCK_FPROG.pack(len(bpf) // _INSTRUCTION_SIZE, p.put(bpf)))
-    p.call("seccomp", _SECCOMP_SET_MODE_FILTER, 0, address)
+    p.call("seccomp", prctl.SECCOMP_SET_MODE_FILTER, 0, address)
 
 
 def bound_capabilities(p: Program, plan: Plan) -> None:
     """Drop from the bounding set what the application is not granted: it can never come back."""
     p.purpose = "drop capability bounding set"
     known = (1 << (plan["last_capability"] + 1)) - 1
-    p.call_each("prctl", _PR_CAPBSET_DROP, known & ~plan["capabilities"])
+    p.call_each("prctl", prctl.PR_CAPBSET_DROP, known & ~plan["capabilities"])
 
 
 def retire(p: Program, plan: Plan) -> None:
@@ -116,7 +110,7 @@ def retire(p: Program, plan: Plan) -> None:
     """
     p.purpose = "retire"
     p.call("prctl", prctl.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    p.call_each("prctl", _PR_CAPBSET_DROP, plan["capabilities"])
+    p.call_each("prctl", prctl.PR_CAPBSET_DROP, plan["capabilities"])
     uid, gid = plan["uid"], plan["gid"]
     p.call("setgroups", 0, None)
     p.call("setresgid", gid, gid, gid)
@@ -160,7 +154,7 @@ def _schedule(p: Program, plan: Plan) -> None:
         return
     policy, priority, nice = plan["scheduling"]
     p.purpose = f"set scheduling policy {policy}, priority {priority}, nice {nice}"
-    attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, policy, 0, nice, priority, 0, 0, 0)
+    attributes = SCHED_ATTR.pack(SCHED_ATTR.size, policy, 0, nice, priority, 0, 0, 0)
     p.call("sched_setattr", 0, p.put(attributes), 0)
 
 
@@ -168,10 +162,10 @@ def _set_capabilities(p: Program, wanted: int) -> None:
     p.purpose = "set capabilities"
     header, data = _capability_sets(p, wanted, wanted, wanted)
     p.call("capset", header, data)
-    p.call("prctl", _PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL, 0, 0, 0)
+    p.call("prctl", prctl.PR_CAP_AMBIENT, prctl.AMBIENT_CLEAR_ALL, 0, 0, 0)
     for capability in range(wanted.bit_length()):
         if wanted >> capability & 1:
-            p.call("prctl", _PR_CAP_AMBIENT, _AMBIENT_RAISE, capability, 0, 0)
+            p.call("prctl", prctl.PR_CAP_AMBIENT, prctl.AMBIENT_RAISE, capability, 0, 0)
     p.purpose = "read back capabilities"
     found = p.reserve(24)
     p.call("capget", header, found)
@@ -181,7 +175,7 @@ def _set_capabilities(p: Program, wanted: int) -> None:
 def _capability_sets(p: Program, effective: int, permitted: int, inheritable: int) -> tuple[int, int]:
     """Addresses of the arguments of capset(2)."""
     sets = (effective, permitted, inheritable)
-    header = p.put(struct.pack("<II", _CAPABILITY_VERSION_3, 0))
+    header = p.put(struct.pack("<II", capabilities.VERSION_3, 0))
     return header, p.put(struct.pack("<6I", *(s & _LOW for s in sets), *(s >> 32 for s in sets)))
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Label, Program
-from northstar.kernel import namespaces, prctl
+from northstar.kernel import namespaces, prctl, process
 from northstar.kernel.libc import AT_FDCWD
 from northstar.programs import attendance, control, identity
 
@@ -44,8 +44,6 @@ _JOINED = (
 _COMMAND_PID = isa.BOARD_ADDRESS + isa.REPORT.size
 """Where on the board the joiner leaves the pid of the command."""
 _LINK = isa.CHANNEL
-_P_PID = 1
-_WEXITED, _WNOWAIT = 0x4, 0x01000000
 
 
 def build(plan: Plan, machine: str | None = None) -> Program:
@@ -84,7 +82,7 @@ def _supervise(p: Program, plan: Plan, link: attendance.Link, joiner: Register, 
     link.wait(p)
     p.purpose = "report"
     control.report(p, attendance.RUNNING, command)
-    p.call("waitid", _P_PID, command, None, _WEXITED | _WNOWAIT, None)
+    p.call("waitid", process.P_PID, command, None, process.WEXITED | process.WNOWAIT, None)
     control.report(p, ENDED)
     p.call("read", isa.CHANNEL, p.reserve(8), 1)
     attendance.tell_end(p, p.reap(command))
@@ -121,12 +119,12 @@ def _join(
     for number in range(3):
         p.call("dup3", roles[number], number, 0)
     p.call("dup3", link.theirs, _LINK, os.O_CLOEXEC)
-    p.call("close_range", _LINK + 1, control.CLOSE_ALL, 0)
+    p.call("close_range", _LINK + 1, process.MAX_FD, 0)
     identity.become(p, plan)
     identity.end_with_parent(p, supervisor)
     identity.forbid_new_privileges(p)
     p.purpose = "fork the command"
-    arguments = control.clone_arguments(p, control.CLONE_PARENT)
+    arguments = control.clone_arguments(p, namespaces.CLONE_PARENT)
     pid = p.clone(arguments, control.CLONE_ARGS_SIZE, command)
     p.store(_COMMAND_PID, pid)
     p.call("exit_group", 0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+from socket import AF_INET, SOCK_CLOEXEC, SOCK_DGRAM
 from typing import TYPE_CHECKING
 
 from northstar.engine import instructions as isa
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 _INIT = 1
 """Init's pid, seen from inside."""
-_AF_INET, _SOCK_DGRAM = 2, 2
-_SIOCSIFFLAGS = 0x8914
-_IFF_UP = 1
 _IFREQ_SIZE = 40
 
 
@@ -94,11 +92,11 @@ def _use_network(p: Program, network: Register | None) -> None:
     p.purpose = "set up the loopback interface"
     after = Label()
     socket = p.value(
-        "socket", _AF_INET, _SOCK_DGRAM | os.O_CLOEXEC, 0, of="socket", tolerate=errno.EAFNOSUPPORT
+        "socket", AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0, of="socket", tolerate=errno.EAFNOSUPPORT
     )
     p.jump_if_negative(socket, after)
-    request = b"lo".ljust(16, b"\0") + _IFF_UP.to_bytes(2, "little")
-    p.call("ioctl", socket, _SIOCSIFFLAGS, p.put(request.ljust(_IFREQ_SIZE, b"\0")))
+    request = b"lo".ljust(16, b"\0") + namespaces.IFF_UP.to_bytes(2, "little")
+    p.call("ioctl", socket, namespaces.SIOCSIFFLAGS, p.put(request.ljust(_IFREQ_SIZE, b"\0")))
     p.call("close", socket)
     p.place(after)
 

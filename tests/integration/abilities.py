@@ -9,6 +9,7 @@ Each probe returns None, or the reason why a test that needs the ability is skip
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import shutil
@@ -16,7 +17,9 @@ from collections.abc import Callable
 
 import pytest
 
-from northstar.kernel import capabilities, cgroup, dm, loop, mount, namespaces, process
+from northstar.kernel import capabilities, cgroup, dm, loop, mount, namespaces
+from northstar.kernel.libc import check, syscall
+from northstar.kernel.process import KEYCTL_JOIN_SESSION_KEYRING
 
 Probe = Callable[[], "str | None"]
 
@@ -112,7 +115,7 @@ def has_pids_controller() -> str | None:
 @functools.cache
 def has_keyrings() -> str | None:
     """Kernel keyrings (CONFIG_KEYS)."""
-    return _in_child(lambda: process.join_session_keyring())
+    return _in_child(_join_session_keyring)
 
 
 @functools.cache
@@ -139,6 +142,11 @@ def has_sys_resource() -> str | None:
 def has_selinux() -> str | None:
     """SELinux enabled."""
     return None if os.path.exists("/sys/fs/selinux/enforce") else "SELinux is not enabled"
+
+
+def _join_session_keyring() -> None:
+    keyctl = syscall(250, 219, ctypes.c_int, ctypes.c_char_p)
+    check(keyctl(KEYCTL_JOIN_SESSION_KEYRING, None), "keyctl")
 
 
 def _reason(probe: Callable[[], object]) -> str | None:

@@ -13,7 +13,7 @@ import pytest
 from abilities import has_loop, needs
 from isolated import isolated, wait_until
 
-from northstar.kernel import libc, loop, mount
+from northstar.kernel import loop, mount
 
 pytestmark = needs(has_loop)
 
@@ -170,17 +170,14 @@ def test_a_directory_cannot_be_attached(tmp_path: pathlib.Path) -> None:
 
 def hide_dev() -> None:
     """An empty /dev, as on an image without devtmpfs."""
-    fd = mount.new_filesystem("tmpfs")
-    mount.move_mount(fd, libc.AT_FDCWD, "/dev")
-    os.close(fd)
+    mount.mount("tmpfs", "/dev", "tmpfs", 0)
 
 
 def test_missing_nodes_are_made(image: int, tmp_path: pathlib.Path) -> None:
     def check() -> None:
-        fd = mount.new_filesystem("tmpfs")
         nodes = tmp_path / "nodes"
         nodes.mkdir()
-        mount.move_mount(fd, libc.AT_FDCWD, str(nodes))
+        mount.mount("tmpfs", str(nodes), "tmpfs", 0)
         hide_dev()
         device = attach(image, node_dir=str(nodes))
         assert device.path == f"{nodes}/loop{device.number}"

@@ -1,41 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mount calls in a mount namespace of their own."""
+"""Mounts in a mount namespace of their own: by the daemon's wrappers, and by the programs of a start."""
 
 from __future__ import annotations
 
 import errno
 import os
 import pathlib
+import select
+from typing import Any
 
 import pytest
-from abilities import has_keyrings, has_network_namespaces, has_root, needs
+from abilities import has_root, needs
 from isolated import isolated
 
-from northstar.kernel import filesystem, libc, mount, namespaces, paths, process
+from northstar.engine import binary
+from northstar.engine import instructions as isa
+from northstar.engine.assembler import Program
+from northstar.kernel import filesystem, libc, mount, namespaces
+from northstar.programs import control, mounts
+from northstar.programs.plan import MountPlan, Plan
+from northstar.runtime import channel, enginelink, reports
 
 pytestmark = needs(has_root)
 
-
-def entry_of(target: pathlib.Path | str) -> mount.MountEntry:
-    """The topmost mount at `target`."""
-    found = [entry for entry in mount.mountinfo() if entry.target == str(target)]
-    assert found, f"nothing is mounted at {target}"
-    return found[-1]
+TMPFS_MAGIC = 0x01021994
+TIMEOUT = 60
 
 
-def attach_tmpfs(target: pathlib.Path, options: tuple[tuple[str, str | None], ...] = ()) -> None:
-    fd = mount.new_filesystem("tmpfs", options)
-    mount.move_mount(fd, libc.AT_FDCWD, str(target))
-    os.close(fd)
+def entries(pid: int | str = "self") -> dict[str, mount.MountEntry]:
+    """The topmost mount at each place."""
+    return {entry.target: entry for entry in mount.mountinfo(f"/proc/{pid}/mountinfo")}
+
+
+# --- wrappers
 
 
 def test_mount_and_umount(tmp_path: pathlib.Path) -> None:
     def check() -> None:
         mount.mount("a-name", str(tmp_path), "tmpfs", mount.MS_NOSUID | mount.MS_NODEV, "size=1m")
-        entry = entry_of(tmp_path)
+        entry = entries()[str(tmp_path)]
         assert (entry.fstype, entry.source) == ("tmpfs", "a-name")
         assert {"nosuid", "nodev", "rw"} <= entry.options
-        assert filesystem.filesystem_type(str(tmp_path)) == filesystem.TMPFS_MAGIC
+        assert filesystem.filesystem_type(str(tmp_path)) == TMPFS_MAGIC
         mount.umount(str(tmp_path))
         with pytest.raises(OSError) as caught:
             mount.umount(str(tmp_path))
@@ -45,78 +51,33 @@ def test_mount_and_umount(tmp_path: pathlib.Path) -> None:
     assert not os.path.ismount(tmp_path)
 
 
-def test_new_filesystem_with_options(tmp_path: pathlib.Path) -> None:
-    def check() -> None:
-        fd = mount.new_filesystem(
-            "tmpfs", [("size", "64k"), ("mode", "1777")], mount.MOUNT_ATTR_NOEXEC, source="here"
-        )
-        mount.move_mount(fd, libc.AT_FDCWD, str(tmp_path))
-        entry = entry_of(tmp_path)
-        assert entry.source == "here"
-        assert "noexec" in entry.options
-        assert "size=64k" in entry.super_options
-        assert os.stat(tmp_path).st_mode & 0o7777 == 0o1777
-
-    isolated(check)
-
-
-def test_readonly_filesystem(tmp_path: pathlib.Path) -> None:
-    def check() -> None:
-        fd = mount.new_filesystem("tmpfs", readonly=True)
-        mount.move_mount(fd, libc.AT_FDCWD, str(tmp_path))
-        with pytest.raises(OSError) as caught:
-            (tmp_path / "file").touch()
-        assert caught.value.errno == errno.EROFS
-
-    isolated(check)
-
-
-def test_errors_of_the_context_name_the_option() -> None:
-    with pytest.raises(OSError) as caught:
-        mount.new_filesystem("tmpfs", [("no-such-option", "1")])
-    assert (caught.value.errno, caught.value.filename) == (errno.EINVAL, "no-such-option")
-    with pytest.raises(OSError) as caught:
-        mount.new_filesystem("no-such-fs")
-    assert (caught.value.errno, caught.value.filename) == (errno.ENODEV, "no-such-fs")
-
-
-def test_attach_on_a_descriptor_resolved_inside_a_root(tmp_path: pathlib.Path) -> None:
-    """The target is a link to /etc, which inside the root is another directory than the host's."""
-
-    def check() -> None:
-        root = tmp_path / "root"
-        (root / "etc").mkdir(parents=True)
-        (root / "link").symlink_to("/etc")
-        root_fd = os.open(root, os.O_PATH)
-        target = paths.open_in_root(root_fd, "link", os.O_PATH | os.O_DIRECTORY)
-        fd = mount.new_filesystem("tmpfs")
-        mount.move_mount(fd, target)
-        assert entry_of(root / "etc").fstype == "tmpfs"
-        assert not [entry for entry in mount.mountinfo() if entry.target == "/etc"]
-
-    isolated(check)
-
-
 @pytest.mark.parametrize("recursive", [False, True])
 def test_bind_with_attributes(tmp_path: pathlib.Path, recursive: bool) -> None:
     """Attributes take effect on a bind, on submounts only if asked, and restrictions stay."""
 
     def check() -> None:
-        source, target = tmp_path / "source", tmp_path / "target"
-        source.mkdir()
-        target.mkdir()
-        mount.mount("tmpfs", str(source), "tmpfs", mount.MS_NOEXEC)
-        (source / "sub").mkdir()
-        attach_tmpfs(source / "sub")
+        source, target = nested_mounts(tmp_path)
         fd = mount.open_tree(libc.AT_FDCWD, str(source), mount.OPEN_TREE_CLONE | libc.AT_RECURSIVE)
         attributes = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID
         mount.mount_setattr(fd, "", libc.AT_RECURSIVE if recursive else 0, attributes)
         mount.move_mount(fd, libc.AT_FDCWD, str(target))
-        assert {"ro", "nosuid", "noexec"} <= entry_of(target).options
-        assert ("ro" in entry_of(target / "sub").options) is recursive
-        assert "rw" in entry_of(source).options
+        found = entries()
+        assert {"ro", "nosuid", "noexec"} <= found[str(target)].options
+        assert ("ro" in found[f"{target}/sub"].options) is recursive
+        assert "rw" in found[str(source)].options
 
     isolated(check)
+
+
+def nested_mounts(directory: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """A directory where nothing may be executed, with another file system below it, and an empty one."""
+    source, target = directory / "source", directory / "target"
+    source.mkdir()
+    target.mkdir()
+    mount.mount("tmpfs", str(source), "tmpfs", mount.MS_NOEXEC)
+    (source / "sub").mkdir()
+    mount.mount("tmpfs", str(source / "sub"), "tmpfs", 0)
+    return source, target
 
 
 def test_descriptor_is_not_inherited() -> None:
@@ -125,57 +86,187 @@ def test_descriptor_is_not_inherited() -> None:
     os.close(fd)
 
 
-def test_pivot_root(tmp_path: pathlib.Path) -> None:
-    """With "." for both, then the old root is detached; nothing of it remains."""
+# --- programs
+
+
+class Mounted:
+    """An engine that has made the mounts of a plan, seen from outside."""
+
+    def __init__(self, root: pathlib.Path, *plans: MountPlan) -> None:
+        plan: Any = {"root": str(root), "mounts": list(plans)}
+        self.socket, theirs = channel.pair()
+        self.pid = enginelink._spawn(binary.path(), theirs.fileno())
+        theirs.close()
+        self.report = self._run(plan)
+        self.entries = entries(self.pid)
+
+    def _run(self, plan: Plan) -> reports.Report:
+        p = Program()
+        p.call("close_range", isa.CHANNEL + 1, 0xFFFFFFFF, 0)
+        p.call("unshare", namespaces.CLONE_NEWNS)
+        mounts.enter(p, mounts.assemble(p, plan))
+        control.report(p, control.READY)
+        enginelink._send_program(self.socket, p.encode(), [])
+        assert select.select([self.socket], [], [], TIMEOUT)[0]
+        self.program = p
+        return reports.decode(self.socket.recv(100))
+
+    @property
+    def failure(self) -> str:
+        """What has failed, empty if nothing has."""
+        if self.report.kind == control.READY:
+            return ""
+        return reports.failure(self.program, self.report)
+
+    def listdir(self, path: str = "/") -> set[str]:
+        """What is in a directory of its."""
+        return set(os.listdir(f"/proc/{self.pid}/root{path}"))
+
+    def close(self) -> None:
+        self.socket.close()
+        os.waitpid(self.pid, 0)
+
+    def __enter__(self) -> Mounted:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def planned(kind: str, target: str, source: str = "", **fields: Any) -> MountPlan:
+    made: Any = {
+        "kind": kind,
+        "target": target,
+        "source": source,
+        "directory": "",
+        "recursive": False,
+        "optional": False,
+        "attributes": 0,
+        "options": {},
+        **fields,
+    }
+    return made  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def root(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A directory to be the image's root, with links that try to leave it."""
+    path = tmp_path / "root"
+    for name in ("etc", "data", "proc"):
+        (path / name).mkdir(parents=True)
+    (path / "absolute").symlink_to("/etc")
+    (path / "up").symlink_to("../../../../../../../../etc")
+    (path / "magic").symlink_to("/proc/self/root")
+    (path / "self").symlink_to("/")
+    return path
+
+
+def in_tmpfs(root: pathlib.Path, action: Any) -> None:
+    """With the root on a file system of its own, as an image is."""
 
     def check() -> None:
-        attach_tmpfs(tmp_path)
-        (tmp_path / "marker").touch()
-        old = os.open("/", os.O_PATH)
-        os.chdir(tmp_path)
-        mount.pivot_root(".", ".")
-        os.fchdir(old)
-        mount.mount(None, ".", None, mount.MS_SLAVE | mount.MS_REC)
-        mount.umount(".", mount.MNT_DETACH)
-        os.chdir("/")
-        if os.listdir("/") != ["marker"]:
-            raise AssertionError(os.listdir("/"))
+        mount.mount(str(root), str(root), None, mount.MS_BIND)
+        action()
 
     isolated(check)
 
 
-def test_pivot_root_to_no_mount_point(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("target", ["/etc", "etc", "/absolute", "/up", "/../etc", "/data/../../etc"])
+def test_targets_stay_in_the_root(root: pathlib.Path, target: str) -> None:
     def check() -> None:
-        os.chdir(tmp_path)
-        with pytest.raises(OSError) as caught:
-            mount.pivot_root(".", ".")
-        # EBUSY: the same mount as the current root; EINVAL: if the root is no mount point either (chroot)
-        assert caught.value.errno in (errno.EBUSY, errno.EINVAL)
+        with Mounted(root, planned("tmpfs", target, options={"size": "64k", "mode": "1777"})) as mounted:
+            assert mounted.failure == ""
+            assert set(mounted.entries) == {"/", "/etc"}
+            entry = mounted.entries["/etc"]
+            assert (entry.fstype, "size=64k" in entry.super_options) == ("tmpfs", True)
+            assert os.stat(f"/proc/{mounted.pid}/root/etc").st_mode & 0o7777 == 0o1777
+        assert "/etc" not in entries()
+
+    in_tmpfs(root, check)
+
+
+@pytest.mark.parametrize("target", ["/", "/self", "/..", "/data/.."])
+def test_root_itself_is_no_target(root: pathlib.Path, target: str) -> None:
+    def check() -> None:
+        with Mounted(root, planned("tmpfs", target)) as mounted:
+            assert "the mount point is the root of the image" in mounted.failure
+
+    in_tmpfs(root, check)
+
+
+def test_magic_links_are_no_target(root: pathlib.Path) -> None:
+    """Not even those of a procfs that the image's root has."""
+
+    def check() -> None:
+        mount.mount("proc", str(root / "proc"), "proc", 0)
+        with Mounted(root, planned("tmpfs", "/magic")) as mounted:
+            assert "ELOOP" in mounted.failure
+
+    in_tmpfs(root, check)
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+def test_bind_of_a_program(root: pathlib.Path, tmp_path: pathlib.Path, recursive: bool) -> None:
+    """It has its attributes before anybody can see it; what was forbidden at its source is so here."""
+
+    def check() -> None:
+        source, _ = nested_mounts(tmp_path)
+        attributes = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID
+        bind = planned("bind", "/data", str(source), attributes=attributes, recursive=recursive)
+        with Mounted(root, bind) as mounted:
+            assert mounted.failure == ""
+            assert {"ro", "nosuid", "noexec"} <= mounted.entries["/data"].options
+            below = mounted.entries.get("/data/sub")
+            assert (below is not None) is recursive
+            assert below is None or {"ro", "nosuid"} <= below.options
+            assert "rw" in entries()[str(source)].options
+
+    in_tmpfs(root, check)
+
+
+def test_directory_of_a_resource_stays_in_it(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    def check() -> None:
+        image = tmp_path / "image"
+        (image / "etc").mkdir(parents=True)
+        (image / "etc" / "inside").touch()
+        (image / "link").symlink_to("/etc")
+        with Mounted(root, planned("resource", "/data", str(image), directory="/link")) as mounted:
+            assert mounted.failure == ""
+            assert mounted.listdir("/data") == {"inside"}
+        with Mounted(root, planned("resource", "/data", str(image), directory="/nowhere")) as mounted:
+            assert mounted.failure.startswith("resource /data")
+
+    in_tmpfs(root, check)
+
+
+def test_nothing_of_the_old_root_remains(root: pathlib.Path) -> None:
+    """pivot_root with "." for both, then the old root is detached."""
+
+    def check() -> None:
+        with Mounted(root) as mounted:
+            assert mounted.failure == ""
+            assert set(mounted.entries) == {"/"}
+            assert mounted.listdir() == set(os.listdir(root))
+            assert os.readlink(f"/proc/{mounted.pid}/cwd") == "/"
+
+    in_tmpfs(root, check)
+
+
+def test_root_that_is_no_mount_point(root: pathlib.Path) -> None:
+    def check() -> None:
+        with Mounted(root) as mounted:
+            # EBUSY: on the mount of the current root; EINVAL: if that is no mount point either (chroot)
+            assert mounted.report.value in (errno.EBUSY, errno.EINVAL)
+            assert mounted.failure.startswith("pivot_root")
 
     isolated(check)
 
 
-@needs(has_network_namespaces)
-def test_setns(tmp_path: pathlib.Path) -> None:
+def test_option_that_the_file_system_does_not_know(root: pathlib.Path) -> None:
     def check() -> None:
-        before = os.open("/proc/self/ns/net", os.O_RDONLY)
-        identity = os.fstat(before).st_ino
-        namespaces.unshare(namespaces.CLONE_NEWNET)
-        assert os.stat("/proc/self/ns/net").st_ino != identity
-        with pytest.raises(OSError):
-            namespaces.setns(before, namespaces.CLONE_NEWUTS)
-        namespaces.setns(before, namespaces.CLONE_NEWNET)
-        assert os.stat("/proc/self/ns/net").st_ino == identity
+        with Mounted(root, planned("tmpfs", "/data", options={"no-such-option": "1"})) as mounted:
+            assert "EINVAL" in mounted.failure
+        with Mounted(root, planned("no-such-fs", "/data")) as mounted:
+            assert "ENODEV" in mounted.failure
 
-    isolated(check)
-
-
-@needs(has_keyrings)
-def test_session_keyring() -> None:
-    def check() -> None:
-        first = process.join_session_keyring()
-        second = process.join_session_keyring()
-        assert first > 0
-        assert second not in (0, first)
-
-    isolated(check)
+    in_tmpfs(root, check)

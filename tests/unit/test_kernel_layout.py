@@ -19,7 +19,6 @@ from northstar.kernel import (
     paths,
     prctl,
     process,
-    seccomp,
 )
 
 
@@ -34,8 +33,6 @@ from northstar.kernel import (
         (paths.open_how, 24),
         (capabilities.cap_user_header, 8),
         (capabilities.cap_user_data, 24),
-        (seccomp.sock_fprog, 16),
-        (process.sched_attr, 48),
         (filesystem.statfs_buf, 120),
     ],
 )
@@ -58,9 +55,6 @@ def test_size(structure: type[ctypes.Structure], size: int) -> None:
         (dm.dm_ioctl, "data", 305),
         (dm.dm_target_spec, "next", 20),
         (dm.dm_target_spec, "target_type", 24),
-        (seccomp.sock_fprog, "filter", 8),
-        (process.sched_attr, "nice", 16),
-        (process.sched_attr, "runtime", 24),
         (filesystem.statfs_buf, "f_namelen", 64),
     ],
 )
@@ -77,11 +71,12 @@ def test_offset(structure: type[ctypes.Structure], field: str, offset: int) -> N
         (loop.LOOP_CONFIGURE, 0x4C0A),
         (loop.LOOP_CTL_GET_FREE, 0x4C82),
         (namespaces.CLONE_NEWNET, 0x40000000),
-        (namespaces.CLONE_NEWTIME, 0x80),
+        (namespaces.CLONE_INTO_CGROUP, 0x200000000),
         (namespaces.NS_GET_NSTYPE, 0xB703),
         (prctl.PR_SET_NO_NEW_PRIVS, 38),
         (mount.MOVE_MOUNT_T_EMPTY_PATH, 0x40),
-        (mount.MOUNT_ATTR_NOSYMFOLLOW, 0x200000),
+        (mount.MOUNT_ATTR_NOEXEC, 0x8),
+        (process.WNOWAIT, 0x01000000),
         (paths.RESOLVE_IN_ROOT, 0x10),
         (libc.AT_RECURSIVE, 0x8000),
         (filesystem.CGROUP2_SUPER_MAGIC, 0x63677270),

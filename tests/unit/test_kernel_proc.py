@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
-from northstar.kernel import prctl, proc
+from northstar.kernel import proc
 
 
 def test_process_is_described_as_psutil_does() -> None:
@@ -28,13 +29,14 @@ def test_process_is_described_as_psutil_does() -> None:
 
 @pytest.mark.parametrize("name", ["a) b (c", ") R 1 1", "x" * 15, " "])
 def test_names_are_chosen_by_programs(name: str) -> None:
-    before = prctl.get_name()
+    comm = Path("/proc/self/comm")
+    before = comm.read_bytes()
     try:
-        prctl.set_name(name)
+        comm.write_text(name)
         found = proc.Process(os.getpid())
         assert (found.name, found.parent) == (name, os.getppid())
     finally:
-        prctl.set_name(before)
+        comm.write_bytes(before)
 
 
 def test_no_such_process() -> None:

@@ -304,7 +304,7 @@ def test_end_before_execve_is_no_start(death: str | None) -> None:
     if death in ("exit", "signal"):
         assert p.steps[report.step].purpose == "execute: the process has ended before"
     elif death == "missing":
-        assert (p.steps[report.step].name, report.value) == ("execve", errno.ENOENT)
+        assert (p.steps[report.step].call, report.value) == ("execve", errno.ENOENT)
     process.close()
 
 

@@ -24,7 +24,7 @@ from test_exec import Command
 from test_failures import is_again, lying_around
 
 from northstar.client import ClientError, ExitStatus, Refused
-from northstar.kernel import cgroup, proc
+from northstar.kernel import cgroup, cgrouptree, proc
 
 A = "a:0.0.1"
 STRACE = shutil.which("strace")
@@ -282,7 +282,7 @@ def test_limit_of_processes(own_runtime: Runtime) -> None:
             cgroup.write(group, "pids.max", "max")
             assert own_runtime.run(client, A)[0].success
     finally:
-        cgroup.remove(root, name, 5.0)
+        cgrouptree.remove(root, name, 5.0)
         os.close(group)
         os.close(root)
 

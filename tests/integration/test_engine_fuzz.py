@@ -38,6 +38,7 @@ BATCH = 500
 FEW = 20
 MUTANTS = 8
 FAILED, NO_STEP = isa.REPORT_FAILED, isa.NO_STEP
+CALLING = (isa.OP_CALL, isa.OP_CALL_EACH)
 JUMPS = (isa.OP_CLONE, isa.OP_JUMP_NEGATIVE, isa.OP_HANDLER)
 INTERNAL = (
     isa.OP_JUMP_NEGATIVE,
@@ -118,9 +119,9 @@ class Writer:
         number = 0
         if operation in JUMPS:
             number = r.randint(index + 1, count - 1)
-        elif operation == isa.OP_CALL:
+        elif operation in CALLING:
             number = r.choice(CALLS) if r.random() < 0.95 else r.getrandbits(32) | 1 << 12
-        if operation == isa.OP_CALL and number == CLONE3:
+        if operation in CALLING and number == CLONE3:
             number = CALLS[1]
         for position in range(6):
             if kinds >> position & 1:
@@ -225,7 +226,7 @@ class Fuzzer:
         """System calls that do not wait: they may end the engine, and those behind them are lost then."""
         engine = Jailed(self.image)
         for _ in range(BATCH // FEW):
-            programs = [self.write.well_formed((isa.OP_CALL, isa.OP_CALL, *INTERNAL)) for _ in range(FEW)]
+            programs = [self.write.well_formed((isa.OP_CALL, *CALLING, *INTERNAL)) for _ in range(FEW)]
             try:
                 for encoded in programs:
                     engine.send(encoded)

@@ -59,9 +59,8 @@ _LIMIT = st.integers(isa.PROGRAM_LIMIT - 1, isa.PROGRAM_LIMIT + 1)
 _WORDS = st.one_of(_around, _around, _LIMIT, st.integers(0, (1 << 32) - 1))
 _LONG = st.one_of(_around, _WORDS, st.integers(0, (1 << 64) - 1))
 # System calls and clones stay what they are: what they do is up to the kernel.
-_OPERATIONS = st.sampled_from(
-    [n for n in range(isa.OPERATION_COUNT + 2) if n not in (isa.OP_CALL, isa.OP_CLONE)]
-)
+CALLING = (isa.OP_CALL, isa.OP_CALL_EACH, isa.OP_CLONE)
+_OPERATIONS = st.sampled_from([n for n in range(isa.OPERATION_COUNT + 2) if n not in CALLING])
 _HEAD_EDITS = st.tuples(st.just(-1), st.sampled_from(list(_FIELDS)), _WORDS)
 _STEP_EDITS = st.one_of(
     st.tuples(st.integers(0, STEPS - 1), st.just("operation"), _OPERATIONS),

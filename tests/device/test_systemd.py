@@ -105,7 +105,7 @@ def test_control_groups_of_containers_are_in_the_part_that_systemd_hands_over() 
             Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()[1] for member in members
         ]
         assert str(init) in parents
-        assert str(pid()) in Path(f"{group}/northstar-runtime/cgroup.procs").read_text().split()
+        assert str(pid()) in Path(f"{group}/_daemon/cgroup.procs").read_text().split()
         assert not Path("/sys/fs/cgroup/northstar").exists()
     finally:
         run("nstar kill hello-world 9")

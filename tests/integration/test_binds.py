@@ -20,6 +20,9 @@ from runtime import Runtime, resource, shell, wait_for, with_mounts
 from northstar.client import Refused
 from northstar.kernel import mount
 
+MS_SHARED = 1 << 20
+"""linux/mount.h"""
+
 OPTIONS = ("rw", "rec", "nosuid", "nodev", "noexec")
 COMBINATIONS = [
     combination
@@ -287,7 +290,7 @@ def test_host_with_shared_mounts(runtime: Runtime, option: str) -> None:
 
 
 def on_a_shared_host(runtime: Runtime, *options: str) -> None:
-    mount.mount(None, "/", None, mount.MS_SHARED | mount.MS_REC)
+    mount.mount(None, "/", None, MS_SHARED | mount.MS_REC)
     source = runtime.base / "source"
     source.mkdir()
     bind = {"type": "bind", "host": str(source), "options": "rec"}

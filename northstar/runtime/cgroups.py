@@ -45,6 +45,8 @@ class Cgroups:
         `pids_max` limits the processes of each container, 0 for no limit; a manifest can only lower it.
         """
         self._name = name
+        self._handed_over = ""
+        """Where a manifest's `parent` is relative to, with a final slash if it is not the root."""
         self._pids_max = pids_max
         self._roots: dict[str, int] = {}
         self._made: set[tuple[int, str]] = set()
@@ -55,7 +57,9 @@ class Cgroups:
         self.unified = self.hierarchies.mode == "v2"
         if self.unified:
             with contextlib.suppress(OSError):
-                self._name = name = delegation.place(self._root("unified"), name)
+                self._name = delegation.place(self._root("unified"), name)
+                self._handed_over = self._name.removesuffix(name)
+                name = self._name
         _log.info(f"Initializing cgroups with name {name}")
         _log.debug(f"Using cgroups version {2 if self.unified else 1}")
         known = CONTROLLERS if self.unified else CONTROLLERS_OF_VERSION_1
@@ -148,7 +152,7 @@ class Cgroups:
 
     def _path(self, container: Container, parent: str | None) -> str:
         """`parent/name`. Raises StartContainerFailed."""
-        above = (parent or self._name).strip("/")
+        above = f"{self._handed_over}{parent.strip('/')}" if parent else self._name.strip("/")
         for part in above.split("/"):
             if part in ("", ".", ".."):
                 raise StartContainerFailed(container, f"cgroup: parent {parent} is not a plain relative path")

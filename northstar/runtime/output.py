@@ -39,6 +39,7 @@ FLOOD_PAUSE = 0.02
 """Seconds between reads while lines are lost, so that a flood costs little."""
 
 _CHUNK = 64 * 1024
+_PIECE = 1024
 
 
 class Lines:
@@ -210,12 +211,13 @@ async def forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> No
                 await channel.readable()
                 continue
             data = await _read(loop, reader)
-            pause = feed(data)
+            pause = 0.0
+            # A busy container must not keep others waiting: a kilobyte may be 500 lines for the log.
+            for start in range(0, max(len(data), 1), _PIECE):
+                pause = feed(data[start : start + _PIECE])
+                await loop.turn()
             if pause:
                 await loop.sleep(pause)
-            else:
-                # A busy container must not keep others waiting.
-                await loop.turn()
     finally:
         if channel is not None:
             channel.close()

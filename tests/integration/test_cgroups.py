@@ -537,7 +537,7 @@ def test_groups_are_made_in_what_a_service_manager_hands_over(own_runtime: Runti
             client.start("a:0.0.1")
             group = handed_over / f"northstar-{own_runtime.base.name}/a"
             assert (group / "memory.max").read_text() == f"{64 * MEBIBYTE}\n"
-            wait_until(lambda: (group / "cgroup.procs").read_text() != "")
+            wait_until(lambda: (group / "cgroup.procs").read_text() != "", "the application is in its group")
             assert not (V2 / f"northstar-{own_runtime.base.name}").exists()
             assert cgroup.processes(here) == []
             assert own_runtime.process is not None

@@ -378,7 +378,8 @@ def test_scores_of_the_oom_killer(runtime: SharedRuntime) -> None:
         ours = {score_of(pid) for pid in (runtime.process.pid, engine, *children(engine))}
         theirs = {score_of(pid) for pid in children(init)}
     own = score_of(os.getpid())
-    assert theirs == {own}
+    # A unit may protect the daemon itself; that is not for its containers.
+    assert theirs == {max(0, own)}
     assert ours == {-900 if has_sys_resource() is None else own}
 
 

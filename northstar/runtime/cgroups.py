@@ -121,12 +121,14 @@ class Cgroups:
     def has_leftover(self, container: Container, manifest: Manifest) -> bool:
         """Whether there is a group that only a daemon that was killed can have left."""
         path = self._own_path(container)
-        return any(os.path.exists(f"{root}/{path}") for root in self._hierarchies(manifest, path))
+        return any(os.path.exists(f"{root}/{path}") for root in self._hierarchies(manifest).values())
 
     def remove_leftover(self, container: Container, manifest: Manifest) -> None:
         """Remove such groups, with the processes in them. May block for `REMOVE_TIMEOUT`; for a thread."""
         path = self._own_path(container)
-        for root in self._hierarchies(manifest, path):
+        for controller, root in self._hierarchies(manifest).items():
+            if delegation.is_below(cgroup.own_group(controller) or "", path):
+                continue
             try:
                 descriptor = cgroup.open_root(root)
             except OSError:
@@ -139,16 +141,12 @@ class Cgroups:
     def _own_path(self, container: Container) -> str:
         return f"{self._name}/{cgroupnames.group_name(container.name, self.hierarchies.controllers)}"
 
-    def _hierarchies(self, manifest: Manifest, path: str) -> set[str]:
-        """Where a group at `path` below our own is the container's, and not one that the daemon is in."""
+    def _hierarchies(self, manifest: Manifest) -> dict[str, str]:
+        """Where the container's group is below our own, by controller."""
         if manifest.cgroups is not None and manifest.cgroups.parent is not None:
-            return set()
+            return {}
         roots = {"": self.hierarchies.unified} if self.unified else dict(self.hierarchies.controllers)
-        return {
-            root
-            for controller, root in roots.items()
-            if root is not None and not delegation.is_below(cgroup.own_group(controller) or "", path)
-        }
+        return {controller: root for controller, root in roots.items() if root is not None}
 
     def _path(self, container: Container, parent: str | None) -> str:
         """`parent/name`. Raises StartContainerFailed."""

@@ -9,6 +9,7 @@ Containers never get a descriptor of the daemon's.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import time
@@ -19,7 +20,7 @@ from northstar.runtime.loop import Future
 from northstar.runtime.ownstream import OwnStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from northstar.manifest.model import Io, Manifest
     from northstar.runtime.lastoutput import LastOutput
@@ -39,7 +40,7 @@ FLOOD_PAUSE = 0.02
 """Seconds between reads while lines are lost, so that a flood costs little."""
 
 _CHUNK = 64 * 1024
-_PIECE = 1024
+_LINES_IN_A_ROW = 100
 
 
 class Lines:
@@ -212,9 +213,9 @@ async def forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> No
                 continue
             data = await _read(loop, reader)
             pause = 0.0
-            # A busy container must not keep others waiting: a kilobyte may be 500 lines for the log.
-            for start in range(0, max(len(data), 1), _PIECE):
-                pause = feed(data[start : start + _PIECE])
+            # A busy container must not keep others waiting, and each line may be one for the log.
+            for piece in _pieces(data):
+                pause = feed(piece)
                 await loop.turn()
             if pause:
                 await loop.sleep(pause)
@@ -225,6 +226,19 @@ async def forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> No
         if data:
             # Cancelled: the last line may have no end.
             feed(b"")
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    """Of at most `_LINES_IN_A_ROW` lines; one without anything at the end of the stream."""
+    start = end = 0
+    for count in itertools.count(1):
+        found = data.find(b"\n", end)
+        end = found + 1 if found >= 0 else len(data)
+        if found < 0 or count % _LINES_IN_A_ROW == 0:
+            yield data[start:end]
+            start = end
+            if end == len(data):
+                return
 
 
 async def _read(loop: Loop, reader: int) -> bytes:

@@ -67,7 +67,7 @@ def files_of(runtime: SharedRuntime, cgroups: dict[str, Any], *names: str) -> li
     with runtime.started() as client:
         client.start("a:0.0.1")
         parent = str(cgroups.get("parent", ""))
-        directory = V2 / parent / "a" if parent else group(runtime)
+        directory = group(runtime).parent.parent / parent / "a" if parent else group(runtime)
         return [(directory / name).read_text().strip() for name in names]
 
 
@@ -255,7 +255,7 @@ def test_parent(runtime: SharedRuntime) -> None:
     """The parent is made and removed again with the last group in it."""
     cgroups = {"parent": "northstar-parent/deep", "cpu": {"shares": 77}}
     assert files_of(runtime, cgroups, "cpu.weight") == ["77"]
-    assert not (V2 / "northstar-parent").exists()
+    assert not (group(runtime).parent.parent / "northstar-parent").exists()
 
 
 @needs(has_cgroup2_controllers)

@@ -16,7 +16,7 @@ _TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 # Fields of /proc/pid/stat, counted from the one after the name.
-_FLAGS, _PF_FORKNOEXEC = 6, 0x40
+_FLAGS, _PF_EXITING, _PF_FORKNOEXEC = 6, 0x4, 0x40
 _STATE, _PARENT, _USER_TIME, _SYSTEM_TIME, _THREADS, _RESIDENT = 0, 1, 11, 12, 17, 21
 
 
@@ -43,15 +43,17 @@ class Process:
 
 
 def has_executed(pid: int) -> bool:
-    """Whether a process has executed a program since it was forked, also one that is a zombie now.
+    """Whether a process whose close-on-exec descriptors are closed has executed a program, also a zombie.
 
-    True if there is no such process.
+    Only execve and the end of a process close them, so one that lives has. True if there is no such process.
     """
     try:
         fields = _read(f"/proc/{pid}/stat").rpartition(b") ")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return True
-    return not int(fields[_FLAGS]) & _PF_FORKNOEXEC
+    flags = int(fields[_FLAGS])
+    lives = fields[_STATE] not in (b"Z", b"X") and not flags & _PF_EXITING
+    return lives or not flags & _PF_FORKNOEXEC
 
 
 def max_open_files() -> int:

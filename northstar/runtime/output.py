@@ -202,7 +202,7 @@ async def forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> No
     `feed` gets the bytes, none at the end, and tells how many seconds to wait before the next ones.
     """
     channel: Channel | None = None
-    data = b"-"
+    data, position = b"-", 1
     try:
         channel = loop.register(reader)
         poller = select.poll()
@@ -211,10 +211,11 @@ async def forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> No
             if not poller.poll(0):
                 await channel.readable()
                 continue
-            data = await _read(loop, reader)
+            data, position = await _read(loop, reader), 0
             pause = 0.0
             # A busy container must not keep others waiting, and each line may be one for the log.
             for piece in _pieces(data):
+                position += len(piece)
                 pause = feed(piece)
                 await loop.turn()
             if pause:
@@ -224,7 +225,9 @@ async def forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> No
             channel.close()
         os.close(reader)
         if data:
-            # Cancelled: the last line may have no end.
+            # Cancelled: there may be a rest, and the last line may have no end.
+            if position < len(data):
+                feed(data[position:])
             feed(b"")
 
 

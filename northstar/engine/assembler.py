@@ -31,12 +31,10 @@ class ProgramTooLarge(OSError):
 class Register:
     """Where the result of a step, or a descriptor that comes with the program, is kept."""
 
-    __slots__ = ("index", "name")
+    __slots__ = ("index",)
 
-    def __init__(self, index: int, name: str) -> None:
+    def __init__(self, index: int) -> None:
         self.index = index
-        self.name = name
-        """For the text form."""
 
 
 class Label:
@@ -87,8 +85,9 @@ class Program:
         self.purpose = ""
         self.steps: list[Step] = []
         self.memory = bytearray()
-        self.descriptors = [Register(index, name) for index, name in enumerate(descriptors)]
+        self.descriptors = [Register(index) for index in range(len(descriptors))]
         self.register_names = list(descriptors)
+        """For the text form."""
         self._texts: dict[bytes, int] = {}
         self._numbers = _numbers if machine is None else syscalls.numbers(machine)
 
@@ -230,9 +229,8 @@ class Program:
 
     def _register(self, name: str) -> Register:
         index = len(self.register_names)
-        register = Register(index, name or f"r{index}")
-        self.register_names.append(register.name)
-        return register
+        self.register_names.append(name or f"r{index}")
+        return Register(index)
 
     def _step(
         self,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from northstar.engine import instructions as isa
 from northstar.engine import symbols
+from northstar.text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -178,7 +179,7 @@ class Listing:
 
 def _printable(text: str) -> str:
     """A text of a manifest, which must neither end the line nor reach a terminal as a command."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escape(text).replace("\t", "\\t")
 
 
 def _memory(address: int) -> str:

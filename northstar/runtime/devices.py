@@ -13,8 +13,6 @@ mount points there is a tree of its own, shared by all containers that want the 
 from __future__ import annotations
 
 import contextlib
-import glob
-import hashlib
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -22,6 +20,7 @@ from typing import TYPE_CHECKING
 from northstar.kernel import mount
 from northstar.kernel.libc import AT_FDCWD
 from northstar.manifest import model
+from northstar.npk.digest import sha256
 from northstar.runtime.mounter import MOUNT_SOURCE
 
 if TYPE_CHECKING:
@@ -73,19 +72,31 @@ def prepare(path: str, mount_points: Mapping[str, bool] | None = None) -> None:
 
 def tree_for(path: str, manifest: Manifest) -> str:
     """Path of the tree for a container: `path`, or one beside it that is made now. Raises OSError."""
-    points = _mount_points(manifest)
-    if not points:
-        return path
-    own = f"{path}-{hashlib.sha256(repr(sorted(points.items())).encode()).hexdigest()[:16]}"
-    if not os.path.ismount(own):
+    own, points = _own_tree(path, manifest)
+    if points and not os.path.ismount(own):
         prepare(own, points)
     return own
 
 
+def path_for(path: str, manifest: Manifest) -> str:
+    """Path of the tree that `tree_for` would make. Raises OSError."""
+    return _own_tree(path, manifest)[0]
+
+
+def _own_tree(path: str, manifest: Manifest) -> tuple[str, dict[str, bool]]:
+    points = _mount_points(manifest)
+    if not points:
+        return path, points
+    return f"{path}-{sha256(repr(sorted(points.items())).encode()).hexdigest()[:16]}", points
+
+
 def remove(path: str) -> None:
     """Unmount the tree, and those that were made beside it. Raises OSError."""
-    for found in (path, *glob.glob(f"{glob.escape(path)}-*")):
-        _remove(found)
+    _remove(path)
+    directory, name = os.path.split(path)
+    for entry in os.listdir(directory):
+        if entry.startswith(f"{name}-"):
+            _remove(f"{directory}/{entry}")
 
 
 def _remove(path: str) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from northstar.engine.assembler import Program
     from northstar.names import Container
+    from northstar.programs.plan import Plan
     from northstar.runtime.cgroups import Cgroups, Group
     from northstar.runtime.connection import Connection
     from northstar.runtime.console import ConsoleServer
@@ -80,6 +81,29 @@ class Host:
         self.host_network = host_network
         self.facts = facts
         self.output_buffer_size = output_buffer_size
+
+
+def planned(
+    host: Host,
+    record: Record,
+    command: plan.Command,
+    resources: Mapping[str, Container],
+    group_roles: list[str],
+    group_numbers: list[int],
+    devices_tree: str,
+) -> Plan:
+    """The plan of a start on this host, be it to be carried out or explained. Raises StartContainerFailed."""
+    return plan.build(
+        record.manifest,
+        command,
+        host.places._replace(devices=devices_tree),
+        resources,
+        plan.roles(record.manifest, group_roles),
+        host.facts,
+        group_numbers=group_numbers,
+        application_filter=record.filter,
+        hold=host.debugger is not None,
+    )
 
 
 class Run:
@@ -204,17 +228,8 @@ class Run:
                 descriptors.append(descriptor)
             if manifest.cgroups is not None and manifest.cgroups.memory is not None:
                 self._watch_memory(self._group, manifest.cgroups.memory)
-        order = plan.build(
-            manifest,
-            command,
-            host.places._replace(devices=devices.tree_for(host.places.devices, manifest)),
-            resources,
-            plan.roles(manifest, group_roles),
-            host.facts,
-            group_numbers=self.groups,
-            application_filter=self.record.filter,
-            hold=host.debugger is not None,
-        )
+        tree = devices.tree_for(host.places.devices, manifest)
+        order = planned(host, self.record, command, resources, group_roles, self.groups, tree)
         return descriptors, start.build(order)
 
     def _watch_memory(self, group: Group, memory: model.Memory) -> None:

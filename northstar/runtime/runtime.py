@@ -23,11 +23,11 @@ from northstar.errors import (
     Unexpected,
 )
 from northstar.manifest import dump
-from northstar.runtime import binds, filters, log, persist, plan, users
+from northstar.runtime import binds, devices, filters, log, persist, plan, users
 from northstar.runtime.containers import Containers, Record
 from northstar.runtime.loop import Future, Mutex, Timeout
 from northstar.runtime.mounts import Mounts
-from northstar.runtime.run import Host, Run
+from northstar.runtime.run import Host, Run, planned
 from northstar.runtime.startlimit import START_LIMIT, within_limit
 from northstar.runtime.text import duration
 
@@ -420,17 +420,16 @@ class Runtime:
 
         record = self.containers.get(container)
         manifest, host = record.manifest, self._host
-        order = plan.build(
-            manifest,
-            self._command(record, init, arguments, environment),
-            host.places,
-            self.containers.resources_of(manifest),
-            plan.roles(manifest, host.cgroups.entrance_roles(container, manifest)),
-            host.facts,
-            group_numbers=plan.groups(manifest, _log.warn),
-            application_filter=record.filter,
-            hold=host.debugger is not None,
-        )
+        command = self._command(record, init, arguments, environment)
+        resources = self.containers.resources_of(manifest)
+        group_roles = host.cgroups.entrance_roles(container, manifest)
+        # A directory service, or the source of a bind, may take its time.
+        numbers = await host.loop.in_thread(plan.groups, manifest, _log.warn)
+        try:
+            tree = await host.loop.in_thread(devices.path_for, host.places.devices, manifest)
+        except OSError as error:
+            raise Unexpected(f"{error.filename}: {error.strerror}") from None
+        order = planned(host, record, command, resources, group_roles, numbers, tree)
         return {"lines": explanation.lines(order)}
 
     async def _watch(self, run: Run) -> None:

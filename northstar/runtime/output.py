@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 from northstar.runtime import log
-from northstar.runtime.loop import Future
+from northstar.runtime.loop import Cancelled, Future
 from northstar.runtime.ownstream import OwnStream
 
 if TYPE_CHECKING:
@@ -194,41 +194,47 @@ async def drain(loop: Loop, readers: Sequence[Task]) -> None:
         timer.cancel()
         for reader in readers:
             reader.cancel()
+    for reader in readers:
+        await loop.first(reader)
 
 
 async def forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> None:
-    """Pass on what comes out of a pipe, and close it.
+    """Pass on what comes out of a pipe, and close it; when cancelled, what has been read is still passed on.
 
     `feed` gets the bytes, none at the end, and tells how many seconds to wait before the next ones.
     """
     channel: Channel | None = None
-    data, position = b"-", 1
+    pieces: Iterator[bytes] = iter(())
     try:
         channel = loop.register(reader)
         poller = select.poll()
         poller.register(reader, select.POLLIN)
-        while data:
+        more = True
+        while more:
             if not poller.poll(0):
                 await channel.readable()
                 continue
-            data, position = await _read(loop, reader), 0
-            pause = 0.0
-            # A busy container must not keep others waiting, and each line may be one for the log.
-            for piece in _pieces(data):
-                position += len(piece)
-                pause = feed(piece)
-                await loop.turn()
-            if pause:
+            data = await _read(loop, reader)
+            more, pieces = bool(data), _pieces(data)
+            if pause := await _feed(loop, pieces, feed):
                 await loop.sleep(pause)
+    except Cancelled:
+        await _feed(loop, pieces, feed)
+        feed(b"")  # the last line may have no end
+        raise
     finally:
         if channel is not None:
             channel.close()
         os.close(reader)
-        if data:
-            # Cancelled: there may be a rest, and the last line may have no end.
-            if position < len(data):
-                feed(data[position:])
-            feed(b"")
+
+
+async def _feed(loop: Loop, pieces: Iterator[bytes], feed: Callable[[bytes], float]) -> float:
+    """A busy container must not keep others waiting, and each line may be one for the log."""
+    pause = 0.0
+    for piece in pieces:
+        pause = feed(piece)
+        await loop.turn()
+    return pause
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:

@@ -8,8 +8,8 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from northstar.runtime import output
-from northstar.runtime.loop import Loop
+from northstar.runtime.eventloop.loop import Loop
+from northstar.runtime.output import streams as output
 
 
 @given(st.binary(max_size=3000) | st.integers(0, 1000).map(lambda count: b"y\n" * count))

@@ -21,7 +21,7 @@ PROMPT = 5.0
 SCRIPT = """
 import sys, time
 from northstar.runtime import log
-from northstar.runtime.loop import Loop
+from northstar.runtime.eventloop.loop import Loop
 
 log.setup("/nonexistent", "/nonexistent")
 loop = Loop(lambda failure: None)

@@ -31,7 +31,9 @@ def render(program: Command, page: Page) -> str:
     """A page in the macros of man(7)."""
     name = program.names[0]
     lines = [
+        # REUSE-IgnoreStart
         '.\\" SPDX-License-Identifier: Apache-2.0',
+        # REUSE-IgnoreEnd
         '.\\" Made by tools/generate from the command line of the program.',
         f'.TH {name.upper()} {page.section} "" "northstar {__version__}" "Northstar"',
         ".SH NAME",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -151,7 +152,8 @@ def _end(daemon: subprocess.Popen[bytes], directory: str) -> None:
     except subprocess.TimeoutExpired:
         daemon.kill()
         daemon.wait()
-    if daemon.returncode < 0:
+    # By SIGTERM it ends only as long as it has not begun with anything.
+    if daemon.returncode < 0 and daemon.returncode != -signal.SIGTERM:
         _sweep(directory)
 
 

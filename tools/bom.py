@@ -106,7 +106,7 @@ def _required(requirement: str) -> Component:
         name=found[0],
         bom_ref=f"pkg:pypi/{name}",
         purl=PackageURL("pypi", None, name),
-        scope=ComponentScope.REQUIRED,
+        scope=ComponentScope.OPTIONAL if "extra ==" in requirement else ComponentScope.REQUIRED,
         properties=[Property(name="northstar:requirement", value=requirement)],
     )
 

@@ -7,6 +7,7 @@ import argparse
 import re
 from typing import NamedTuple
 
+from northstar.__main__ import TRY
 from northstar.nstar import cli as nstar_cli
 from northstar.runtime import main as northstar_main
 from northstar.sextant import cli as sextant_cli
@@ -69,7 +70,7 @@ def northstar() -> Command:
         northstar_main.USAGE.removeprefix("usage: northstar ").strip(),
         tuple(_option_of_text(strings, " ".join(text.split())) for strings, text in found),
         (),
-        (_command(trial_cli.parser(), (northstar_main.TRY,), "try containers in a throw-away runtime"),),
+        (_command(trial_cli.parser(), (TRY,), "try containers in a throw-away runtime"),),
     )
 
 

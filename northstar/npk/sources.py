@@ -39,25 +39,11 @@ def directory(path: str) -> Directory | None:
 
 
 def read_manifest(path: str) -> Manifest:
-    """A manifest as it is to be packed. Raises NorthstarError, also for a filter that no device can have."""
+    """A manifest in a file. Raises NorthstarError."""
     try:
         with open(path, "rb") as file:
-            found = manifest.parse(file.read())
+            return manifest.parse(file.read())
     except OSError as error:
         raise NorthstarError(f"failed to read {path}: {error.strerror}") from None
     except ManifestError as error:
         raise NorthstarError(f"{path}: {error}", error.hint) from None
-    check_filter(found, path)
-    return found
-
-
-def check_filter(found: Manifest, path: str) -> None:
-    """Find mistakes in the system call filter here and not on the device. Raises NorthstarError."""
-    if found.seccomp is None:
-        return
-    from northstar.seccomp import compile as compiler
-
-    try:
-        compiler.check(found.seccomp, found.capabilities)
-    except compiler.SeccompError as error:
-        raise NorthstarError(f"{path}: {error}") from None

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from northstar import API_VERSION, __version__, config
 from northstar.errors import ConfigError, NorthstarError
 from northstar.kernel import mount, namespaces
-from northstar.runtime import inheritance, log, sdnotify
+from northstar.runtime import inheritance, log
+from northstar.runtime.monitoring import servicemanager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +29,6 @@ LOG_GRACE = 0.5
 
 _DISK_FAILS = (errno.EIO, errno.EROFS, errno.ENOSPC, errno.EUCLEAN, errno.ENXIO, errno.ESTALE)
 
-TRY = "try"
 USAGE = "usage: northstar [-h] [-c FILE] [-d] [--check] [-V]\n"
 HELP = """
 Northstar container runtime: mounts signed packages and runs them as
@@ -130,18 +130,14 @@ def check(path: str) -> int:
 
 
 def main() -> NoReturn:
-    """Run the daemon with the arguments of the process, or try containers."""
-    if sys.argv[1:2] == [TRY]:
-        from northstar.trial import cli
-
-        sys.exit(cli.main(sys.argv[2:]))
+    """Run the daemon with the arguments of the process."""
     options = parse_arguments(sys.argv[1:])
     sys.exit(check(options.config) if options.check else run(options))
 
 
 def run(options: Options, *, system_log: bool = True) -> int:
     """Run the daemon; the exit code. Without `system_log` its log goes to stderr alone."""
-    inheritance.let_go(sdnotify.ready_descriptor())
+    inheritance.let_go(servicemanager.ready_descriptor())
     # No number that a client may send is nearly as long, and reading long ones takes its time.
     sys.set_int_max_str_digits(sys.int_info.str_digits_check_threshold)
     log.setup() if system_log else log.setup("", "")

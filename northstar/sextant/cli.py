@@ -12,6 +12,7 @@ from zlib import crc32
 
 from northstar import API_VERSION, __version__, terminal
 from northstar.errors import NorthstarError, PackageError
+from northstar.lint import filters
 from northstar.npk import archive, keys, pack, package, sources, squashfs
 from northstar.sextant import arguments, explaining, importing, linting, skeleton
 
@@ -133,6 +134,7 @@ def _pack(options: argparse.Namespace) -> None:
                 pack.pack_image(variant, image, options.out, key=key)
         return
     description = sources.read_manifest(options.manifest_path)
+    filters.check(description, options.manifest_path)
     for variant in _variants(description, options):
         if options.image is not None:
             pack.pack_image(variant, options.image, options.out, key=key)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The daemon of a trial: ends with the one who has started it, and removes all that belongs to it.
 
-`python3 -m northstar.trial.daemon DIRECTORY PID`: the directory with northstar.toml, and the parent's pid.
+`python3 -m northstar.trial.daemon --config DIRECTORY/northstar.toml PID`, with the parent's pid.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ CONFIGURATION = "northstar.toml"
 RUN_DIR = "run"
 
 
-def main(directory: str, parent: int) -> int:
+def main(configuration: str, parent: int) -> int:
     """Run the daemon; the exit code."""
+    directory = os.path.dirname(configuration)
     prctl.set_parent_death_signal(signal.SIGTERM)
     if os.getppid() != parent:
         return northstar.EXIT_FAILURE
-    options = northstar.Options(f"{directory}/{CONFIGURATION}", check=False, disable_mount_namespace=False)
+    options = northstar.Options(configuration, check=False, disable_mount_namespace=False)
     try:
         return northstar.run(options, system_log=False)
     finally:
@@ -34,4 +35,4 @@ def main(directory: str, parent: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    sys.exit(main(sys.argv[2], int(sys.argv[3])))

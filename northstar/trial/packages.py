@@ -11,6 +11,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError
+from northstar.lint import filters
 from northstar.npk import pack, sources
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def packages(path: str, out: str) -> Iterator[str]:
 
 def _packed(path: str, found: sources.Directory, out: str) -> str:
     description = sources.read_manifest(found.manifest)
+    filters.check(description, found.manifest)
     if found.image is not None:
         return pack.pack_image(description, found.image, out)
     with _prepared(path, found.root) as root:

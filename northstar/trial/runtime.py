@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import northstar
 from northstar.client import Client
 from northstar.errors import NorthstarError
-from northstar.runtime.sdnotify import READY_FD
+from northstar.runtime.monitoring.servicemanager import READY_FD
 from northstar.trial.daemon import CONFIGURATION, RUN_DIR
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ def _spawn(directory: str, log: IO[bytes] | None, ready: int) -> subprocess.Pope
     # The same code as ours, wherever it is, and nothing that happens to be in the current directory.
     code = os.path.dirname(os.path.dirname(os.path.abspath(northstar.__file__)))
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (code, os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-P", "-m", "northstar.trial.daemon", directory, str(os.getpid())]
+    options = ["--config", f"{directory}/{CONFIGURATION}", str(os.getpid())]
+    command = [sys.executable, "-P", "-m", "northstar.trial.daemon", *options]
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -160,14 +161,14 @@ def _end(daemon: subprocess.Popen[bytes], directory: str) -> None:
 def _sweep(directory: str) -> None:
     """Remove what a daemon that was killed has left, as the next one would."""
     from northstar import config
-    from northstar.runtime import sweep
-    from northstar.runtime.cgroups import Cgroups
+    from northstar.runtime.controlgroups.detection import detect
+    from northstar.runtime.storage import sweep
 
     loaded = config.load(f"{directory}/{CONFIGURATION}")
     sweep.sweep(
         run_dir=loaded.run_dir,
         socket_dir=loaded.socket_dir,
         repositories=[f"{directory}/{_PACKAGES}"],
-        cgroups=Cgroups(loaded.cgroup, loaded.pids_max).paths(),
+        cgroups=detect(loaded.cgroup, loaded.pids_max).paths(),
         log=lambda level, message: None,
     )

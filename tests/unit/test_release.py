@@ -89,6 +89,7 @@ def test_bill_of_materials(release: Path) -> None:
         *(f"{binary.NAME}-{machine}" for machine in ELF_MACHINES),
         "pkg:pypi/pynacl",
         "pkg:pypi/pyyaml",
+        "pkg:pypi/psutil",
         "pkg:pypi/pyseccomp",
     }
     dependencies = {entry["ref"]: set(entry.get("dependsOn", ())) for entry in bill["dependencies"]}

@@ -16,14 +16,14 @@ from northstar.text import escape
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from northstar.client import Client, Notification
+    from northstar.client import Client, ExitStatus, Notification
     from northstar.client.logs import Output
     from northstar.trial.runtime import Trial
     from northstar.trial.signals import Wish
 
 GRACE = 3.0
 """Seconds that containers have after SIGTERM before the runtime kills them."""
-_SIGTERM = 15
+_SIGTERM, _SIGKILL, _SIGSYS = 15, 9, 31
 _QUIET = 0.1
 """Seconds without anything new, after the last container has ended."""
 
@@ -31,6 +31,15 @@ _QUIET = 0.1
 def note(text: str) -> None:
     """Tell something that is no output of a container."""
     print(f"northstar: {escape(text)}", file=sys.stderr, flush=True)
+
+
+def _meaning(status: ExitStatus) -> str:
+    """What does not speak for itself."""
+    if status.signal == _SIGSYS:
+        return (
+            " (SIGSYS: a system call that its filter does not allow; nstar seccomp makes one of strace's log)"
+        )
+    return " (SIGKILL: perhaps out of memory)" if status.signal == _SIGKILL else ""
 
 
 class Follower:
@@ -115,7 +124,7 @@ class Follower:
         elif notification.kind == "exit" and notification.status is not None:
             self._running.discard(name)
             self._warn()
-            note(f"{name} has ended: {notification.status}")
+            note(f"{name} has ended: {notification.status}{_meaning(notification.status)}")
             asked = notification.status.signal == _SIGTERM
             if not (notification.status.success or asked):
                 self.failed.add(name)
@@ -138,4 +147,5 @@ class Follower:
 
     def _warn(self) -> None:
         for text in self._trial.warnings():
-            note(text)
+            if not text.startswith("failed to start "):  # its client, we, has told that already
+                note(text)

@@ -55,7 +55,7 @@ PYTHON = "3.11"
 BASE_REVISION = "2"  # to be changed with the way in which a base is made
 SITE_PACKAGES = "usr/lib/python3/dist-packages"
 PROGRAMS = {
-    "northstar": "northstar.runtime.main",
+    "northstar": "northstar.__main__",
     "nstar": "northstar.nstar.main",
     "sextant": "northstar.sextant.cli",
 }

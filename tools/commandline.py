@@ -7,9 +7,11 @@ import argparse
 import re
 from typing import NamedTuple
 
+from northstar.__main__ import TRY
 from northstar.nstar import cli as nstar_cli
 from northstar.runtime import main as northstar_main
 from northstar.sextant import cli as sextant_cli
+from northstar.trial import cli as trial_cli
 
 
 class Option(NamedTuple):
@@ -53,7 +55,7 @@ def sextant() -> Command:
 
 
 def northstar() -> Command:
-    """The daemon, whose parser is a getopt with a text for --help."""
+    """The daemon, whose own options are in a text for --help, and `try`."""
     text = northstar_main.HELP
     description, _, rest = text.partition("\n\noptions:\n")
     options, _, epilog = rest.partition("\n\n")
@@ -68,7 +70,7 @@ def northstar() -> Command:
         northstar_main.USAGE.removeprefix("usage: northstar ").strip(),
         tuple(_option_of_text(strings, " ".join(text.split())) for strings, text in found),
         (),
-        (),
+        (_command(trial_cli.parser(), (TRY,), "try containers in a throw-away runtime"),),
     )
 
 

@@ -15,6 +15,7 @@ _KINDS = {
     "NPK": "files",
     "FILE": "files",
     "IMAGE": "files",
+    "PACKAGE|DIRECTORY": "files",
     "PATH": "files",
     "DIR": "directories",
 }

@@ -32,7 +32,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runtime.daemon",),
     ("runtime.main",),
     # Commands.
-    ("__main__", "nstar", "sextant"),
+    ("nstar", "sextant", "trial"),
+    ("__main__",),
 )
 """The lowest first. Those of one layer do not know each other."""
 

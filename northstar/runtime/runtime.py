@@ -23,7 +23,7 @@ from northstar.errors import (
     Unexpected,
 )
 from northstar.manifest import dump
-from northstar.runtime import binds, devices, filters, log, persist, plan, users
+from northstar.runtime import binds, devices, filters, log, persist, plan, repository, users
 from northstar.runtime.containers import Containers, Record
 from northstar.runtime.loop import Future, Mutex, Timeout
 from northstar.runtime.mounts import Mounts
@@ -295,7 +295,7 @@ class Runtime:
             descriptor = record.repository.forget(container)
             self.containers.remove(record)
             # The last one of a deleted file gives back its room.
-            await self._host.loop.in_thread(os.close, descriptor)
+            await self._host.loop.in_thread(repository.close, descriptor, _log, str(container))
         _log.info(f"Uninstalled {container}")
         if self.metrics is not None:
             self.metrics.uninstalled(container)

@@ -131,6 +131,10 @@ def _containers(session: Session) -> Iterator[Finding]:
     running = sum(data.process is not None for data in found)
     yield Finding("ok", f"containers: {len(found)} installed, {running} running")
     for data in found:
+        if data.problem is not None:
+            yield Finding("FAILED", f"container {data.container}: {data.problem}")
+        for warning in data.warnings:
+            yield Finding("info", f"container {data.container}: {warning}")
         autostart = data.manifest.get("autostart")
         if autostart and data.process is None:
             yield Finding("info", f"container {data.container}: autostart {autostart}, not running now")

@@ -24,7 +24,10 @@ _log = log.Logger("runtime::state")
 class Record:
     """An installed container."""
 
-    __slots__ = ("container", "filter", "mounted", "output", "package", "problem", "repository", "run")
+    __slots__ = (
+        *("container", "filter", "left_out", "mount_failure", "mounted", "output", "package", "repository"),
+        *("run", "unusable"),
+    )
 
     def __init__(
         self, container: Container, repository: Repository, package: Package, application_filter: bytes = b""
@@ -32,8 +35,12 @@ class Record:
         self.container = container
         self.filter = application_filter
         """System call filter of the application, a BPF program."""
-        self.problem: str | None = None
+        self.unusable: str | None = None
         """Why it cannot be started, if that is known."""
+        self.mount_failure: str | None = None
+        """Why it could not be mounted when that was last tried."""
+        self.left_out: list[str] = []
+        """What it has been started without, and why."""
         self.repository = repository
         self.package = package
         self.mounted = False
@@ -41,6 +48,11 @@ class Record:
         """What it has written since its last start."""
         self.run: Run | None = None
         """Set from the moment a start is under way until the exit is dealt with."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why it is of no use at the moment, None if nothing of that kind is known."""
+        return self.unusable or self.mount_failure
 
     @property
     def manifest(self) -> Manifest:

@@ -208,7 +208,7 @@ class Daemon:
             except StorageError as error:
                 self.degrade(f"repositories.{repository.id}", f"{error}: its containers are not available")
             await self._runtime.add_repository(repository)
-        to_mount = [r.id for r in self._config.repositories.values() if r.mount_on_start]
+        to_mount = {r.id: r.require_mounts for r in self._config.repositories.values() if r.mount_on_start}
         if to_mount:
             _log.info(f"Trying to mount containers from repository {', '.join(to_mount)}")
             await self._runtime.mounts.mount_on_start(to_mount)

@@ -56,7 +56,9 @@ CONNECTIONS = Family("northstar_console_connections", "gauge", "", ("peer",), "C
 REQUESTS = Family(
     "northstar_console_requests", "counter", "", ("kind",), "Requests on the console, refused ones included."
 )
-DEGRADED = Family("northstar_degraded", "gauge", "", ("place",), "Storage that cannot be used: 1 for each.")
+DEGRADED = Family(
+    "northstar_degraded", "gauge", "", ("place",), "Storage and containers that cannot be used: 1 for each."
+)
 FAMILIES = (CONTAINERS, STARTS, EXITS, START_TIME, CPU, MEMORY, OOM_KILLS, CONNECTIONS, REQUESTS, DEGRADED)
 
 BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -144,7 +146,7 @@ class Metrics:
             ),
             CONNECTIONS: (((peer,), number) for peer, number in self._console.count_connections().items()),
             REQUESTS: (((kind,), number) for kind, number in self._requests.items()),
-            DEGRADED: (((place,), 1) for place in self._degraded),
+            DEGRADED: (((place,), 1) for place in self._places()),
         }
         texts = (
             self._start_times.render(family)
@@ -153,6 +155,12 @@ class Metrics:
             for family in FAMILIES
         )
         return "".join(texts) + openmetrics.END
+
+    def _places(self) -> Iterator[str]:
+        yield from self._degraded
+        for record in self._containers:
+            if record.problem is not None:
+                yield f"containers.{record.container}"
 
     def _running(self) -> list[Run]:
         return [run for run in self._containers.runs() if run.process.started]

@@ -13,7 +13,7 @@ from northstar.runtime import log
 from northstar.runtime.text import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from northstar.names import Container
     from northstar.runtime.containers import Containers, Record
@@ -42,14 +42,17 @@ class Mounts:
         self._loop = loop
         self._run_dir = run_dir
 
-    async def mount_on_start(self, repositories: Iterable[str]) -> None:
-        """Mount everything of some repositories; raises the first error."""
-        chosen = set(repositories)
-        records = [record for record in self._containers if record.repository.id in chosen]
+    async def mount_on_start(self, repositories: Mapping[str, bool]) -> None:
+        """Mount everything of some repositories; raises the first error of those that are required.
+
+        What cannot be mounted in others is for its users to see: the rest is not affected.
+        """
+        records = [record for record in self._containers if record.repository.id in repositories]
         async with self._mutex:
             errors = await self.mount_records(records)
-        for error in errors:
-            if error is not None:
+        for record, error in zip(records, errors, strict=True):
+            if error is not None and repositories[record.repository.id]:
+                _log.error(f"{record.container} must be mounted: require_mounts of {record.repository.id}")
                 raise error
 
     async def umount_all(self) -> None:
@@ -150,8 +153,10 @@ class Mounts:
             )
         except ApiError as error:
             _log.warn(f"Failed to mount {container}: {error}")
+            record.mount_failure = str(error)
             return error
         record.mounted = True
+        record.mount_failure = None
         _log.info(f"Mounted {container}")
         return None
 

@@ -121,7 +121,7 @@ class Runtime:
             if isinstance(outcome, bytes):
                 record.filter = outcome
             else:
-                record.problem = str(outcome)
+                record.unusable = str(outcome)
                 _log.warn(f"{container} cannot be started: {outcome}")
             self.containers.add(record)
 
@@ -188,12 +188,18 @@ class Runtime:
             processes = await run.processes()
             statistics = await self._host.loop.in_thread(run.statistics)
             process = _process_data(run, processes, statistics)
-        return {
+        data = {
             "manifest": dump.to_json(record.manifest),
             "repository": record.repository.id,
             "mounted": record.mounted,
             "process": process,
         }
+        # Upstream's clients know neither.
+        if record.problem is not None:
+            data["problem"] = record.problem
+        if run is not None and record.left_out:
+            data["warnings"] = list(record.left_out)
+        return data
 
     def kill(self, container: Container, number: signal.Signals) -> None:
         """Send a signal to a running container."""
@@ -360,7 +366,7 @@ class Runtime:
             self.metrics.started(container, spent)
         self._notifications.started(container)
         self._host.loop.spawn(self._watch(run))
-        self._host.loop.spawn(binds.warn_of_missing(self._host.loop, run.record.manifest))
+        self._host.loop.spawn(binds.tell_left_out(self._host.loop, run.record))
 
     @property
     def _start_limit(self) -> float:
@@ -387,6 +393,7 @@ class Runtime:
                 for error in await self.mounts.mount_records(missing):
                     if error is not None:
                         raise error
+            record.left_out = []
             record.run = Run(self._host, record, resources, Future())
         _log.info(f"Creating {container}")
         _log.debug(f'Container {container} init is "{command.argv[0]}"')
@@ -401,8 +408,8 @@ class Runtime:
         self, record: Record, init: str | None, arguments: Sequence[str], environment: Mapping[str, str]
     ) -> plan.Command:
         """What a start would execute. Raises the errors of a start request."""
-        if record.problem is not None:
-            raise StartContainerFailed(record.container, record.problem)
+        if record.unusable is not None:
+            raise StartContainerFailed(record.container, record.unusable)
         plan.check_environment(environment)
         plan.check_arguments(init, arguments, environment)
         return plan.command(record.manifest, init, arguments, environment)

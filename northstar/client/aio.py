@@ -159,7 +159,9 @@ class Client:
             if where.scheme == "unix":
                 _, made = await loop.create_unix_connection(wire, where.path)
             else:
-                _, made = await loop.create_connection(wire, where.host, where.port)
+                _, made = await loop.create_connection(
+                    wire, where.host, where.port, happy_eyeballs_delay=address.NEXT_ADDRESS
+                )
         return await cls._established(made, timeout)
 
     @classmethod

@@ -9,6 +9,7 @@ and signals reach the right processes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -19,7 +20,7 @@ from northstar.errors import StartContainerFailed
 from northstar.kernel import process as kernel_process
 from northstar.kernel import sockets
 from northstar.programs import attendance
-from northstar.runtime import enginelink, reports, transport
+from northstar.runtime import enginelink, log, reports, transport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from northstar.runtime.reports import Report
 
     Begin = Callable[[Program, Sequence[int]], Awaitable[Newborn]]
+
+_log = log.Logger("runtime::state")
 
 PROTOCOL_VIOLATION = -1
 
@@ -134,8 +137,13 @@ class Process:
 
     def release(self) -> None:
         """Let an init that was created with `hold` go on, or a supervisor wait for its command."""
-        with contextlib.suppress(OSError):  # it has ended, which the next report tells
+        try:
             self._status.send(b"g")
+        except OSError as error:
+            # It has ended, which the next report tells; or it would wait for ever.
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+                _log.warn(f"{self.container} cannot be told to go on: {error.strerror}")
+                self.kill()
 
     async def abandon(self) -> None:
         """End an init that was created with `hold` and never released."""

@@ -25,7 +25,7 @@ BLOCK2MTD = Path("/sys/module/block2mtd/parameters/block2mtd")
 MTD = Path("/sys/class/mtd")
 _UBI_IOCATT, _UBI_IOCDET, _UBI_IOCMKVOL = 0x40186F40, 0x40046F41, 0x40986F00
 _ATTACH = struct.Struct("<iiih10x")
-_VOLUME = struct.Struct("<iiqbBh12x128s")
+_VOLUME = struct.Struct("<iiqbBh4x128s")
 _DYNAMIC = 3
 
 

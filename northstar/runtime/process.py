@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from northstar.engine import instructions as isa
 from northstar.errors import StartContainerFailed
+from northstar.kernel import proc, sockets
 from northstar.kernel import process as kernel_process
-from northstar.kernel import sockets
 from northstar.programs import attendance
 from northstar.runtime import enginelink, log, reports, transport
 
@@ -190,7 +190,8 @@ class Process:
         return status
 
     def kill(self, number: int = signal.SIGKILL) -> bool:
-        """Send a signal: SIGKILL to init, which takes everything with it; others to its process group.
+        """Send a signal: SIGKILL to init, which takes everything with it; others to its process group, and to
+        the application wherever it is.
 
         False if it has ended already. Raises OSError.
         """
@@ -204,9 +205,28 @@ class Process:
                 kernel_process.pidfd_send_signal(self.pidfd, number)
             else:
                 kernel_process.killpg(self.pid, number)
+                self._signal_application(number)
         except ProcessLookupError:
             return False
         return True
+
+    def _signal_application(self, number: int) -> None:
+        """If it has left the process group of init (setsid(2), setpgid(2))."""
+        pid = proc.child_by_number(self.pid, attendance.APPLICATION)
+        if pid is None:
+            return
+        try:
+            pidfd = kernel_process.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            # Once more, as the pid may have been somebody else's when it was opened.
+            if pid == proc.child_by_number(self.pid, attendance.APPLICATION) and os.getpgid(pid) != self.pid:
+                kernel_process.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            return
+        finally:
+            os.close(pidfd)
 
     async def _report(self) -> Report | None:
         """The next one, None at the end; what is none counts as one of an unknown kind."""

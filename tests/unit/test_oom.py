@@ -11,8 +11,8 @@ from unittest.mock import Mock
 import pytest
 
 from northstar.names import Container
-from northstar.runtime import oom
-from northstar.runtime.oom import OomMonitor
+from northstar.runtime.controlgroups import oom
+from northstar.runtime.controlgroups.oom import OomMonitor
 
 CONTAINER = Container.parse("a:0.0.1")
 QUIET = "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\n"
@@ -41,7 +41,7 @@ class Monitor:
 def test_what_is_there_at_the_beginning_is_no_event(tmp_path: Path, before: str) -> None:
     monitor = Monitor(tmp_path / "events", before)
     assert monitor.after(before) == 0
-    monitor.monitor.stop()
+    monitor.monitor.finish()
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_pressure_is_no_shortage(tmp_path: Path, text: str) -> None:
     """S-48: neither are keys that this version does not know."""
     monitor = Monitor(tmp_path / "events", QUIET)
     assert monitor.after(text) == 0
-    monitor.monitor.stop()
+    monitor.monitor.finish()
 
 
 def test_each_increase_counts_once(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_each_increase_counts_once(tmp_path: Path) -> None:
     assert [monitor.after(text) for text in (short, short, killed, killed)] == [1, 0, 0, 0]
     again = killed.replace("oom 1", "oom 3")
     assert [monitor.after(text) for text in (again, again)] == [1, 0]
-    monitor.monitor.stop()
+    monitor.monitor.finish()
 
 
 def test_the_host_is_short_after_the_container_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_the_host_is_short_after_the_container_was(tmp_path: Path, monkeypatch: 
     now += oom.ONE_EVENT + 0.1
     more = killed.replace("oom_kill 2", "oom_kill 3")
     assert [monitor.after(more), monitor.after(more)] == [1, 0]
-    monitor.monitor.stop()
+    monitor.monitor.finish()
 
 
 def test_victims_of_one_shortage_are_one_event(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_victims_of_one_shortage_are_one_event(tmp_path: Path) -> None:
     short = QUIET.replace("oom 0", "oom 1")
     texts = [short, *(short.replace("oom_kill 0", f"oom_kill {number}") for number in range(1, 5))]
     assert [monitor.after(text) for text in texts] == [1, 0, 0, 0, 0]
-    monitor.monitor.stop()
+    monitor.monitor.finish()
 
 
 def test_counters_that_cannot_be_read_for_a_while(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_counters_that_cannot_be_read_for_a_while(tmp_path: Path) -> None:
     monitor.monitor._fd = fd
     monitor.monitor.check()
     assert monitor.events == []
-    monitor.monitor.stop()
+    monitor.monitor.finish()
 
 
 def test_shortage_of_the_host(tmp_path: Path) -> None:
@@ -113,4 +113,4 @@ def test_shortage_of_the_host(tmp_path: Path) -> None:
     assert monitor.after(QUIET.replace("oom_kill 0", "oom_kill 1")) == 1
     assert monitor.events[0]["oom"] == 0
     assert monitor.events[0]["oom_kill"] == 1
-    monitor.monitor.stop()
+    monitor.monitor.finish()

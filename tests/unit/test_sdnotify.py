@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from northstar.runtime import sdnotify
-from northstar.runtime.loop import Loop
-from northstar.runtime.sdnotify import ServiceManager, ready_descriptor
+from northstar.runtime.eventloop.loop import Loop
+from northstar.runtime.monitoring import servicemanager as sdnotify
+from northstar.runtime.monitoring.servicemanager import ServiceManager, ready_descriptor
 
 
 @pytest.fixture

@@ -217,6 +217,10 @@ class Client:
         """Names of all repositories."""
         return await self.call(calls.repositories())
 
+    async def problems(self) -> dict[str, str]:
+        """What is impaired, storage and containers, and why; nothing if all is well."""
+        return await self.call(calls.problems())
+
     async def inspect(self, container: str) -> ContainerData:
         """Everything about a container."""
         return await self.call(calls.inspect(container))

@@ -149,22 +149,24 @@ class Mounts:
         descriptor = record.repository.fd(container)
         target = self._target(container)
         try:
-            await self._loop.in_thread(
-                self._mounter.mount,
-                container,
-                descriptor,
-                record.package,
-                target,
-                verified=record.repository.verified,
-            )
+            record.device = await self._loop.in_thread(self._mount, record, descriptor, target)
         except ApiError as error:
             _log.warn(f"Failed to mount {container}: {error}")
             record.mount_failure = str(error)
             return error
         record.mounted = True
-        record.mount_failure = None
+        record.mount_failure = record.damage = None
         _log.info(f"Mounted {container}")
         return None
+
+    def _mount(self, record: Record, descriptor: int, target: str) -> int:
+        """The number of the device. Blocks."""
+        verified = record.repository.verified
+        self._mounter.mount(record.container, descriptor, record.package, target, verified=verified)
+        try:
+            return os.stat(target).st_dev
+        except OSError:  # the root of a damaged image cannot be read
+            return 0
 
     async def umount_record(self, record: Record) -> None:
         """Umount a package. The mutex is held. Raises ApiError."""

@@ -26,8 +26,8 @@ class Record:
     """An installed container."""
 
     __slots__ = (
-        *("container", "filter", "left_out", "mount_failure", "mounted", "output", "package", "repository"),
-        *("run", "unusable"),
+        *("container", "damage", "device", "filter", "left_out", "mount_failure", "mounted", "output"),
+        *("package", "repository", "run", "unusable"),
     )
 
     def __init__(
@@ -40,6 +40,10 @@ class Record:
         """Why it cannot be started, if that is known."""
         self.mount_failure: str | None = None
         """Why it could not be mounted when that was last tried."""
+        self.device = 0
+        """Number of the device that its image is mounted from."""
+        self.damage: str | None = None
+        """What is wrong with its image, if something has been found since it was mounted."""
         self.left_out: list[str] = []
         """What it has been started without, and why."""
         self.repository = repository
@@ -53,7 +57,7 @@ class Record:
     @property
     def problem(self) -> str | None:
         """Why it is of no use at the moment, None if nothing of that kind is known."""
-        return self.unusable or self.mount_failure
+        return self.unusable or self.mount_failure or self.damage
 
     @property
     def manifest(self) -> Manifest:

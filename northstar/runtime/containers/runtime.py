@@ -58,6 +58,8 @@ class Runtime:
         self.packages = Packages(
             host.loop, places.data_dir, repositories, self.containers, self.mounts, mutex, events
         )
+        self.degraded: dict[str, str] = {}
+        """Storage that cannot be used, by the name of its setting, and why."""
         self.up = False
         self.stopping = Future()
         """Done when the runtime shall end; the result is the reason if it is a failure."""
@@ -77,6 +79,14 @@ class Runtime:
     def request_shutdown(self, failure: str | None = None) -> None:
         """Let the runtime end, after the requests at hand."""
         self.stopping.set_result(failure)
+
+    def problems(self) -> dict[str, str]:
+        """What cannot be used at the moment, storage and containers, and why."""
+        found = dict(self.degraded)
+        for record in self.containers:
+            if record.problem is not None:
+                found[f"containers.{record.container}"] = record.problem
+        return found
 
     async def inspect(self, container: Container) -> dict[str, Any]:
         """The data object of an inspect response."""

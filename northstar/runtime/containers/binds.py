@@ -27,6 +27,8 @@ _WRONG_TYPE = "Invalid argument"
 async def tell_left_out(loop: Loop, record: Record) -> None:
     """Tell which binds a container has been started without, the log and who inspects it."""
     run, manifest = record.run, record.manifest
+    if not any(isinstance(mount, model.Bind) for mount in manifest.mounts.values()):
+        return
     missing = await loop.in_thread(_missing, manifest)
     for target, host in missing:
         _log.warn(

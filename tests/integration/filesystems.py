@@ -131,17 +131,34 @@ def served_by_fuse(base: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]
         file.truncate(SIZE)
     subprocess.run([*format_command, str(image)], check=True, capture_output=True)
     target.mkdir()
-    with _loop_device(image) as device:
-        # In the foreground (-d), so that it is a child of ours.
-        words = [program, "-d", device, str(target)]
-        server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            wait_until(lambda: os.path.ismount(target), "exfat is mounted")
-            yield target, server
-        finally:
-            # A server that has died leaves its mount.
-            _umount(target)
-            server.wait(10)
+    with _loop_device(image) as device, _served([program, "-d", device, str(target)], target) as server:
+        yield target, server
+
+
+@contextmanager
+def passed_through(base: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """A directory seen through FUSE, with owners, modes and sockets; and the process that serves it."""
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("the kernel has no FUSE")
+    program = _program("bindfs")
+    source, target = base / "source", base / "passed"
+    source.mkdir()
+    target.mkdir()
+    with _served([program, "-f", str(source), str(target)], target) as server:
+        yield target, server
+
+
+@contextmanager
+def _served(command: list[str], target: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Mounted by a process in the foreground, so that it is a child of ours."""
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: os.path.ismount(target), f"{target} is mounted")
+        yield server
+    finally:
+        # A server that has died leaves its mount.
+        _umount(target)
+        server.wait(10)
 
 
 @contextmanager

@@ -275,7 +275,7 @@ def test_stop_of_one_that_does_not_listen(runtime: SharedRuntime, name: str) -> 
         assert ended(client) == (None, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("name", [*ORDERLY, *DEAF])
+@pytest.mark.parametrize("name", ["with daemons", "with a deep tree", "with stopped children", *DEAF])
 def test_sigkill(runtime: SharedRuntime, name: str) -> None:
     """It ends everything, whatever has been arranged."""
     with running(runtime, {**ORDERLY, **DEAF}[name]) as client:

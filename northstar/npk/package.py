@@ -37,6 +37,8 @@ class Package(NamedTuple):
     image_size: int
     verity: Verity | None
     size: int
+    modified: int
+    """When the file was last written to, in nanoseconds since 1970, before it was looked at."""
 
     @property
     def container(self) -> Container:
@@ -61,7 +63,8 @@ def load(fd: int, key: bytes | None, path: str) -> Package:
 
 
 def _load(fd: int, key: bytes | None) -> Package:
-    size = os.fstat(fd).st_size
+    found = os.fstat(fd)
+    size = found.st_size
     contents = archive.read(fd, size)
     hashes = None
     if key is not None:
@@ -82,7 +85,7 @@ def _load(fd: int, key: bytes | None) -> Package:
     if image.offset % archive.BLOCK:
         raise ArchiveError(f"{archive.IMAGE} is not aligned to {archive.BLOCK} bytes")
     protection = None if hashes is None else _verity(fd, image, hashes)
-    return Package(description, version, image.offset, image.size, protection, size)
+    return Package(description, version, image.offset, image.size, protection, size, found.st_mtime_ns)
 
 
 def _manifest_text(fd: int, contents: Archive) -> bytes:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 MAX_CONTAINERS = 60
 """Of which the server is told: it takes 100 attributes of a device."""
-MAX_KEY, MAX_VALUE = 32, 128
+MAX_KEY, MAX_VALUE = 128, 128
+"""Of attributes; a container whose name is longer is left out."""
 IDLE_TIMEOUT = 10
 _MEGABYTE = 1 << 20
 
@@ -49,7 +50,7 @@ def room(downloads: str, packages: Sequence[str]) -> int:
 
 
 def attributes(versions: Mapping[str, str], free: int, own: Mapping[str, str]) -> dict[str, str]:
-    """What the server is told. Keys and values have the lengths that old servers take as well."""
+    """What the server is told."""
     system = os.uname()
     found = {
         "arch": system.machine,
@@ -61,7 +62,7 @@ def attributes(versions: Mapping[str, str], free: int, own: Mapping[str, str]) -
     for name in sorted(versions)[:MAX_CONTAINERS]:
         found[f"npk.{name}"] = versions[name]
     found.update(sorted(own.items())[: 100 - len(found)])
-    return {key[:MAX_KEY]: value[:MAX_VALUE] for key, value in found.items()}
+    return {key: value[:MAX_VALUE] for key, value in found.items() if len(key) <= MAX_KEY}
 
 
 def is_welcome(windows: Sequence[Window], idle: Sequence[str]) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ddiserver import DEVICE, TOKEN, DdiServer
+from ddiserver import TOKEN
 from fakeruntime import FakeRuntime
 
 from northstar.agent import worker as workers
@@ -24,16 +24,16 @@ QUICK = Limits(low_speed=0, patience=1.0)
 class Rig:
     """Each poll is made by a new worker, as on a device: what it knows is on the disk."""
 
-    def __init__(self, server: DdiServer, directory: Path) -> None:
-        self.server = server
+    def __init__(self, url: str, directory: Path, authorization: str = TOKEN) -> None:
+        """`url` is the device's at the server."""
         self.runtime = FakeRuntime()
         self.log: list[tuple[str, str]] = []
         self.limits = QUICK
+        self.deadline = 2.0
         self.packages = directory / "packages"
         self.packages.mkdir()
-        url = server.url + DEVICE
         self.config = Config(
-            Access(url, TOKEN),
+            Access(url, authorization),
             Settings(url, OfferLimits(("default", "other"), 1 << 24, 1 << 10), 3600.0, "accept"),
             "unix:///nonexistent",
             str(directory / "state"),
@@ -63,7 +63,7 @@ class Rig:
     def worker(self) -> workers.Worker:
         worker = workers.Worker(self.config, self.runtime, lambda *line: self.log.append(line))
         worker._downloads._limits = self.limits
-        worker._http._deadline = worker._files._deadline = 2.0
+        worker._http._deadline = worker._files._deadline = self.deadline
         return worker
 
     def poll(self) -> float:

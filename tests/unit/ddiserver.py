@@ -133,6 +133,11 @@ class DdiServer(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    @property
+    def device(self) -> str:
+        """URL of the device."""
+        return self.url + DEVICE
+
     def fault(self, pattern: str, act: Callable[[Handler, Request], bool | None], times: int = 1) -> None:
         with self.mutex:
             self.faults.append(Fault(pattern, act, times))

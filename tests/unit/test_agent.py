@@ -30,7 +30,7 @@ def server() -> Iterator[DdiServer]:
 
 @pytest.fixture
 def rig(server: DdiServer, tmp_path: Path) -> Rig:
-    return Rig(server, tmp_path)
+    return Rig(server.device, tmp_path)
 
 
 @pytest.fixture

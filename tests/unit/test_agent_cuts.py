@@ -81,7 +81,7 @@ class Cutting:
 def deployment(server: DdiServer, directory: Path, seed: int) -> tuple[str, str]:
     """How a deployment ends that is disturbed, and where it was cut first."""
     chance = random.Random(seed)
-    rig = Rig(server, directory)
+    rig = Rig(server.device, directory)
     rig.runtime.active = {"hello": OLD}
     rig.runtime.verdict = chance.choice(("good", "good", "rolled_back"))
     action = server.assign(server.module("hello", NEW, ("hello.npk", DATA)))
@@ -133,7 +133,7 @@ def test_cut_at_each_step(server: DdiServer, tmp_path: Path) -> None:
     for moment in range(1, 60):
         directory = tmp_path / str(moment)
         directory.mkdir()
-        rig = Rig(server, directory)
+        rig = Rig(server.device, directory)
         rig.runtime.active = {"hello": OLD}
         action = server.assign(server.module("hello", NEW, ("hello.npk", DATA)))
         where = Cutting(rig, random.Random(moment)).poll(moment)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A hawkBit server on this machine, for tests and measurements.
 
-Maven Central has the parts of 0.3.0M7 (2021), the last version that is complete there, and no server; so there is
-a main class of five lines. Their names and hashes are pinned. The server keeps everything in memory, knows one
-user, and has libraries with known vulnerabilities: it listens on 127.0.0.1 only.
+Maven Central has the parts of 0.3.0M7 (2021), the last version that is complete there, and no server; so
+there is a main class of five lines. Names and hashes of the parts are pinned. The server keeps everything in
+memory, has one user, and libraries with known vulnerabilities: it listens on 127.0.0.1 only.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def _make(target: Path) -> None:
         target,
     )
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (target / "lib").iterdir()}
-    pinned = dict(reversed(line.split()) for line in (SOURCES / "jars.sha256").read_text().splitlines())
+    lines = (SOURCES / "jars.sha256").read_text().splitlines()
+    pinned = {name: digest for digest, name in (line.split() for line in lines)}
     if found != pinned:
         different = sorted(
             name for name in found.keys() | pinned.keys() if found.get(name) != pinned.get(name)

@@ -20,11 +20,11 @@ from northstar.errors import NorthstarError
 from northstar.names import Container, Version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from northstar.agent.actions import Begin
     from northstar.agent.state import Package
-    from northstar.protocol import messages
+    from northstar.protocol.requests import Request
 
     T = TypeVar("T")
 
@@ -83,7 +83,8 @@ class Console:
         self._url = url
         self._packages = packages
         self._client: Client | None = None
-        self._sleep = time.sleep
+        self._output: dict[str, list[str]] = {}
+        """Last lines of what has failed, by update."""
 
     def close(self) -> None:
         """End the connection."""
@@ -95,7 +96,10 @@ class Console:
 
     def updates(self) -> tuple[Update, ...] | Failure:
         """The updates that it knows."""
-        return self._asked(lambda: _updates(self._extension("updates", {})))
+        return self._asked(lambda: self._updates(follow=False))
+
+    def _updates(self, follow: bool) -> tuple[Update, ...]:
+        return _read(self._extension("updates", {"follow": follow}), self._output)
 
     def begin(self, update: Begin) -> str | Failure:
         """Begin an update; its identifier."""
@@ -112,7 +116,7 @@ class Console:
         """Wait for the verdict about an update, at most so many seconds."""
         end = time.monotonic() + seconds
         while True:
-            known = self.updates()
+            known = self._asked(lambda: self._updates(follow=True))
             if isinstance(known, Failure):
                 return known
             found = [update for update in known if update.reference == reference]
@@ -120,9 +124,21 @@ class Console:
                 return Failure("the update is not known", final=False)
             if found[-1].result:
                 return found[-1]
-            if time.monotonic() >= end:
+            left = end - time.monotonic()
+            if left <= 0:
                 return None
-            self._sleep(min(WATCH_INTERVAL, max(0.0, end - time.monotonic())))
+            self._listen(min(WATCH_INTERVAL, left))
+
+    def _listen(self, seconds: float) -> None:
+        """Wait for what the runtime tells of updates; the last output of what has failed it tells once."""
+        with contextlib.suppress(NorthstarError, OSError):
+            for notification in self._connected().notifications(timeout=seconds):
+                if notification.kind == "update":
+                    failed = notification.details.get("failed") or {}
+                    if "output" in failed:
+                        lines = [str(line) for line in failed["output"]]
+                        self._output[str(notification.details["id"])] = lines[-MAX_LINES:]
+                    return
 
     def revoke(self, identifier: str) -> bool:
         """Cancel an update; whether that was possible."""
@@ -148,11 +164,9 @@ class Console:
             by_name.setdefault(container.name, []).append(container.version)
         active = {}
         for name, versions in by_name.items():
-            running = [
-                version
-                for version in versions
-                if len(versions) > 1 and client.inspect(f"{name}:{version}").process is not None
-            ]
+            running = []
+            if len(versions) > 1:
+                running = [v for v in versions if client.inspect(f"{name}:{v}").process is not None]
             active[name] = str(max(running or versions))
         return active
 
@@ -203,7 +217,7 @@ class Console:
     # --- the connection
 
     def _extension(self, kind: str, body: dict[str, Any]) -> Any:
-        request = cast("messages.Request", _Request({kind: body}))
+        request = cast("Request", _Request({kind: body}))
         return result(self._connected().request(request), kind)
 
     def _connected(self) -> Client:
@@ -226,21 +240,19 @@ class Console:
             return Failure(str(error) or type(error).__name__, final=False)
 
 
-def _updates(response: Any) -> tuple[Update, ...]:
-    """Open ones, and those that are over and not acknowledged."""
-    known = response.get("ok", response)
-    return tuple(
-        [Update(str(item["id"]), str(item["reference"]), "") for item in known["open"]]
-        + [_ended(item) for item in known["last"]]
-    )
+def _read(known: Any, output: Mapping[str, Sequence[str]]) -> tuple[Update, ...]:
+    """Open updates, and those that are over and not acknowledged."""
+    found = [Update(str(item["id"]), str(item.get("reference", "")), "") for item in known["open"]]
+    return (*found, *(_ended(item, output) for item in known["last"]))
 
 
-def _ended(item: Any) -> Update:
+def _ended(item: Any, output: Mapping[str, Sequence[str]]) -> Update:
+    identifier, reference = str(item["id"]), str(item.get("reference", ""))
     containers = ", ".join(str(name) for name in item["containers"])
-    reference = str(item.get("reference", ""))
     if item["result"] == GOOD:
-        return Update(str(item["id"]), reference, "success", (f"{containers}: good",))
+        return Update(identifier, reference, "success", (f"{containers}: good",))
     words = str(item["result"]).replace("_", " ")
     reason = [line for line in str(item.get("reason", "")).splitlines() if line.strip()]
-    lines = [str(line) for line in item.get("output", [])][-MAX_LINES:]
-    return Update(str(item["id"]), reference, "failure", (f"{containers}: {words}", *reason, *lines))
+    return Update(
+        identifier, reference, "failure", (f"{containers}: {words}", *reason, *output.get(identifier, ()))
+    )

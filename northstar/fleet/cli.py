@@ -28,8 +28,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="northstar-fleet",
         description="Publish packages to a hawkBit server, assign them to devices, and roll them out.",
-        epilog="NORTHSTAR_FLEET_URL, NORTHSTAR_FLEET_USER, NORTHSTAR_FLEET_PASSWORD: the server's address, and "
-        "who you are.",
+        epilog="NORTHSTAR_FLEET_URL, NORTHSTAR_FLEET_USER, NORTHSTAR_FLEET_PASSWORD: the server, "
+        "and who you are.",
     )
     top.add_argument("-V", "--version", action="version", version=f"northstar-fleet {__version__}")
     top.add_argument("-u", "--url", metavar="URL", help="the server (default: NORTHSTAR_FLEET_URL)")

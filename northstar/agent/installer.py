@@ -98,8 +98,8 @@ class Console:
         """The updates that it knows."""
         return self._asked(lambda: self._updates(follow=False))
 
-    def _updates(self, follow: bool) -> tuple[Update, ...]:
-        return _read(self._extension("updates", {"follow": follow}), self._output)
+    def _updates(self, follow: bool, client: Client | None = None) -> tuple[Update, ...]:
+        return _read(self._extension("updates", {"follow": follow}, client), self._output)
 
     def begin(self, update: Begin) -> str | Failure:
         """Begin an update; its identifier."""
@@ -115,8 +115,16 @@ class Console:
     def watch(self, reference: str, seconds: float) -> Update | Failure | None:
         """Wait for the verdict about an update, at most so many seconds."""
         end = time.monotonic() + seconds
+        follower = self._asked(lambda: Client(self._socket(), notifications=True))
+        if isinstance(follower, Failure):  # no permission for notifications
+            return self._watched(reference, end, None)
+        with follower:
+            self._asked(lambda: self._updates(follow=True, client=follower))
+            return self._watched(reference, end, follower)
+
+    def _watched(self, reference: str, end: float, follower: Client | None) -> Update | Failure | None:
         while True:
-            known = self._asked(lambda: self._updates(follow=True))
+            known = self.updates()
             if isinstance(known, Failure):
                 return known
             found = [update for update in known if update.reference == reference]
@@ -127,18 +135,26 @@ class Console:
             left = end - time.monotonic()
             if left <= 0:
                 return None
-            self._listen(min(WATCH_INTERVAL, left))
+            self._listen(follower, min(WATCH_INTERVAL, left))
 
-    def _listen(self, seconds: float) -> None:
+    def _listen(self, follower: Client | None, seconds: float) -> None:
         """Wait for what the runtime tells of updates; the last output of what has failed it tells once."""
+        if follower is None:
+            time.sleep(seconds)
+            return
+        began = time.monotonic()
         with contextlib.suppress(NorthstarError, OSError):
-            for notification in self._connected().notifications(timeout=seconds):
+            for notification in follower.notifications(timeout=seconds):
                 if notification.kind == "update":
-                    failed = notification.details.get("failed") or {}
-                    if "output" in failed:
-                        lines = [str(line) for line in failed["output"]]
-                        self._output[str(notification.details["id"])] = lines[-MAX_LINES:]
+                    self._told(notification.details)
                     return
+        # A connection that is lost gives nothing, and at once.
+        time.sleep(max(0.0, seconds - (time.monotonic() - began)))
+
+    def _told(self, details: Any) -> None:
+        failed = details.get("failed") or {}
+        if "output" in failed:
+            self._output[str(details["id"])] = [str(line) for line in failed["output"]][-MAX_LINES:]
 
     def revoke(self, identifier: str) -> bool:
         """Cancel an update; whether that was possible."""
@@ -216,18 +232,21 @@ class Console:
 
     # --- the connection
 
-    def _extension(self, kind: str, body: dict[str, Any]) -> Any:
+    def _extension(self, kind: str, body: dict[str, Any], client: Client | None = None) -> Any:
         request = cast("Request", _Request({kind: body}))
-        return result(self._connected().request(request), kind)
+        return result((client or self._connected()).request(request), kind)
 
     def _connected(self) -> Client:
         if self._client is None:
-            sock = address.connected(self._url)
-            limit = struct.pack("ll", TIMEOUT, 0)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-            self._client = Client(sock)
+            self._client = Client(self._socket())
         return self._client
+
+    def _socket(self) -> socket.socket:
+        sock = address.connected(self._url)
+        limit = struct.pack("ll", TIMEOUT, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        return sock
 
     def _asked(self, ask: Callable[[], T]) -> T | Failure:
         """What comes of it; what the runtime refuses is final, what keeps it from answering is not."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "unit"))
+sys.path.append(str(Path(__file__).resolve().parent.parent / "unit"))
+sys.path.append(str(Path(__file__).resolve().parent.parent / "integration"))
 
 from agentrig import Rig
 

@@ -13,7 +13,10 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("northstar", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("northstar")
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "lib"))
+TESTS = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(TESTS.parent / "lib"))
+# The scripted fleet server, which integration tests use on the device as well.
+sys.path.append(str(TESTS / "integration"))
 
 
 @pytest.fixture

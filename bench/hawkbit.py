@@ -11,8 +11,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,10 +113,13 @@ class Server:
 
 
 @contextmanager
-def running(directory: Path) -> Iterator[Server]:
-    """A server with nothing in it; it is gone afterwards. Unavailable if it does not start."""
+def running(directory: Path, port: int = 0) -> Iterator[Server]:
+    """A server with nothing in it, by default on a free port; it is gone afterwards.
+
+    Unavailable if it does not start.
+    """
     where = jars()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", port)) as listener:
         port = listener.getsockname()[1]
     log = directory / "hawkbit.log"
     command = ["nice", "-n", "5", "java", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
@@ -142,3 +148,26 @@ def _wait(server: Server, process: subprocess.Popen[bytes], log: Path) -> None:
                 reason = log.read_text(errors="replace")[-2000:]
                 raise Unavailable(f"hawkBit does not start: {reason}") from None
             time.sleep(0.5)
+
+
+def main() -> int:
+    """Run a server until it is interrupted, to be tried by hand: `python3 -m bench.hawkbit [PORT]`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        port = int(sys.argv[1]) if len(sys.argv) > 1 else 8080
+        with (
+            tempfile.TemporaryDirectory(prefix="northstar-hawkbit-") as place,
+            running(Path(place), port) as server,
+        ):
+            print(f"hawkBit: {server.url}, user {USER}, password {PASSWORD}", flush=True)
+            signal.pause()
+        return 0
+    except Unavailable as error:
+        print(f"hawkBit: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

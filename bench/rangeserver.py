@@ -21,6 +21,12 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: RangeServer
 
+    def handle_one_request(self) -> None:
+        try:
+            super().handle_one_request()
+        except ConnectionError:
+            self.close_connection = True
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -36,7 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
         if len(ranges) > 1:
             kind = f"multipart/byteranges; boundary={_BOUNDARY}"
             body = b"".join(_part(path, begin, end, size) for begin, end in ranges)
-            body += f"--{_BOUNDARY}--\r\n".encode()
+            body += f"\r\n--{_BOUNDARY}--\r\n".encode()
         else:
             body = _read(path, *(ranges[0] if ranges else (0, size)))
         self.send_response(206 if ranges else 200)
@@ -57,8 +63,9 @@ def _read(path: Path, begin: int, end: int) -> bytes:
 
 
 def _part(path: Path, begin: int, end: int, size: int) -> bytes:
-    head = f"--{_BOUNDARY}\r\nContent-Range: bytes {begin}-{end - 1}/{size}\r\n\r\n"
-    return head.encode() + _read(path, begin, end) + b"\r\n"
+    head = f"\r\n--{_BOUNDARY}\r\nContent-type: application/octet-stream\r\n"
+    head += f"Content-range: bytes {begin}-{end - 1}/{size}\r\n\r\n"
+    return head.encode() + _read(path, begin, end)
 
 
 class RangeServer(ThreadingHTTPServer):

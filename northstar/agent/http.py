@@ -12,7 +12,6 @@ import http.client
 import io
 import json
 import socket
-import ssl
 import time
 import urllib.parse
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +20,7 @@ from northstar import __version__
 from northstar.agent.actions import Answer
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
 MAX_DOCUMENT = 1 << 20
@@ -310,6 +310,8 @@ class Http:
         return connection
 
     def _context(self, own: bool) -> ssl.SSLContext:
+        import ssl  # which images for plain HTTP may lack
+
         if own not in self._contexts:
             context = ssl.create_default_context(cafile=self._access.authority)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -339,7 +341,7 @@ def _parsed(data: bytes) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
+    if hasattr(error, "verify_message"):
         return f"the server's certificate: {error.verify_message}"
     if isinstance(error, TimeoutError):
         return "the server does not answer in time"

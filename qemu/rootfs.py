@@ -56,6 +56,7 @@ BASE_REVISION = "2"  # to be changed with the way in which a base is made
 SITE_PACKAGES = "usr/lib/python3/dist-packages"
 PROGRAMS = {
     "northstar": "northstar.__main__",
+    "northstar-agent": "northstar.agent.main",
     "nstar": "northstar.nstar.main",
     "sextant": "northstar.sextant.cli",
 }

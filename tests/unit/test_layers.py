@@ -19,7 +19,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine", "manifest"),
     # Formats and rules, pure.
     ("npk", "programs", "protocol", "seccomp"),
-    ("client", "config", "lint", "oci"),
+    ("client", "config", "delta", "fleet", "lint", "oci"),
+    ("agent",),
     # The daemon.
     ("runtime", "runtime.duration", "runtime.inheritance", "runtime.ownstream"),
     ("runtime.log",),

@@ -246,8 +246,11 @@ def _failed(state: State, event: Failed) -> Step:
             return _try(state._replace(attempt=state.attempt + 1), again=True)
         return _give_up(state, event)
     if state.stage == COMMITTING:
-        # What is not durable is not good.
-        return _give_up(state, event)
+        if state.todo or len(state.update.changes) == 1:
+            # What is not durable is not good.
+            return _give_up(state, event)
+        # The leader's record says that it is good; the next start completes the others.
+        state = state._replace(trouble=event.reason)
     if state.stage == MARKING_BAD:
         # The journal still says `trying`: the next start tries once more. Now the old version has to run.
         return _revert(state)

@@ -49,7 +49,7 @@ class World:
             raise PowerCut
 
     def facts(self) -> records.Facts:
-        return records.Facts({name: f"{name} {NEW}" for name in self.names}, {})
+        return records.Facts({name: f"{name} {NEW}" for name in self.names}, {"b": NEW})
 
     def write(self, writes: records.Writes) -> None:
         for name, changed in writes:
@@ -148,13 +148,13 @@ class World:
             self.running.setdefault(name, chosen)
 
 
-def check_end(world: World) -> None:
+def check_end(world: World, *, broken: bool = False) -> None:
     """All have the new version, or all have the old one; what was found bad does not run."""
     assert not any(known.is_open for known in world.journals.values())
     assert set(world.running) == set(world.names)
     running = set(world.running.values())
     assert len(running) == 1, world.running
-    assert running == {OLD} or not world.broken
+    assert running == {OLD} or not broken
     for name in world.names:
         assert world.journals[name].active == world.running[name]
         assert world.running[name] in world.installed[name]
@@ -166,12 +166,15 @@ NAMES = [("a",), ("b", "a", "c")]
 @pytest.mark.parametrize("names", NAMES)
 @pytest.mark.parametrize("data", ["keep", "copy"])
 @pytest.mark.parametrize("broken", [None, 0, -1])
-def test_a_power_cut_at_every_place(names: tuple[str, ...], data: str, broken: int | None) -> None:
-    """And another one at every place of the start that follows."""
+@pytest.mark.parametrize("afterwards", [False, True])
+def test_a_power_cut_at_every_place(
+    names: tuple[str, ...], data: str, broken: int | None, afterwards: bool
+) -> None:
+    """And another one at every place of the start that follows. Some fail only `afterwards`."""
     bad = frozenset() if broken is None else frozenset({names[broken]})
     cuts = 0
     for first in itertools.count():
-        world = World(names, bad)
+        world = World(names, frozenset() if afterwards else bad)
         world.cut_after = first
         try:
             world.drive(machine.begin(update_of(*names, data=data)))
@@ -192,10 +195,10 @@ def test_a_power_cut_at_every_place(names: tuple[str, ...], data: str, broken: i
             except PowerCut:
                 later.cut_after = None
                 later.reboot()
-            check_end(later)
+            check_end(later, broken=bool(bad) and not afterwards)
             if data == "copy":
                 assert all(later.data[name] == later.running[name] for name in names)
-    check_end(world)
+    check_end(world, broken=bool(bad) and not afterwards)
     assert cuts > 10
 
 
@@ -266,6 +269,36 @@ def test_the_second_attempt() -> None:
     world = World(("a",))
     world.failures = frozenset({10})
     assert world.drive(machine.begin(update_of("a"))).result == "rolled_back"
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_a_result_that_cannot_be_written(names: tuple[str, ...]) -> None:
+    """Of a group that was found good the next start completes the journals; a single one goes back."""
+
+    class Full(World):
+        def write(self, writes: records.Writes) -> None:
+            if any(known.last.result == journal.GOOD for _, known in writes if known.last is not None):
+                raise OSError
+            super().write(writes)
+
+        def carry_out(self, action: machine.Action) -> machine.Event:
+            try:
+                return super().carry_out(action)
+            except OSError:
+                return Failed("no room")
+
+    world = Full(names)
+    state = world.drive(machine.begin(update_of(*names)))
+    expected = {OLD} if len(names) == 1 else {NEW}
+    assert (state.result, set(world.running.values())) == (
+        "rolled_back" if len(names) == 1 else "good",
+        expected,
+    )
+    again = World(names)
+    again.journals, again.installed = world.journals, world.installed
+    again.reboot()
+    check_end(again)
+    assert set(again.running.values()) == expected
 
 
 def test_only_who_fails_is_bad() -> None:

@@ -33,14 +33,18 @@ class ConsoleConfig(NamedTuple):
 
 
 class RepositoryConfig(NamedTuple):
-    """A repository: a directory, or in memory if `dir` is None. `key` is the path of a public key."""
+    """A repository: a directory, or in memory if `dir` is None.
+
+    `keys` are paths of public keys and of directories of such, `revoked` is that of a revocation list.
+    """
 
     id: str
     dir: str | None
-    key: str | None = None
+    keys: tuple[str, ...] = ()
     mount_on_start: bool = False
     capacity_num: int | None = None
     capacity_size: int | None = None
+    revoked: str | None = None
 
 
 class Strace(NamedTuple):

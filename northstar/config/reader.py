@@ -69,17 +69,21 @@ def check(path: str) -> list[str]:
 
 
 def _check_repository(repository: RepositoryConfig) -> list[str]:
-    from northstar.npk import keys
+    from northstar.npk import trust
 
     name = f"repositories.{repository.id}"
     problems = []
     if repository.dir is not None and not os.path.isdir(repository.dir):
         problems.append(f"{name}.type.fs.dir: directory {repository.dir} does not exist")
-    if repository.key is not None:
-        try:
-            keys.load_public(repository.key, trusted=True)
-        except NorthstarError as error:
-            problems.append(f"{name}.key: {error}")
+    try:
+        trust.load_keys(repository.keys)
+    except NorthstarError as error:
+        problems.append(f"{name}.key: {error}")
+    try:
+        if repository.revoked is not None:
+            trust.load_revoked(repository.revoked)
+    except NorthstarError as error:
+        problems.append(f"{name}.revoked: {error}")
     return problems
 
 
@@ -269,13 +273,26 @@ def _new_repository(table: Table, name: str) -> RepositoryConfig:
     repository = RepositoryConfig(
         id=name,
         dir=_repository_dir(table),
-        key=table.optional_text("key"),
+        keys=table.take("key", "a path or a list of paths", _paths, (), needed=False),
         mount_on_start=table.boolean("mount_on_start", False),
         capacity_num=table.optional_integer("capacity_num", high=MAX_U32),
         capacity_size=table.optional_size("capacity_size"),
+        revoked=table.optional_text("revoked"),
     )
+    if repository.revoked is not None and not repository.keys:
+        table.problem("revoked", "needs a key: without one nobody has signed anything")
     table.finish()
     return repository
+
+
+def _paths(value: Any) -> tuple[str, ...] | None:
+    """One path, or some; none at all would be a repository without key."""
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        return None
+    if not paths or not all(paths) or any("\0" in path for path in paths):
+        raise ValueError("a path, or a list of at least one path, is expected")
+    return tuple(paths)
 
 
 def _repository_dir(table: Table) -> str | None:
@@ -332,10 +349,11 @@ def _urls(value: Any) -> tuple[ConsoleUrl, ...] | None:
 
 
 def _old_repository(table: Table, name: str) -> RepositoryConfig:
+    key = table.optional_text("key")
     return RepositoryConfig(
         id=name,
         dir=_repository_dir(table),
-        key=table.optional_text("key"),
+        keys=() if key is None else (key,),
         mount_on_start=table.boolean("mount_on_start", False),
     )
 

@@ -17,6 +17,7 @@ from northstar.errors import (
     ApiError,
     InstallDuplicate,
     InvalidRepository,
+    PackageError,
     StartContainerFailed,
     StartContainerResource,
     StartContainerStarted,
@@ -378,6 +379,7 @@ class Runtime:
         async with self._mutex:
             record = self.containers.get(container)
             self.containers.check_start(record)
+            await self._check_trust(record)
             command = self._command(record, init, arguments, environment)
             resources = self.containers.resources_of(record.manifest)
             needed = [record, *(self.containers.get(resource) for resource in set(resources.values()))]
@@ -396,6 +398,15 @@ class Runtime:
         _log.debug(f"Container {container} stdout is {streams.stdout if streams else 'discard'}")
         _log.debug(f"Container {container} stderr is {streams.stderr if streams else 'discard'}")
         return record.run, command, resources
+
+    async def _check_trust(self, record: Record) -> None:
+        """Raises StartContainerFailed if the package was revoked since it was loaded."""
+        if not record.repository.changes:
+            return
+        try:
+            await self._host.loop.in_thread(record.repository.check, record.package, str(record.container))
+        except PackageError as error:
+            raise StartContainerFailed(record.container, error.reason) from None
 
     def _command(
         self, record: Record, init: str | None, arguments: Sequence[str], environment: Mapping[str, str]

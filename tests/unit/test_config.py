@@ -99,9 +99,9 @@ mode = "0660"
     assert found.container_console_options.npk_stream_timeout == 3.0
     assert found.container_console_options.max_requests_per_sec == 1000
     system, scratch, other = found.repositories.values()
-    assert (system.dir, system.key, system.mount_on_start) == (
+    assert (system.dir, system.keys, system.mount_on_start) == (
         "/usr/share/northstar",
-        "/etc/system.pub",
+        ("/etc/system.pub",),
         True,
     )
     assert (scratch.dir, scratch.capacity_num, scratch.capacity_size) == (None, 10, 100_000_000)

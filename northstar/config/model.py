@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from northstar.protocol.url import ConsoleUrl
+
+if TYPE_CHECKING:
+    from northstar.policy.model import Policy
 
 
 class ConsoleOptions(NamedTuple):
@@ -35,7 +38,8 @@ class ConsoleConfig(NamedTuple):
 class RepositoryConfig(NamedTuple):
     """A repository: a directory, or in memory if `dir` is None.
 
-    `keys` are paths of public keys and of directories of such, `revoked` is that of a revocation list.
+    `keys` are paths of public keys and of directories of such, `revoked` is that of a revocation list;
+    `policy` is what manifests may ask for, None for anything.
     """
 
     id: str
@@ -45,6 +49,7 @@ class RepositoryConfig(NamedTuple):
     capacity_num: int | None = None
     capacity_size: int | None = None
     revoked: str | None = None
+    policy: Policy | None = None
 
 
 class Strace(NamedTuple):

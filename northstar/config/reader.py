@@ -28,6 +28,8 @@ from northstar.protocol.url import ConsoleUrl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from northstar.policy.model import Policy
+
 MAX_U32 = (1 << 32) - 1
 MIN_METRICS_INTERVAL = 1.0
 _OLD_SOCKET_DIR = "sockets"
@@ -278,11 +280,22 @@ def _new_repository(table: Table, name: str) -> RepositoryConfig:
         capacity_num=table.optional_integer("capacity_num", high=MAX_U32),
         capacity_size=table.optional_size("capacity_size"),
         revoked=table.optional_text("revoked"),
+        policy=_policy(table),
     )
     if repository.revoked is not None and not repository.keys:
         table.problem("revoked", "needs a key: without one nobody has signed anything")
     table.finish()
     return repository
+
+
+def _policy(table: Table) -> Policy | None:
+    rules = table.table("policy")
+    if rules is None:
+        return None
+    # Few devices have one.
+    from northstar.config import policy
+
+    return policy.read(rules)
 
 
 def _paths(value: Any) -> tuple[str, ...] | None:

@@ -16,6 +16,7 @@ from northstar.npk.trust import Trust
 
 if TYPE_CHECKING:
     from northstar.config import RepositoryConfig
+    from northstar.manifest import Manifest
     from northstar.names import Container
     from northstar.npk.package import Package
     from northstar.runtime.log import Logger
@@ -54,6 +55,15 @@ class Repository:
         loaded = package.load(fd, self.trust.keys, path)
         self.check(loaded, path)
         return loaded
+
+    def refusal(self, manifest: Manifest) -> str | None:
+        """Why the integrator's policy does not allow a manifest, None if it does."""
+        if self._config.policy is None:
+            return None
+        # Few devices have one.
+        from northstar import policy
+
+        return policy.refusal(manifest, self._config.policy, f"repositories.{self.id}.policy")
 
     def check(self, loaded: Package, path: str) -> None:
         """Raises PackageError if a package was revoked since it was read. Blocks."""

@@ -119,11 +119,12 @@ class Runtime:
                 )
                 continue
             record = Record(container, repository, package)
-            if isinstance(outcome, bytes):
+            refusal = repository.refusal(package.manifest)
+            if isinstance(outcome, bytes) and refusal is None:
                 record.filter = outcome
             else:
-                record.problem = str(outcome)
-                _log.warn(f"{container} cannot be started: {outcome}")
+                record.problem = refusal or str(outcome)
+                _log.warn(f"{container} cannot be started: {record.problem}")
             self.containers.add(record)
 
     async def autostart(self) -> None:
@@ -245,7 +246,9 @@ class Runtime:
     async def finish_install(self, repository_id: str, insert: Insert) -> Container:
         """Verify and add a package that has been received completely."""
         try:
-            package, application_filter = await self._host.loop.in_thread(_verify, insert)
+            package, application_filter = await self._host.loop.in_thread(
+                _verify, insert, self.repositories[repository_id]
+            )
             # One after the other, so that no two of them are the same container or take the same room.
             async with self._publishing:
                 self._check_new(repository_id, package.container)
@@ -483,7 +486,9 @@ def _collect(manifests: list[Manifest], only: int | None) -> list[str]:
     return list(users.warnings(manifests, only))
 
 
-def _verify(insert: Insert) -> tuple[Package, bytes]:
-    """A package that has been received, and the filter of its application. Blocks."""
+def _verify(insert: Insert, repository: Repository) -> tuple[Package, bytes]:
+    """A package that has been received, and the filter of its application. Blocks. Raises Unexpected."""
     package = insert.verify()
+    if (refusal := repository.refusal(package.manifest)) is not None:
+        raise Unexpected(f"{package.container} is refused by {refusal}")
     return package, filters.application_filter(package.manifest)

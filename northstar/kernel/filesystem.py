@@ -36,6 +36,7 @@ class statfs_buf(ctypes.Structure):
 _statfs = function("statfs", ctypes.c_char_p, ctypes.POINTER(statfs_buf))
 _fstatfs = function("fstatfs", ctypes.c_int, ctypes.POINTER(statfs_buf))
 _sync_file_range = function("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_syncfs = function("syncfs", ctypes.c_int)
 _fallocate = function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 _SYNC_FILE_RANGE_WRITE = 2
 _FALLOC_FL_KEEP_SIZE = 1
@@ -68,6 +69,11 @@ def allocate(fd: int, size: int) -> None:
         code = ctypes.get_errno()
         if code not in (errno.EOPNOTSUPP, errno.ENOSYS):
             raise error("fallocate", code=code)
+
+
+def syncfs(fd: int) -> None:
+    """Write out everything of the file system of an open file (syncfs(2)). EIO: some of it is lost."""
+    check(_syncfs(fd), "syncfs")
 
 
 def make_block_node(path: str | bytes, device: tuple[int, int], mode: int = 0o600) -> None:

@@ -34,6 +34,9 @@ RESULTS = (GOOD, ROLLED_BACK, ROLLBACK_FAILED, CANCELLED, ABORTED)
 KEEP, COPY = "keep", "copy"
 """What happens to persistent data: B gets A's, or a copy is put aside for A."""
 
+NOBODY = "-"
+"""In place of a culprit, if none of the new versions is to blame: for a disk that is full, for instance."""
+
 _KEYS = ("format", "name", "active", "previous", "floor", "bad", "update", "last", "remove")
 
 
@@ -63,7 +66,7 @@ class Update(NamedTuple):
 
     `changes` are in the order in which the new versions are tried. `boots` counts how often the runtime was
     started during the trial, `attempts` is how often the new versions may fail. `settle` in seconds.
-    `reason` and `culprit`, a name or nothing, tell of a failure.
+    `reason` and `culprit`, a name or `NOBODY` or nothing if it is not known, tell of a failure.
     """
 
     id: str
@@ -88,7 +91,7 @@ class Update(NamedTuple):
 
     @property
     def blamed(self) -> tuple[Change, ...]:
-        """Whose new versions are bad if this fails: the one that did, or all if nobody knows."""
+        """Whose new versions are bad if this fails: the one that did, or all if that is not known."""
         return tuple(change for change in self.changes if self.culprit in ("", change.name))
 
 

@@ -136,6 +136,17 @@ def describe(known: Mapping[str, Journal]) -> dict[str, Any]:
     }
 
 
+def versions_to_json(journal: Journal) -> dict[str, Any]:
+    """What a journal says about versions."""
+    value = {
+        "active": None if journal.active is None else str(journal.active),
+        "previous": [str(version) for version in journal.previous],
+        "floor": None if journal.floor is None else str(journal.floor),
+        "bad": [{"version": str(bad.version), "reason": bad.reason, "time": bad.time} for bad in journal.bad],
+    }
+    return {key: item for key, item in value.items() if item not in (None, [])}
+
+
 def update_to_json(update: Update) -> dict[str, Any]:
     """An open update."""
     return {

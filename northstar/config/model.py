@@ -89,6 +89,16 @@ class MetricsConfig(NamedTuple):
     mode: int
 
 
+class UpdatesConfig(NamedTuple):
+    """How updates are done; times in seconds. `keep` is how many versions stay behind the active one."""
+
+    settle: float = 10.0
+    max_boots: int = 2
+    abort_on_power_loss: bool = False
+    keep: int = 1
+    late_rollback: float = 600.0
+
+
 DEFAULT_PIDS_MAX = 1024
 DEFAULT_OUTPUT_BUFFER_SIZE = 64 << 10
 
@@ -119,4 +129,5 @@ class Config(NamedTuple):
     persist_noexec: bool = False
     pids_max: int = DEFAULT_PIDS_MAX
     output_buffer_size: int = DEFAULT_OUTPUT_BUFFER_SIZE
+    updates: UpdatesConfig = UpdatesConfig()
     dialect: str = "new"

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from northstar.errors import ApiError, InvalidArguments, Unexpected, UpdateRejected
+from northstar.errors import ApiError, InvalidArguments, StartContainerFailed, Unexpected, UpdateRejected
+from northstar.manifest import extension
 from northstar.names import Container
 from northstar.runtime.eventloop.loop import Mutex
-from northstar.updates import check, data, machine, manifests, records, versions
+from northstar.updates import check, data, machine, records, versions
 from northstar.updates import journal as journals
 from northstar.updates.device import Failure
 from northstar.updates.journal import COPY, GOOD, KEEP, NOBODY, Update
@@ -18,6 +19,7 @@ from northstar.updates.journal import COPY, GOOD, KEEP, NOBODY, Update
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from northstar.config.model import UpdatesConfig
     from northstar.runtime.eventloop.loop import Loop
     from northstar.runtime.log import Logger
     from northstar.updates.check import Order
@@ -26,17 +28,6 @@ if TYPE_CHECKING:
     from northstar.updates.versions import Installed
 
 _FROM, _TRIAL = "NORTHSTAR_UPDATE_FROM", "NORTHSTAR_TRIAL"
-
-
-class Settings(NamedTuple):
-    """How updates are done on this device; times in seconds. docs/configuration.md explains them."""
-
-    settle: float = 10.0
-    ready_timeout: float = 30.0
-    max_boots: int = 2
-    abort_on_power_loss: bool = False
-    keep: int = 1
-    late_rollback: float = 600.0
 
 
 class _Work:
@@ -54,10 +45,12 @@ class _Work:
 class Updater:
     """All updates of this device. One trial at a time: a small machine has enough to do with it."""
 
-    def __init__(self, loop: Loop, device: Device, ledger: Ledger, settings: Settings, log: Logger) -> None:
+    def __init__(
+        self, loop: Loop, device: Device, ledger: Ledger, settings: UpdatesConfig, log: Logger
+    ) -> None:
         self._loop = loop
         self._device = device
-        self._ledger = ledger
+        self.ledger = ledger
         self._settings = settings
         self._log = log
         self._works: dict[str, _Work] = {}
@@ -82,13 +75,13 @@ class Updater:
 
     def current(self, name: str) -> Container | None:
         """The version that a name stands for."""
-        version = versions.current(self._device.installed(name), self._ledger.get(name))
+        version = versions.current(self._device.installed(name), self.ledger.get(name))
         return None if version is None else Container(name, version)
 
     def is_usable(self, container: Container) -> bool:
         """Whether it may run, or be used, without somebody who asks for just this version."""
         found = self._installed(container)
-        return found is not None and versions.is_usable(found, self._ledger.get(container.name))
+        return found is not None and versions.is_usable(found, self.ledger.get(container.name))
 
     def held(self, name: str) -> str | None:
         """The update that a name takes part in."""
@@ -97,29 +90,53 @@ class Updater:
                 return key
         return None
 
+    def is_usable_resource(self, container: Container) -> bool:
+        """Whether a start may choose it as a resource: nothing of an update before its trial."""
+        update = self.held(container.name)
+        if update is not None:
+            now = self._works[update].state.update
+            if now.phase in (journals.STAGED, journals.ROLLING_BACK):
+                return container.version != now.change(container.name).new
+        return self.is_usable(container)
+
     def check_free(self, container: Container) -> None:
-        """Raises Unexpected if an update needs this package, or the name."""
+        """Raises Unexpected while the name is being updated."""
         update = self.held(container.name)
         if update is not None:
             raise Unexpected(f"{container.name} is being updated ({update})")
+
+    def check_uninstall(self, container: Container) -> None:
+        """Raises Unexpected while an update needs the package."""
+        update = self.held(container.name)
+        if update is None:
+            return
+        change = self._works[update].state.update.change(container.name)
+        if container.version in (change.old, change.new):
+            raise Unexpected(f"{container} is part of update {update}")
+
+    def check_floor(self, container: Container) -> None:
+        """Raises StartContainerFailed if the versions that have proved themselves do not allow this one."""
+        known = self.ledger.get(container.name)
+        if not versions.is_above_floor(container.version, known):
+            raise StartContainerFailed(container, f"it is below the floor {known.floor} of its name")
 
     async def before_install(self, container: Container, directory: str | None) -> None:
         """A package is about to be added: if it is a second version, it must not become the one that counts.
 
         `directory` is that of its repository, if it has one. Raises Unexpected.
         """
-        known = self._ledger.get(container.name)
+        known = self.ledger.get(container.name)
         current = self.current(container.name)
         if current is not None and known.active != current.version:
             known = known._replace(active=current.version)
-            await self._ledger.write(container.name, known, directory)
+            await self.ledger.write(container.name, known, directory)
 
     async def after_uninstall(self, container: Container) -> None:
         """A person has removed a package. Raises Unexpected."""
-        known = self._ledger.get(container.name)
+        known = self.ledger.get(container.name)
         changed = journals.uninstalled(known, container.version, forget=True)
         if changed != known:
-            await self._ledger.write(container.name, changed, None)
+            await self.ledger.write(container.name, changed, None)
 
     # --- requests
 
@@ -129,7 +146,7 @@ class Updater:
         Raises InvalidArguments, InvalidContainer, UpdateRejected, Unexpected.
         """
         check.arguments(order)
-        changes = check.changes(order, self._device, self._ledger.get, self.held)
+        changes = check.changes(order, self._device, self.ledger.get, self.held)
         settle = self._settings.settle if order.settle is None else order.settle
         update = Update(
             f"u-{os.urandom(4).hex()}",
@@ -140,7 +157,7 @@ class Updater:
             data=order.data,
         )
         try:
-            records.check_room(update, self._ledger.all())
+            records.check_room(update, self.ledger.all())
         except journals.JournalError as error:
             raise InvalidArguments(str(error)) from None
         step = machine.begin(update)
@@ -180,15 +197,15 @@ class Updater:
 
     async def acknowledge(self, key: str) -> None:
         """Forget how an update has ended. Raises InvalidArguments, Unexpected."""
-        for name, known in self._ledger.all().items():
+        for name, known in self.ledger.all().items():
             if known.last is not None and known.last.id == key:
-                await self._ledger.write(name, known._replace(last=None), None)
+                await self.ledger.write(name, known._replace(last=None), None)
                 return
         raise InvalidArguments(f"there is no update {key[:40]!r} that has ended")
 
     def describe(self) -> dict[str, Any]:
         """Open updates, and those that have ended and are not acknowledged."""
-        last = records.describe(self._ledger.all())["last"]
+        last = records.describe(self.ledger.all())["last"]
         return {
             "open": [records.update_to_json(work.state.update) for work in self._works.values()],
             "last": last,
@@ -196,7 +213,7 @@ class Updater:
 
     def describe_name(self, name: str) -> dict[str, Any]:
         """What is known about the versions of a name."""
-        return records.versions_to_json(self._ledger.get(name))
+        return records.versions_to_json(self.ledger.get(name))
 
     def roll_back(self, name: str, reason: str) -> bool:
         """Go back to the versions before the last update of a name, if that is not long ago; whether so."""
@@ -226,9 +243,9 @@ class Updater:
 
     async def recover(self) -> None:
         """Deal with what was open when the runtime ended. Trials go on in the background."""
-        updates, writes = records.recover(self._ledger.all())
+        updates, writes = records.recover(self.ledger.all())
         try:
-            await self._ledger.write_all(writes, lambda name: None)
+            await self.ledger.write_all(writes, lambda name: None)
         except Unexpected as error:
             self._log.error(str(error))
         settings = self._settings
@@ -240,7 +257,7 @@ class Updater:
                 await self._follow(work, step)
             else:
                 self._loop.spawn(self._take_turn(work, step))
-        for name in self._ledger.all():
+        for name in self.ledger.all():
             if self.held(name) is None:
                 await self._remove_unneeded(name)
 
@@ -291,13 +308,13 @@ class Updater:
         return machine.Done()
 
     async def _record(self, _: _Work, action: machine.Record) -> None:
-        writes = records.recording(action.update, self._ledger.all(), self._facts(action.update))
-        await self._ledger.write_all(writes, lambda name: self._directory(action.update, name))
+        writes = records.recording(action.update, self.ledger.all(), self._facts(action.update))
+        await self.ledger.write_all(writes, lambda name: self._directory(action.update, name))
 
     async def _close(self, _: _Work, action: machine.Close) -> None:
         update = action.update
-        writes = records.closing(action, self._ledger.all(), self._facts(update))
-        await self._ledger.write_all(writes, lambda name: self._directory(update, name))
+        writes = records.closing(action, self.ledger.all(), self._facts(update))
+        await self.ledger.write_all(writes, lambda name: self._directory(update, name))
         if action.result == GOOD:
             for change in update.changes:
                 self._device.accept(Container(change.name, change.new))
@@ -354,7 +371,7 @@ class Updater:
 
     async def _remove_unneeded(self, name: str) -> None:
         """What cannot be removed now is tried at the next start of the runtime."""
-        for version in self._ledger.get(name).remove:
+        for version in self.ledger.get(name).remove:
             container = Container(name, version)
             try:
                 found = self._installed(container)
@@ -362,8 +379,8 @@ class Updater:
                     if self._device.running(name) == container:
                         continue
                     await self._device.remove(container)
-                changed = journals.uninstalled(self._ledger.get(name), version, forget=False)
-                await self._ledger.write(name, changed, None)
+                changed = journals.uninstalled(self.ledger.get(name), version, forget=False)
+                await self.ledger.write(name, changed, None)
             except ApiError as error:
                 self._log.warn(f"{container} is not needed any more, and cannot be removed: {error}")
 
@@ -389,7 +406,7 @@ class Updater:
             if found is None:
                 continue
             digests[change.name] = found.digest
-            floor = manifests.floor(self._device.manifest(container))
+            floor = extension.floor(self._device.manifest(container))
             if floor is not None:
                 floors[change.name] = floor
         return records.Facts(digests, floors, int(time.time()), self._settings.keep)

@@ -185,8 +185,8 @@ class Updater:
                     f"a copy of its data takes {room.needed} bytes, and {room.free} are free",
                 )
 
-    async def cancel(self, key: str) -> None:
-        """Give up an update whose trial has not begun. Raises InvalidArguments, Unexpected."""
+    async def cancel(self, key: str) -> str:
+        """Give up an update whose trial has not begun; its id. Raises InvalidArguments, Unexpected."""
         work = self._works.get(key)
         if work is None:
             raise InvalidArguments(f"there is no open update {key[:40]!r}")
@@ -194,13 +194,14 @@ class Updater:
             raise Unexpected(f"the trial of update {key} has begun")
         work.claimed = True
         await self._follow(work, machine.react(work.state, machine.Cancel()))
+        return key
 
-    async def acknowledge(self, key: str) -> None:
-        """Forget how an update has ended. Raises InvalidArguments, Unexpected."""
+    async def acknowledge(self, key: str) -> str:
+        """Forget how an update has ended; its id. Raises InvalidArguments, Unexpected."""
         for name, known in self.ledger.all().items():
             if known.last is not None and known.last.id == key:
                 await self.ledger.write(name, known._replace(last=None), None)
-                return
+                return key
         raise InvalidArguments(f"there is no update {key[:40]!r} that has ended")
 
     def describe(self) -> dict[str, Any]:
@@ -212,8 +213,12 @@ class Updater:
         }
 
     def describe_name(self, name: str) -> dict[str, Any]:
-        """What is known about the versions of a name."""
-        return records.versions_to_json(self.ledger.get(name))
+        """What is known about the versions of a name, and the update that it takes part in."""
+        found = {"versions": records.versions_to_json(self.ledger.get(name))}
+        update = self.held(name)
+        if update is not None:
+            found["update"] = records.update_to_json(self._works[update].state.update)
+        return found
 
     def roll_back(self, name: str, reason: str) -> bool:
         """Go back to the versions before the last update of a name, if that is not long ago; whether so."""

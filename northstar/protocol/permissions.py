@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from northstar.manifest.model import PERMISSIONS
-from northstar.protocol import messages
+from northstar.protocol import requests
 
 __all__ = ["ADDITIONAL", "FULL", "PERMISSIONS", "required"]
 
@@ -13,30 +13,30 @@ ADDITIONAL = ("exec",)
 """Of ours, and not part of `full`."""
 
 _REQUIRED: dict[type, str] = {
-    messages.Exec: "exec",
+    requests.Exec: "exec",
     # Tells no more than inspect does, as it says nothing of the container's processes.
-    messages.Explain: "inspect",
-    messages.Ident: "ident",
-    messages.Inspect: "inspect",
-    messages.Install: "install",
-    messages.Kill: "kill",
-    messages.List: "list",
+    requests.Explain: "inspect",
+    requests.Ident: "ident",
+    requests.Inspect: "inspect",
+    requests.Install: "install",
+    requests.Kill: "kill",
+    requests.List: "list",
     # Of the same kind as what inspect tells, the command line and the environment; and with a permission of
     # its own there would be manifests and configurations that upstream refuses.
-    messages.Logs: "inspect",
-    messages.Mount: "mount",
-    messages.Repositories: "repositories",
-    messages.Shutdown: "shutdown",
-    messages.TokenCreate: "token_create",
-    messages.TokenVerify: "token_verification",
-    messages.Umount: "umount",
-    messages.Uninstall: "uninstall",
+    requests.Logs: "inspect",
+    requests.Mount: "mount",
+    requests.Repositories: "repositories",
+    requests.Shutdown: "shutdown",
+    requests.TokenCreate: "token_create",
+    requests.TokenVerify: "token_verification",
+    requests.Umount: "umount",
+    requests.Uninstall: "uninstall",
 }
 
 
-def required(request: messages.Request) -> str:
+def required(request: requests.Request) -> str:
     """The permission for `request`. A start that brings anything of its own needs `start_command`."""
-    if isinstance(request, messages.Start):
+    if isinstance(request, requests.Start):
         plain = request.init is None and not request.arguments and not request.environment
         return "start" if plain else "start_command"
     return _REQUIRED[type(request)]

@@ -123,7 +123,7 @@ def _exists(parent: int, name: str) -> bool:
 
 
 def _remove(data_dir: str, name: str) -> None:
-    from northstar.runtime import persist
+    from northstar.runtime.containers import persist
 
     persist.wipe(data_dir, name)
 

@@ -214,7 +214,7 @@ class Updater:
 
     def describe_name(self, name: str) -> dict[str, Any]:
         """What is known about the versions of a name, and the update that it takes part in."""
-        found = {"versions": records.versions_to_json(self.ledger.get(name))}
+        found: dict[str, Any] = {"versions": records.versions_to_json(self.ledger.get(name))}
         update = self.held(name)
         if update is not None:
             found["update"] = records.update_to_json(self._works[update].state.update)
@@ -358,7 +358,7 @@ class Updater:
     async def _report(self, work: _Work, action: machine.Report) -> None:
         update = action.update
         containers = [str(Container(change.name, change.new)) for change in update.changes]
-        told = {"id": update.id, "phase": action.phase, "containers": containers}
+        told: dict[str, Any] = {"id": update.id, "phase": action.phase, "containers": containers}
         if update.reference:
             told["reference"] = update.reference
         if action.reason:

@@ -310,7 +310,7 @@ def test_check_names_keys_and_lists(tmp_path: Path) -> None:
 
 def test_a_repository(tmp_path: Path, npk: Path) -> None:
     """What was revoked is skipped when it is loaded."""
-    from northstar.runtime.directoryrepository import DirectoryRepository
+    from northstar.runtime.storage.directory import DirectoryRepository
 
     directory = tmp_path / "repository"
     directory.mkdir()

@@ -3,7 +3,7 @@
 
     python3 -m tools.updatephases > docs/updates.svg
 
-Boxes are phases of an update as its journal has them, and its results. The version that runs is below the name.
+Boxes are phases of an update as its journal has them, and its results. Below the name is what runs.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ ARROWS = (
     Arrow(journal.ROLLING_BACK, journal.ROLLED_BACK, "A ready"),
     Arrow(journal.ROLLING_BACK, journal.ROLLBACK_FAILED, "A not ready"),
 )
-NOTE = "Each box but the first is durable before anything of it is done: a power cut leads back to where it was."
+NOTE = "Each box but the first is durable before anything of it is done: a power cut leads back to it."
 
 
 def svg() -> str:

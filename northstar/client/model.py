@@ -51,6 +51,9 @@ class Notification(NamedTuple):
         return cls(kind, details=body)
 
     def __str__(self) -> str:
+        if self.kind == "update":
+            containers = ", ".join(self.details["containers"])
+            return f"update {self.details['id']} to {containers}: {self.details['phase']}"
         if self.kind == "exit":
             return f"container {self.container} exited with status {self.status}"
         if self.kind == "c_group":
@@ -86,6 +89,8 @@ class ContainerData(NamedTuple):
     repository: str
     mounted: bool
     process: ProcessData | None
+    current: bool | None = None
+    """Whether it is the version that its name stands for; None if the runtime does not tell."""
 
     @classmethod
     def from_wire(cls, container: str, value: Any) -> ContainerData:
@@ -93,4 +98,11 @@ class ContainerData(NamedTuple):
         process = value["process"]
         if process is not None:
             process = ProcessData(process["pid"], process["uptime"] / 1e9, process["statistics"])
-        return cls(container, value["manifest"], value["repository"], value["mounted"], process)
+        return cls(
+            container,
+            value["manifest"],
+            value["repository"],
+            value["mounted"],
+            process,
+            value.get("current"),
+        )

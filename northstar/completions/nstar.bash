@@ -24,6 +24,13 @@ _nstar() {
             " -u" | " --url") kind=nothing ;;
             " -t" | " --timeout") kind=nothing ;;
             "exec -e" | "exec --env") kind=nothing ;;
+            "update -r" | "update --repository") kind=nothing ;;
+            "update --settle") kind=nothing ;;
+            "update --attempts") kind=nothing ;;
+            "update --data") kind='words keep copy' ;;
+            "update --reference") kind=nothing ;;
+            "updates --acknowledge") kind=nothing ;;
+            "updates --cancel") kind=nothing ;;
             "notifications -n" | "notifications --number") kind=nothing ;;
             "stop -t" | "stop --timeout") kind=nothing ;;
             "top --sort") kind='words cpu memory name processes uptime' ;;
@@ -48,6 +55,8 @@ _nstar() {
             exec) kind='words -h --help -t --tty -T --no-tty -e --env' ;;
             install) kind='words -h --help' ;;
             uninstall) kind='words -h --help -w --wipe' ;;
+            update) kind='words -h --help -w --wait -r --repository --settle --attempts --allow-downgrade --force --data --reference' ;;
+            updates) kind='words -h --help --acknowledge --cancel' ;;
             shutdown) kind='words -h --help' ;;
             notifications) kind='words -h --help -n --number' ;;
             inspect) kind='words -h --help' ;;
@@ -64,7 +73,7 @@ _nstar() {
         esac
     elif [[ -z $kind ]]; then
         case "$command $position" in
-            " 0") kind='words list ls repositories repos mount umount start explain kill exec install uninstall shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
+            " 0") kind='words list ls repositories repos mount umount start explain kill exec install uninstall update updates shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
             "mount "*) kind=containers ;;
             "umount "*) kind=containers ;;
             "start "0) kind=containers ;;
@@ -74,11 +83,12 @@ _nstar() {
             "install "0) kind=files ;;
             "install "1) kind=repositories ;;
             "uninstall "0) kind=containers ;;
+            "update "0) kind=files ;;
             "inspect "0) kind=containers ;;
             "logs "0) kind=containers ;;
             "stop "0) kind=containers ;;
             "seccomp "0) kind=files ;;
-            "help "0) kind='words list ls repositories repos mount umount start explain kill exec install uninstall shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
+            "help "0) kind='words list ls repositories repos mount umount start explain kill exec install uninstall update updates shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
             *) ;;
         esac
     fi

@@ -134,6 +134,7 @@ class Daemon:
         if to_mount:
             _log.info(f"Trying to mount containers from repository {', '.join(to_mount)}")
             await self._runtime.mounts.mount_on_start(to_mount)
+        await self._runtime.updating.recover(self._runtime.repositories)
         await self._runtime.starts.autostart()
         await self._engine.prepare()
         await self._runtime.set_up()

@@ -80,7 +80,7 @@ def _change(
     update = held(name)
     if update is not None:
         raise UpdateRejected(container, f"{name} is being updated ({update})")
-    installed = device.installed(name)
+    installed = device.versions_of(name)
     new = next(item for item in installed if item.version == container.version)
     known = journal(name)
     old = _old(container, device, known)
@@ -93,7 +93,7 @@ def _old(container: Container, device: Device, known: Journal) -> Version | None
     running = device.running(container.name)
     if running is not None:
         return running.version
-    installed = device.installed(container.name)
+    installed = device.versions_of(container.name)
     if len(installed) == 1 and known.active is None:
         return None
     return versions.current(installed, known)

@@ -23,7 +23,7 @@ class Device(Protocol):
     def stopping(self) -> bool:
         """Whether the runtime is shutting down: what ends now has not failed."""
 
-    def installed(self, name: str) -> list[Installed]:
+    def versions_of(self, name: str) -> list[Installed]:
         """All versions of a name."""
 
     def manifest(self, container: Container) -> Manifest:

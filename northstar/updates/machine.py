@@ -156,6 +156,8 @@ class State(NamedTuple):
     attempt: int = 1
     trouble: str = ""
     result: str = ""
+    resumed: bool = False
+    """Whether it was open when the runtime was started, so that nothing of it runs."""
 
 
 Step = tuple[State, Action | None]
@@ -172,7 +174,7 @@ def resume(update: Update, *, max_boots: int, abort: bool = False) -> Step:
 
     `abort`: what was only staged is given up. A trial goes on in `max_boots` starts of the runtime.
     """
-    state = State(update, STAGING)
+    state = State(update, STAGING, resumed=True)
     if update.phase == GOOD:
         return _commit(state)
     if update.phase == ROLLING_BACK:
@@ -254,6 +256,9 @@ def _failed(state: State, event: Failed) -> Step:
     if state.stage == MARKING_BAD:
         # The journal still says `trying`: the next start tries once more. Now the old version has to run.
         return _revert(state)
+    if state.stage == CLOSING:
+        # The record may say `trying` still; then no journal must say that it is over.
+        state = state._replace(todo=tuple(action for action in state.todo if isinstance(action, Start)))
     if state.stage == REVERTING:
         state = state._replace(trouble="; ".join(filter(None, (state.trouble, event.reason))))
     return react(state, Done())
@@ -307,16 +312,25 @@ def _revert(state: State) -> Step:
 
 
 def _close(state: State, result: str, reason: str) -> Step:
-    action = Close(state.update, result, reason)
-    return _enter(state._replace(stage=CLOSING, result=result, trouble=reason), (action,))
+    """Of a failure the leader's record says it first, also if that was not possible in step 7."""
+    update = state.update
+    actions: list[Action] = []
+    if update.phase == ROLLING_BACK and len(update.changes) > 1:
+        actions.append(Record(update))
+    actions.append(Close(update, result, reason))
+    if state.resumed and result == ABORTED and state.stage == MARKING:
+        # The time of autostarts is over.
+        actions += [Start(container, trial=False) for container in _old(update)]
+    return _enter(state._replace(stage=CLOSING, result=result, trouble=reason), tuple(actions))
 
 
 def _end(state: State, result: str) -> Step:
     update = state.update
-    actions: list[Action] = [Report(update, result, state.trouble)]
+    actions: list[Action] = []
     if update.data == COPY and result != ROLLBACK_FAILED:
         actions += [DropData(container) for container in _old(update)]
-    actions.append(CleanUp(update))
+    # Told last, so that whoever hears of it finds everything as it will stay.
+    actions += [CleanUp(update), Report(update, result, state.trouble)]
     return _enter(state._replace(stage=ENDING), tuple(actions))
 
 

@@ -75,7 +75,7 @@ class Updater:
 
     def current(self, name: str) -> Container | None:
         """The version that a name stands for."""
-        version = versions.current(self._device.installed(name), self.ledger.get(name))
+        version = versions.current(self._device.versions_of(name), self.ledger.get(name))
         return None if version is None else Container(name, version)
 
     def is_usable(self, container: Container) -> bool:
@@ -258,7 +258,8 @@ class Updater:
             step = machine.resume(update, max_boots=settings.max_boots, abort=settings.abort_on_power_loss)
             self._log.info(f"Update {update.id} was {update.phase} when the runtime ended")
             work = self._works[update.id] = _Work(step[0], claimed=True)
-            if update.phase == GOOD:
+            if update.phase == GOOD or (update.phase == journals.STAGED and settings.abort_on_power_loss):
+                # Autostart is to come, and takes the version that this leaves.
                 await self._follow(work, step)
             else:
                 self._loop.spawn(self._take_turn(work, step))
@@ -392,7 +393,7 @@ class Updater:
     # --- facts
 
     def _installed(self, container: Container) -> Installed | None:
-        for item in self._device.installed(container.name):
+        for item in self._device.versions_of(container.name):
             if item.version == container.version:
                 return item
         return None

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from northstar.names import Container, Version
@@ -236,6 +236,7 @@ def test_a_trial_that_every_start_interrupts_ends(names: tuple[str, ...]) -> Non
     attempts=st.integers(1, 3),
     data=st.sampled_from(["keep", "copy"]),
 )
+@example(names=("b", "a", "c"), failures=frozenset({13, 14}), cuts=[26], attempts=1, data="keep")
 def test_whatever_fails(
     names: tuple[str, ...], failures: frozenset[int], cuts: list[int], attempts: int, data: str
 ) -> None:

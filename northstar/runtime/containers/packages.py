@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from northstar.runtime.containers.events import Events
     from northstar.runtime.containers.mounts import Mounts
     from northstar.runtime.containers.records import Containers
+    from northstar.runtime.containers.updating import Updating
     from northstar.runtime.eventloop.loop import Loop
     from northstar.runtime.storage.repository import Insert, Repository
 
@@ -39,6 +40,7 @@ class Packages:
         mounts: Mounts,
         mutex: Mutex,
         events: Events,
+        updating: Updating,
     ) -> None:
         """`data_dir` is where persistent data is, `mutex` is held by whatever changes the containers."""
         self._loop = loop
@@ -48,6 +50,7 @@ class Packages:
         self._mounts = mounts
         self._mutex = mutex
         self._events = events
+        self._updating = updating
         self._publishing = Mutex()
 
     async def add_repository(self, repository: Repository) -> None:
@@ -109,6 +112,7 @@ class Packages:
             # One after the other, so that no two of them are the same container or take the same room.
             async with self._publishing:
                 self._check_new(repository_id, package.container)
+                await self._updating.before_install(package.container, repository)
                 await self._loop.in_thread(insert.publish)
                 async with self._mutex:
                     insert.adopt()
@@ -131,15 +135,18 @@ class Packages:
             _log.warn(f"Skipping duplicate container {container} which is already in repository {other}")
             raise InstallDuplicate(container)
 
-    async def uninstall(self, container: Container, wipe: bool) -> None:
+    async def uninstall(self, container: Container, wipe: bool, *, unneeded: bool = False) -> None:
         """Umount if needed, delete persistent data if `wipe`, remove the package.
 
+        `unneeded`: an update is through with it, and nobody has asked for that.
         Each step is durable before the next one, so after a failure the whole may be tried again.
         """
         _log.info(f"Trying to uninstall {container}")
         async with self._mutex:
             record = self._containers.get(container)
             try:
+                if not unneeded:
+                    self._updating.check_uninstall(container)
                 if wipe:
                     self._check_wipe(record)
                 if record.mounted or record.run is not None:
@@ -157,6 +164,8 @@ class Packages:
             await self._loop.in_thread(os.close, descriptor)
         _log.info(f"Uninstalled {container}")
         self._events.uninstalled(container)
+        if not unneeded:
+            await self._updating.after_uninstall(container)
 
     def _check_wipe(self, record: Record) -> None:
         """Raises Unexpected if the persistent data is in use by another version."""

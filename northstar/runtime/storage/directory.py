@@ -52,6 +52,17 @@ class DirectoryRepository(Repository):
         self.dir = config.dir
         self.paths: dict[Container, str] = {}
         self._stopped = False
+        self._writable = True
+
+    @property
+    def writable(self) -> bool:
+        """Whether packages can be added and removed."""
+        return self._writable
+
+    @property
+    def journals(self) -> str | None:
+        """Its directory, if it can be written to."""
+        return self.dir if self._writable else None
 
     def stop_loading(self) -> None:
         """Let `load` end early, from another thread."""
@@ -61,6 +72,7 @@ class DirectoryRepository(Repository):
         """Load every package in the directory. Files that are none are skipped with a warning, hidden ones
         without. Blocks. Raises NorthstarError, or StorageError if the disk fails."""
         began = time.monotonic()
+        self._writable = os.access(self.dir, os.W_OK)  # also false on a read-only file system
         trust = f"with key {', '.join(self._config.keys)}" if self.verified else "(unverified)"
         self.log.info(f"Loading repository {self.dir} {trust}")
         if not self.verified:

@@ -39,6 +39,16 @@ class Repository:
         """Bytes of packages on their way in, as announced."""
 
     @property
+    def writable(self) -> bool:
+        """Whether packages can be added and removed."""
+        return True
+
+    @property
+    def journals(self) -> str | None:
+        """The directory for journals of updates, None if they are only in memory."""
+        return None
+
+    @property
     def verified(self) -> bool:
         """Whether packages must be signed and are mounted through dm-verity."""
         return self.trust is not None

@@ -70,6 +70,15 @@ def floor(manifest: Manifest) -> Version | None:
     return version
 
 
+def restarts(manifest: Manifest) -> bool:
+    """Whether the container has a restart policy, so that it comes back when it ends."""
+    section = manifest.custom.get("northstar") if isinstance(manifest.custom, dict) else None
+    policy = section.get("restart") if isinstance(section, dict) else None
+    if isinstance(policy, dict):
+        policy = policy.get("policy")
+    return policy not in (None, "never")
+
+
 def _members(value: Any, key: str) -> dict[str, Any]:
     """A map in a map; nothing if there is none, as `custom` may be anything."""
     member = value.get(key) if isinstance(value, dict) else None

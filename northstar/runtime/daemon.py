@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from northstar.config.model import MetricsConfig
     from northstar.runtime.eventloop.loop import Task
     from northstar.runtime.monitoring.exporter import Exporter
+    from northstar.runtime.storage.corruption import CorruptionWatch
 
 _log = log.Logger("runtime")
 
@@ -65,6 +66,7 @@ class Daemon:
         self._console = self._parts.console
         self._listeners: list[Listener] = []
         self._exporter: Exporter | None = None
+        self._corruption: CorruptionWatch | None = None
         self._degraded: dict[str, str] = {}
 
     def degrade(self, place: str, reason: str) -> None:
@@ -134,6 +136,7 @@ class Daemon:
         if to_mount:
             _log.info(f"Trying to mount containers from repository {', '.join(to_mount)}")
             await self._runtime.mounts.mount_on_start(to_mount)
+        self._watch_for_corruption()
         await self._runtime.updating.recover(self._runtime.repositories)
         await self._runtime.starts.autostart()
         await self._engine.prepare()
@@ -153,6 +156,22 @@ class Daemon:
             await self._loop.wait_for(start_up, START_UP_GRACE)
         except (Timeout, Cancelled, NorthstarError):
             return
+
+    def _watch_for_corruption(self) -> None:
+        """Where packages are verified. Before any of them is mounted."""
+        if not any(repository.verified for repository in self._runtime.repositories.values()):
+            return
+        from northstar.runtime.containers.corrupted import Corrupted
+        from northstar.runtime.storage.corruption import CorruptionWatch
+
+        runtime = self._runtime
+        corrupted = Corrupted(
+            self._loop, runtime.containers, runtime.mounts, self._parts.events, runtime.updating
+        )
+        try:
+            self._corruption = CorruptionWatch(self._loop, corrupted.found)
+        except OSError as error:
+            _log.warn(f"Corrupted images will not be told of: {error.strerror}")
 
     def _export(self, config: MetricsConfig) -> Exporter:
         # Most devices are not monitored and have no use for this code.
@@ -188,6 +207,8 @@ class Daemon:
         _log.debug(f"Joining engine with pid {self._engine.pid}")
         await self._engine.close()
         self._parts.cgroups.close()
+        if self._corruption is not None:
+            self._corruption.close()
         if self._exporter is not None:
             await self._exporter.stop()
         for repository in self._runtime.repositories.values():

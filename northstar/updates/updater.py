@@ -149,7 +149,7 @@ class Updater:
         changes = check.changes(order, self._device, self.ledger.get, self.held)
         settle = self._settings.settle if order.settle is None else order.settle
         update = Update(
-            f"u-{os.urandom(4).hex()}",
+            _new_id(),
             changes,
             order.reference,
             attempts=order.attempts,
@@ -233,6 +233,19 @@ class Updater:
             self._committed.pop(change.name, None)
         step = machine.revert(update._replace(data=KEEP), reason, name)
         work = self._works[update.id] = _Work(step[0], claimed=True)
+        self._loop.spawn(self._take_turn(work, step))
+        return True
+
+    def replace(self, container: Container, reason: str) -> bool:
+        """Go back from a version that is no good any more to an older one that was; whether there is one."""
+        name = container.name
+        known = self.ledger.get(name)
+        older = [version for version in known.previous if self.is_usable(Container(name, version))]
+        if self.held(name) is not None or not older:
+            return False
+        change = journals.Change(name, older[0], container.version)
+        step = machine.revert(Update(_new_id(), (change,)), reason, name)
+        work = self._works[step[0].update.id] = _Work(step[0], claimed=True)
         self._loop.spawn(self._take_turn(work, step))
         return True
 
@@ -416,6 +429,11 @@ class Updater:
             if floor is not None:
                 floors[change.name] = floor
         return records.Facts(digests, floors, int(time.time()), self._settings.keep)
+
+
+def _new_id() -> str:
+    """Unlike all others, also those before a restart."""
+    return f"u-{os.urandom(4).hex()}"
 
 
 def _culprit(action: machine.Action) -> str:

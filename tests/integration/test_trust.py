@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from abilities import has_device_mapper, has_loop, has_squashfs, needs
-from runtime import Runtime, shell
+from runtime import Runtime, shell, wait_for
 
 from northstar import manifest
 from northstar.client import Client, Refused
-from northstar.npk import keys, pack, package
+from northstar.npk import archive, keys, pack, package
 
 pytestmark = needs(has_loop, has_squashfs)
 
@@ -137,3 +138,56 @@ def test_policy(runtime: Runtime, fields: dict[str, Any], message: str) -> None:
         with pytest.raises(Refused, match=rf"failed to start container other:0\.0\.1: .*{message}"):
             client.start("other:0.0.1")
         client.start("app:0.0.1")
+
+
+# --- corruption
+
+READ = "trap 'exit 0' TERM; while :; do cat /test-container > /dev/null || echo error; sleep 0.1; done"
+
+
+@needs(has_device_mapper)
+def test_corrupted_image(runtime: Runtime) -> None:
+    """S-69: it is told, and the previous version takes over if the container would come back by itself."""
+    (runtime.base / "spare").mkdir()
+    runtime.configure(repositories='[updates]\nsettle = "0s"\n')
+    custom = {"northstar": {"restart": "always"}}
+    with runtime.started() as client:
+        client.updates(follow=True)
+        for version in ("1.0.0", "1.1.0"):
+            description = shell("app", READ, custom=custom) | {"version": version}
+            client.install(str(runtime.pack(description, runtime.base / "spare")), "default")
+        client.start("app:1.0.0")
+        client.update(["app:1.1.0"])
+        while wait_for(client, "update").details["phase"] != "good":
+            pass
+        _flip(runtime.repository / "app:1.1.0.npk")
+        assert wait_for(client, "corrupted").container == "app:1.1.0"
+        while wait_for(client, "update").details["phase"] != "rolled_back":
+            pass
+        assert client.list() == ["app:1.0.0"]
+        assert client.inspect("app:1.0.0").process is not None
+
+
+@needs(has_device_mapper)
+def test_corrupted_image_of_a_container_without_policy(runtime: Runtime) -> None:
+    """It goes on, and everybody can know."""
+    path = runtime.pack(shell("app", READ))
+    with runtime.started() as client:
+        client.updates(follow=True)
+        client.start("app:0.0.1")
+        _flip(path)
+        assert wait_for(client, "corrupted").container == "app:0.0.1"
+        assert client.inspect("app:0.0.1").process is not None
+
+
+def _flip(path: Path) -> None:
+    """Change a byte in the middle of each block of the image, and let nobody have it in memory."""
+    with path.open("r+b") as file:
+        entry = archive.read(file.fileno(), path.stat().st_size).entries[archive.IMAGE]
+        # The first blocks are the superblock of squashfs, the last ones hashes and tables.
+        for block in range(4, entry.size // archive.BLOCK // 2):
+            at = entry.offset + block * archive.BLOCK + 100
+            (byte,) = os.pread(file.fileno(), 1, at)
+            os.pwrite(file.fileno(), bytes([byte ^ 1]), at)
+        os.fsync(file.fileno())
+    Path("/proc/sys/vm/drop_caches").write_text("3")

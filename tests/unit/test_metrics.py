@@ -41,7 +41,7 @@ class Host:
 
     def __init__(self, files: dict[str, str]) -> None:
         self.files = files
-        self.record = SimpleNamespace(container=A, mounted=True)
+        self.record = SimpleNamespace(container=A, mounted=True, corrupted=False)
         process = SimpleNamespace(pid=os.getpid(), pidfd=0, started=1.0)
         self.run: Any = SimpleNamespace(
             record=self.record, process=process, read_group=lambda f: self.files.get(f)

@@ -131,17 +131,19 @@ class Handlers:
         # Most devices have no use for this code.
         from northstar.updates.check import Order
 
-        work = self._runtime.updating.updater.begin(Order(*request))
-        return {"update": await _named(work)}
+        updater = await self._runtime.updating.load()
+        return {"update": await _named(updater.begin(Order(*request)))}
 
     async def _updates(self, _: Peer, __: requests.Updates) -> object:
         return {"updates": self._runtime.updating.describe()}
 
     async def _update_ack(self, _: Peer, request: requests.UpdateAck) -> object:
-        return {"update_ack": await _named(self._runtime.updating.updater.acknowledge(request.id))}
+        updater = await self._runtime.updating.load()
+        return {"update_ack": await _named(updater.acknowledge(request.id))}
 
     async def _update_cancel(self, _: Peer, request: requests.UpdateCancel) -> object:
-        return {"update_cancel": await _named(self._runtime.updating.updater.cancel(request.id))}
+        updater = await self._runtime.updating.load()
+        return {"update_cancel": await _named(updater.cancel(request.id))}
 
     async def _token_create(self, peer: Peer, request: requests.TokenCreate) -> object:
         user, shared = peer.identity.name, request.shared

@@ -64,7 +64,14 @@ class Notifications(Observer):
 
     def updated(self, details: dict[str, Any]) -> None:
         """An update has come to its next phase."""
-        line = messages.notification({"update": details})
+        self._tell_followers({"update": details})
+
+    def corrupted(self, container: Container) -> None:
+        """The image of a mounted package does not fit to its hashes any more."""
+        self._tell_followers({"corrupted": str(container)})
+
+    def _tell_followers(self, value: object) -> None:
+        line = messages.notification(value)
         for subscriber in list(self._update_followers):
             subscriber.notify(line)
 

@@ -40,6 +40,9 @@ class Observer:
     def updated(self, details: dict[str, Any]) -> None:
         """An update has come to its next phase."""
 
+    def corrupted(self, container: Container) -> None:
+        """The image of a mounted package does not fit to its hashes any more."""
+
 
 class Events(Observer):
     """Passes everything on to its observers, in the order in which they came."""
@@ -89,3 +92,7 @@ class Events(Observer):
     def updated(self, details: dict[str, Any]) -> None:
         for observer in self._observers:
             observer.updated(details)
+
+    def corrupted(self, container: Container) -> None:
+        for observer in self._observers:
+            observer.corrupted(container)

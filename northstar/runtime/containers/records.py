@@ -27,6 +27,7 @@ class Record:
 
     __slots__ = (
         "container",
+        "corrupted",
         "filter",
         "mounted",
         "output",
@@ -52,6 +53,8 @@ class Record:
         """What it has written since its last start."""
         self.run: Run | None = None
         """Set from the moment a start is under way until the exit is dealt with."""
+        self.corrupted = False
+        """Whether blocks of its image have been read that do not fit to their hashes."""
         self.trial = False
         """Whether it has been started by an update and has not proved itself yet."""
 

@@ -104,6 +104,7 @@ class Runtime:
             "repository": record.repository.id,
             "mounted": record.mounted,
             "process": process,
+            "corrupted": record.corrupted,
             **self.updating.describe_container(container),
         }
 

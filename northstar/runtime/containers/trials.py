@@ -59,6 +59,8 @@ class Trials(Observer):
         self._runs: dict[Container, Run] = {}
         """Of containers that updates have started."""
         self._ends: dict[Container, ExitStatus] = {}
+        self._alarm = Future()
+        """Done when something happens to a container that is not its end."""
 
     @property
     def stopping(self) -> bool:
@@ -143,12 +145,16 @@ class Trials(Observer):
                     self._check(container)
                 if late.done:
                     return
-                await self._loop.first(late, *(self._runs[container].ended for container in containers))
+                self._alarm = Future()
+                ends = (self._runs[container].ended for container in containers)
+                await self._loop.first(late, self._alarm, *ends)
         finally:
             timer.cancel()
 
     def _check(self, container: Container) -> None:
         """Raises Failure if the run that was begun is not there any more."""
+        if container in self._containers and self._containers.get(container).corrupted:
+            raise Failure(container, "has a corrupted image")
         run = self._runs.get(container)
         if run is None or run.ended.done or self._containers.get(container).run is not run:
             raise Failure(container, self._end_of(container))
@@ -177,6 +183,10 @@ class Trials(Observer):
         """Remember how a container has ended."""
         if run.record.container in self._runs or run.record.container in self._ends:
             self._ends[run.record.container] = status
+
+    def corrupted(self, container: Container) -> None:
+        """One on trial has failed by that."""
+        self._alarm.set_result()
 
 
 async def wait_ready(loop: Loop, record: Record) -> None:

@@ -41,9 +41,16 @@ class Updating:
         """Give it what updates need of the runtime. Before anything is started."""
         self._make = (starts, packages, events, stopping)
 
+    async def load(self) -> Updater:
+        """The updater, which is made if there is none yet."""
+        if self._updater is None:
+            # Reading the code takes its time.
+            await self._loop.in_thread(_import)
+        return self.updater
+
     @property
     def updater(self) -> Updater:
-        """The updater."""
+        """The updater; whoever can wait uses `load`."""
         if self._updater is None:
             from northstar.runtime.containers.trials import Trials
             from northstar.updates.ledger import Ledger
@@ -62,7 +69,11 @@ class Updating:
         for repository in repositories.values():
             directory = repository.journals
             if directory is not None and os.path.lexists(os.path.join(directory, _DIRECTORY)):
-                await self.updater.ledger.load(directory)
+                await (await self.load()).ledger.load(directory)
+        names = [record.container.name for record in self._containers]
+        if len(set(names)) != len(names):
+            # It will be asked which version counts.
+            await self.load()
         if self._updater is not None:
             await self._updater.recover()
 
@@ -72,9 +83,8 @@ class Updating:
         Not those of names that an update is about to start.
         """
         wanted = [record for record in self._containers if record.manifest.autostart]
-        if self._updater is None and len({record.container.name for record in self._containers}) == len(
-            self._containers.known()
-        ):
+        if self._updater is None:
+            # Then there is one version of each.
             return wanted
         return [record for record in wanted if self._is_current(record.container)]
 
@@ -117,10 +127,16 @@ class Updating:
 
     async def before_install(self, container: Container, repository: Repository) -> None:
         """A package is about to be added. Raises Unexpected."""
-        if self._updater is not None or self.current(container.name) is not None:
-            await self.updater.before_install(container, repository.journals)
+        others = any(record.container.name == container.name for record in self._containers)
+        if self._updater is not None or others:
+            await (await self.load()).before_install(container, repository.journals)
 
     async def after_uninstall(self, container: Container) -> None:
         """A person has removed a package. Raises Unexpected."""
         if self._updater is not None:
             await self._updater.after_uninstall(container)
+
+
+def _import() -> None:
+    from northstar.runtime.containers import trials  # noqa: F401
+    from northstar.updates import updater  # noqa: F401

@@ -63,14 +63,15 @@ def test_several_keys_and_revocation(runtime: Runtime) -> None:
     """S-67: at install and at start, also while the runtime is up, and when packages are loaded."""
     vendor = Vendor(runtime)
     with runtime.started() as client:
-        for name, key in (("a", "old"), ("b", "new")):
-            client.install(str(vendor.packed(name, key)), "signed")
+        first, second = vendor.packed("a", "old"), vendor.packed("b", "new")
+        for path in (first, second):
+            client.install(str(path), "signed")
         vendor.revoke_key("old")
         with pytest.raises(Refused, match="the key that has signed it was revoked"):
             client.install(str(vendor.packed("c", "old")), "signed")
         with pytest.raises(Refused, match=r"failed to start container a:0\.0\.1: the key that has signed it"):
             client.start("a:0.0.1")
-        vendor.revoke_package(vendor.packed("b", "new"), "new")
+        vendor.revoke_package(second, "new")
         with pytest.raises(Refused, match=r"failed to start container b:0\.0\.1: the package was revoked"):
             client.start("b:0.0.1")
         # Only the list as it is now counts, and one that cannot be read changes nothing.

@@ -25,7 +25,7 @@ __all__ = ["Package", "Verity", "format_version", "load"]
 
 _SUPPORTED = Version.parse(API_VERSION)
 # No two parts that can match the same blanks are neighbours: matching takes linear time.
-_COMMENT = re.compile(r"(?:\{\s*)?\"?version\"?\s*:\s*(['\"]?)([^\s'\"}]+)\1\s*(?:\}\s*)?")
+_COMMENT = r"(?:\{\s*)?\"?version\"?\s*:\s*(['\"]?)([^\s'\"}]+)\1\s*(?:\}\s*)?"
 
 
 class Package(NamedTuple):
@@ -112,7 +112,7 @@ def format_version(comment: bytes) -> Version:
         text = comment.decode("utf-8")
     except UnicodeDecodeError:
         text = ""
-    match = _COMMENT.fullmatch(text.lstrip())
+    match = re.fullmatch(_COMMENT, text.lstrip())
     if match is None:
         raise ValueError("comment malformed: no format version")
     version = Version.parse(match[2])

@@ -25,6 +25,8 @@ _WRONG_TYPE = "Invalid argument"
 
 async def warn_of_missing(loop: Loop, manifest: Manifest) -> None:
     """Tell which binds a container has been started without."""
+    if not any(isinstance(mount, model.Bind) for mount in manifest.mounts.values()):
+        return
     for target, host in await loop.in_thread(_missing, manifest):
         _log.warn(
             f"{manifest.container} runs without {target}: there is no {host} on the host "

@@ -41,7 +41,7 @@ def application_filter(manifest: Manifest) -> bytes:
 
 
 def application_filters(manifests: Iterable[Manifest]) -> list[bytes | Unexpected]:
-    """The filter of each, or why there is none. Takes its time: 50 ms for libseccomp alone."""
+    """The filter of each, or why there is none. Takes its time."""
     outcomes: list[bytes | Unexpected] = []
     for manifest in manifests:
         try:

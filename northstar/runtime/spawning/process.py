@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 import time
+from socket import MSG_PEEK
 from typing import TYPE_CHECKING, NamedTuple
 
 from northstar.engine import instructions as isa
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Any
 
-    from northstar.engine.assembler import Program
+    from northstar.engine.assembler import Encoded, Program
     from northstar.names import Container
     from northstar.runtime.eventloop.loop import Channel, Loop
     from northstar.runtime.spawning.enginelink import Engine, Newborn
     from northstar.runtime.spawning.reports import Report
 
-    Begin = Callable[[Program, Sequence[int]], Awaitable[Newborn]]
+    Begin = Callable[[Encoded, Sequence[int]], Awaitable[Newborn]]
 
 PROTOCOL_VIOLATION = -1
 
@@ -86,7 +87,6 @@ class Process:
         "_engine",
         "_exit_channel",
         "_loop",
-        "_program",
         "_replaceable",
         "_status",
         "container",
@@ -109,12 +109,11 @@ class Process:
         self._doomed = False
         """Killed before there was anything to kill."""
         self._replaceable = False
-        self._program: Program | None = None
         self._status: socket
         self._channel: Channel
         self._exit_channel: Channel
 
-    async def create(self, begin: Begin, program: Program, descriptors: Sequence[int]) -> None:
+    async def create(self, begin: Begin, program: Encoded, descriptors: Sequence[int]) -> None:
         """Let the engine create it; `begin` is its `start` or `join`. Raises StartContainerFailed."""
         try:
             born = await begin(program, descriptors)
@@ -124,7 +123,6 @@ class Process:
         except enginelink.EngineDied as error:
             raise StartContainerFailed(self.container, str(error)) from None
         self.pid, self.pidfd, self._status, self._replaceable = born
-        self._program = program
         self._status.setblocking(False)
         self._channel = self._loop.register(self._status.fileno())
         os.set_blocking(self.pidfd, False)
@@ -143,13 +141,12 @@ class Process:
         self.kill()
         await self._end()
 
-    async def running(self) -> int:
+    async def running(self, program: Callable[[], Program]) -> int:
         """Wait until the application is executed; the number in the report.
 
-        Otherwise raises StartContainerFailed, or NeverBegan if somebody has killed an init before it could do
-        anything; all is cleaned up.
+        `program` gives what was encoded: it says what has failed. Otherwise raises StartContainerFailed, or
+        NeverBegan if somebody has killed an init before it could do anything; all is cleaned up.
         """
-        program, self._program = self._program, None
         report = await self._report()
         if report is not None and report.kind == attendance.RUNNING:
             self.executing = True
@@ -158,8 +155,8 @@ class Process:
         await self._end()
         if report is None and self._replaceable and not self._doomed:
             raise NeverBegan
-        if report is not None and report.kind == isa.REPORT_FAILED and program is not None:
-            reason = reports.failure(program, report)
+        if report is not None and report.kind == isa.REPORT_FAILED:
+            reason = reports.failure(program(), report)
         else:
             reason = "init ended before the application was executed"
         raise StartContainerFailed(self.container, reason)
@@ -201,6 +198,19 @@ class Process:
             return False
         return True
 
+    async def _close_status(self) -> None:
+        """What a hostile init has left in it may take long to close; where there is nothing, it does not."""
+        if self._at_end():
+            self._status.close()
+        else:
+            await transport.close_apart(self._loop, self._status, [])
+
+    def _at_end(self) -> bool:
+        try:
+            return not self._status.recv(1, MSG_PEEK)
+        except OSError:
+            return False
+
     async def _report(self) -> Report | None:
         """The next one, None at the end; what is none counts as one of an unknown kind."""
         while True:
@@ -226,7 +236,7 @@ class Process:
             await self._exit_channel.readable()
         self._channel.close()
         self._exit_channel.close()
-        await transport.close_apart(self._loop, self._status, [])
+        await self._close_status()
         os.close(self.pidfd)
         self.pidfd = -1
         # If the engine has died, the kernel has buried it.

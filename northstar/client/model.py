@@ -82,13 +82,18 @@ class ProcessData(NamedTuple):
 
 
 class ContainerData(NamedTuple):
-    """An installed container; `process` is None if it is not running."""
+    """An installed container; `process` is None if it is not running.
+
+    `problem` is why it is of no use at the moment, if that is known, `warnings` what it runs without.
+    """
 
     container: str
     manifest: dict[str, Any]
     repository: str
     mounted: bool
     process: ProcessData | None
+    problem: str | None = None
+    warnings: tuple[str, ...] = ()
     current: bool | None = None
     """Whether it is the version that its name stands for; None if the runtime does not tell."""
 
@@ -104,5 +109,7 @@ class ContainerData(NamedTuple):
             value["repository"],
             value["mounted"],
             process,
+            value.get("problem"),
+            tuple(value.get("warnings", ())),
             value.get("current"),
         )

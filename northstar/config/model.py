@@ -39,13 +39,15 @@ class RepositoryConfig(NamedTuple):
     """A repository: a directory, or in memory if `dir` is None.
 
     `keys` are paths of public keys and of directories of such, `revoked` is that of a revocation list;
-    `policy` is what manifests may ask for, None for anything.
+    `policy` is what manifests may ask for, None for anything. `require_mounts`: the runtime does not start
+    without what `mount_on_start` mounts.
     """
 
     id: str
     dir: str | None
     keys: tuple[str, ...] = ()
     mount_on_start: bool = False
+    require_mounts: bool = False
     capacity_num: int | None = None
     capacity_size: int | None = None
     revoked: str | None = None

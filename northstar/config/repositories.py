@@ -36,6 +36,7 @@ def current(table: Table, name: str) -> RepositoryConfig:
         dir=_repository_dir(table),
         keys=table.take("key", "a path or a list of paths", _paths, (), needed=False),
         mount_on_start=table.boolean("mount_on_start", False),
+        require_mounts=table.boolean("require_mounts", False),
         capacity_num=table.optional_integer("capacity_num", high=MAX_U32),
         capacity_size=table.optional_size("capacity_size"),
         revoked=table.optional_text("revoked"),

@@ -44,7 +44,7 @@ _RULES = (
     Rule("no-pids-limit", NOTE, "only the limit of the runtime's configuration stops a fork bomb"),
     Rule("writable-system-bind", ERROR, "a program that can change the system can take it over"),
     Rule("sensitive-bind", WARNING, "it shows devices, sockets or processes that are not the container's"),
-    Rule("missing-host-path", WARNING, "a start fails if the source of a bind mount is not there"),
+    Rule("missing-host-path", WARNING, "a container is started without it, or not at all if it is required"),
     Rule(
         "dangerous-capability", WARNING, "with this capability a program can take over the device, or nearly"
     ),

@@ -43,6 +43,8 @@ class Package(NamedTuple):
     size: int
     digest: str = ""
     signer: bytes | None = None
+    modified: int = 0
+    """When the file was last written to, in nanoseconds since 1970, before it was looked at."""
 
     @property
     def container(self) -> Container:
@@ -68,7 +70,8 @@ def load(fd: int, key: bytes | tuple[bytes, ...] | None, path: str) -> Package:
 
 
 def _load(fd: int, keys: tuple[bytes, ...] | None) -> Package:
-    size = os.fstat(fd).st_size
+    found = os.fstat(fd)
+    size = found.st_size
     contents = archive.read(fd, size)
     verified = None
     if keys is not None:
@@ -90,8 +93,10 @@ def _load(fd: int, keys: tuple[bytes, ...] | None) -> Package:
         raise ArchiveError(f"{archive.IMAGE} is not aligned to {archive.BLOCK} bytes")
     known = (description, version, image.offset, image.size)
     if verified is None:
-        return Package(*known, None, size, _unsigned_digest(text, image))
-    return Package(*known, _verity(fd, image, verified.hashes), size, verified.digest, verified.key)
+        digest = _unsigned_digest(text, image)
+        return Package(*known, None, size, digest, None, found.st_mtime_ns)
+    protection = _verity(fd, image, verified.hashes)
+    return Package(*known, protection, size, verified.digest, verified.key, found.st_mtime_ns)
 
 
 def _unsigned_digest(text: bytes, image: archive.Entry) -> str:

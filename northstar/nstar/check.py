@@ -9,7 +9,7 @@ import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
 from northstar import API_VERSION
-from northstar.client.errors import PermissionDenied
+from northstar.client.errors import ConnectionClosed, PermissionDenied
 from northstar.errors import NorthstarError
 from northstar.nstar.session import Session
 from northstar.protocol.url import ConsoleUrl
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SCRIPT = "check_conf.sh"
 
+_CONTAINER = "containers."
 _DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
@@ -108,7 +109,7 @@ def _runtime(options: argparse.Namespace) -> Iterator[Finding]:
         return
     with session.client:
         yield Finding("ok", f"runtime: {options.url} answers, protocol {API_VERSION}")
-        for look in (_repositories, _containers):
+        for look in (_repositories, _containers, _problems):
             yield from _looked(look, session)
 
 
@@ -126,11 +127,27 @@ def _repositories(session: Session) -> Iterator[Finding]:
     yield Finding("ok" if names else "FAILED", f"repositories: {', '.join(names) or 'none'}")
 
 
+def _problems(session: Session) -> Iterator[Finding]:
+    """Last, as a runtime that does not know the request closes the connection."""
+    try:
+        problems = session.client.problems()
+    except ConnectionClosed:
+        yield Finding("optional", "runtime: it does not tell what is impaired")
+        return
+    for place, reason in sorted(problems.items()):
+        if place.startswith(_CONTAINER):
+            yield Finding("FAILED", f"container {place.removeprefix(_CONTAINER)}: {reason}")
+        else:
+            yield Finding("FAILED", f"{place}: {reason}")
+
+
 def _containers(session: Session) -> Iterator[Finding]:
     found = list(session.inspected(sorted(session.client.list())))
     running = sum(data.process is not None for data in found)
     yield Finding("ok", f"containers: {len(found)} installed, {running} running")
     for data in found:
+        for warning in data.warnings:
+            yield Finding("info", f"container {data.container}: {warning}")
         autostart = data.manifest.get("autostart")
         if autostart and data.process is None:
             yield Finding("info", f"container {data.container}: autostart {autostart}, not running now")

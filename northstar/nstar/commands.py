@@ -165,6 +165,10 @@ def inspect(session: Session, options: argparse.Namespace) -> None:
             "statistics": process.statistics,
         },
     }
+    if data.problem is not None:
+        shown["problem"] = data.problem
+    if data.warnings:
+        shown["warnings"] = list(data.warnings)
     session.say(json.dumps(shown, indent=2, ensure_ascii=False))
 
 

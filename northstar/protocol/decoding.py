@@ -24,6 +24,7 @@ MAX_VALUES = 1 << 16
 _UNITS: dict[str, Any] = {
     "ident": requests.Ident(),
     "list": requests.List(),
+    "problems": requests.Problems(),
     "repositories": requests.Repositories(),
     "shutdown": requests.Shutdown(),
 }

@@ -13,6 +13,8 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from northstar.kernel.filesystem import sync_directory, syncfs
+
 if TYPE_CHECKING:
     from northstar.names import Container
 
@@ -80,7 +82,7 @@ def copy(data_dir: str, container: Container) -> None:
         finally:
             os.close(source)
         os.rename(temporary, kept, src_dir_fd=parent, dst_dir_fd=parent)
-        os.fsync(parent)
+        sync_directory(parent)
     finally:
         os.close(parent)
 
@@ -97,7 +99,7 @@ def restore(data_dir: str, container: Container) -> None:
             _remove(data_dir, replaced)
             os.rename(container.name, replaced, src_dir_fd=parent, dst_dir_fd=parent)
         os.rename(kept, container.name, src_dir_fd=parent, dst_dir_fd=parent)
-        os.fsync(parent)
+        sync_directory(parent)
         _remove(data_dir, replaced)
     finally:
         os.close(parent)
@@ -130,9 +132,7 @@ def _remove(data_dir: str, name: str) -> None:
 
 def _sync(directory: int) -> None:
     """All of the file system (syncfs(2)), as thousands of files would take longer one by one."""
-    from northstar.kernel import filesystem
-
-    filesystem.syncfs(directory)
+    syncfs(directory)
 
 
 # --- copying

@@ -13,6 +13,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from northstar.kernel.filesystem import sync_directory
 from northstar.names import check_name
 from northstar.updates import journal as journals
 from northstar.updates.journal import Journal, JournalError
@@ -98,7 +99,7 @@ def write(repository: str, name: str, journal: Journal) -> None:
         else:
             _write(top, temporary, data)
             os.rename(temporary, entry, src_dir_fd=top, dst_dir_fd=top)
-        os.fsync(top)
+        sync_directory(top)
     finally:
         os.close(top)
 
@@ -109,7 +110,7 @@ def _open_directory(repository: str) -> int:
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(DIRECTORY, 0o700, dir_fd=parent)
-            os.fsync(parent)
+            sync_directory(parent)
         return os.open(DIRECTORY, _TOP, dir_fd=parent)
     finally:
         os.close(parent)

@@ -141,14 +141,14 @@ def test_policy(runtime: Runtime, fields: dict[str, Any], message: str) -> None:
         client.start("app:0.0.1")
 
 
-# --- corruption
+# --- damage
 
 READ = "trap 'exit 0' TERM; while :; do cat /test-container > /dev/null || echo error; sleep 0.1; done"
 
 
 @needs(has_device_mapper)
-def test_corrupted_image(runtime: Runtime) -> None:
-    """S-69: it is told, and the previous version takes over if the container would come back by itself."""
+def test_damaged_image(runtime: Runtime) -> None:
+    """S-11: it is told, and the previous version takes over if the container would come back by itself."""
     (runtime.base / "spare").mkdir()
     runtime.configure(repositories='[updates]\nsettle = "0s"\n')
     custom = {"northstar": {"restart": "always"}}
@@ -162,7 +162,7 @@ def test_corrupted_image(runtime: Runtime) -> None:
         while wait_for(client, "update").details["phase"] != "good":
             pass
         _flip(runtime.repository / "app:1.1.0.npk")
-        assert wait_for(client, "corrupted").container == "app:1.1.0"
+        assert wait_for(client, "damaged").container == "app:1.1.0"
         while wait_for(client, "update").details["phase"] != "rolled_back":
             pass
         assert client.list() == ["app:1.0.0"]
@@ -170,14 +170,14 @@ def test_corrupted_image(runtime: Runtime) -> None:
 
 
 @needs(has_device_mapper)
-def test_corrupted_image_of_a_container_without_policy(runtime: Runtime) -> None:
+def test_damaged_image_of_a_container_without_policy(runtime: Runtime) -> None:
     """It goes on, and everybody can know."""
     path = runtime.pack(shell("app", READ))
     with runtime.started() as client:
         client.updates(follow=True)
         client.start("app:0.0.1")
         _flip(path)
-        assert wait_for(client, "corrupted").container == "app:0.0.1"
+        assert wait_for(client, "damaged").container == "app:0.0.1"
         assert client.inspect("app:0.0.1").process is not None
 
 

@@ -66,9 +66,9 @@ class Notifications(Observer):
         """An update has come to its next phase."""
         self._tell_followers({"update": details})
 
-    def corrupted(self, container: Container) -> None:
-        """The image of a mounted package does not fit to its hashes any more."""
-        self._tell_followers({"corrupted": str(container)})
+    def damaged(self, container: Container) -> None:
+        """A read of the image of a mounted package has met a damaged block."""
+        self._tell_followers({"damaged": str(container)})
 
     def _tell_followers(self, value: object) -> None:
         line = messages.notification(value)

@@ -28,6 +28,9 @@ class Observer:
     def exited(self, container: Container, status: ExitStatus) -> None:
         """A container has ended, and nothing of its run is left."""
 
+    def damaged(self, container: Container) -> None:
+        """A block of a container's image was read that is not what it was signed as; again and again."""
+
     def installed(self, container: Container) -> None:
         """A package was added."""
 
@@ -39,9 +42,6 @@ class Observer:
 
     def updated(self, details: dict[str, Any]) -> None:
         """An update has come to its next phase."""
-
-    def corrupted(self, container: Container) -> None:
-        """The image of a mounted package does not fit to its hashes any more."""
 
 
 class Events(Observer):
@@ -74,6 +74,11 @@ class Events(Observer):
         for observer in self._observers:
             observer.exited(container, status)
 
+    def damaged(self, container: Container) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.damaged(container)
+
     def installed(self, container: Container) -> None:
         """See `Observer`."""
         for observer in self._observers:
@@ -92,7 +97,3 @@ class Events(Observer):
     def updated(self, details: dict[str, Any]) -> None:
         for observer in self._observers:
             observer.updated(details)
-
-    def corrupted(self, container: Container) -> None:
-        for observer in self._observers:
-            observer.corrupted(container)

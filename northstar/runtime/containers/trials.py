@@ -153,8 +153,8 @@ class Trials(Observer):
 
     def _check(self, container: Container) -> None:
         """Raises Failure if the run that was begun is not there any more."""
-        if container in self._containers and self._containers.get(container).corrupted:
-            raise Failure(container, "has a corrupted image")
+        if container in self._containers and self._containers.get(container).damage is not None:
+            raise Failure(container, "has a damaged image")
         run = self._runs.get(container)
         if run is None or run.ended.done or self._containers.get(container).run is not run:
             raise Failure(container, self._end_of(container))
@@ -184,7 +184,7 @@ class Trials(Observer):
         if run.record.container in self._runs or run.record.container in self._ends:
             self._ends[run.record.container] = status
 
-    def corrupted(self, container: Container) -> None:
+    def damaged(self, container: Container) -> None:
         """One on trial has failed by that."""
         self._alarm.set_result()
 

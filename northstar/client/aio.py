@@ -17,7 +17,7 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from northstar.client import address, calls, logs
+from northstar.client import address, calls, logs, updates
 from northstar.client.errors import ConnectionClosed
 from northstar.client.protocol import BACKLOG, ClientProtocol
 from northstar.client.upload import Upload
@@ -302,6 +302,46 @@ class Client:
     async def uninstall(self, container: str, wipe: bool = False) -> None:
         """Remove a package, with the container's persistent data if `wipe`."""
         await self.call(calls.uninstall(container, wipe))
+
+    async def update(
+        self,
+        containers: Sequence[str],
+        *,
+        attempts: int = 1,
+        settle: float | None = None,
+        allow_downgrade: bool = False,
+        force: bool = False,
+        data: str = "keep",
+        reference: str = "",
+    ) -> str:
+        """Begin an update to these versions, which have to prove themselves; its id.
+
+        `settle` is how many seconds they have to be ready. `updates(follow=True)` before lets notifications
+        of kind `update` tell of its phases.
+        """
+        return await self.call(
+            updates.begin(
+                containers,
+                attempts=attempts,
+                settle=settle,
+                allow_downgrade=allow_downgrade,
+                force=force,
+                data=data,
+                reference=reference,
+            )
+        )
+
+    async def updates(self, follow: bool = False) -> updates.Updates:
+        """Open updates, and those that have ended and are not acknowledged; with `follow` notifications."""
+        return await self.call(updates.show(follow))
+
+    async def acknowledge_update(self, key: str) -> None:
+        """Forget how an update has ended."""
+        await self.call(updates.acknowledge(key))
+
+    async def cancel_update(self, key: str) -> None:
+        """Give up an update whose trial has not begun."""
+        await self.call(updates.cancel(key))
 
     async def create_token(self, target: str, shared: bytes) -> bytes:
         """A token by which `target` can verify who we are."""

@@ -18,9 +18,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("kernel", "names", "terminal"),
     ("engine", "manifest"),
     # Formats and rules, pure.
-    ("npk", "programs", "protocol", "seccomp"),
-    ("client", "config", "delta", "fleet", "lint", "oci"),
-    ("agent",),
+    ("delta", "npk", "programs", "protocol", "seccomp"),
+    ("client", "config", "fleet", "lint", "oci"),
     # The daemon.
     ("runtime", "runtime.duration", "runtime.inheritance", "runtime.ownstream"),
     ("runtime.log",),
@@ -33,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runtime.daemon",),
     ("runtime.main",),
     # Commands.
-    ("nstar", "sextant", "trial"),
+    ("agent", "nstar", "sextant", "trial"),
     ("__main__",),
 )
 """The lowest first. Those of one layer do not know each other."""

@@ -19,13 +19,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine", "manifest"),
     # Formats and rules, pure.
     ("delta", "npk", "programs", "protocol", "seccomp"),
+    ("policy",),
     ("client", "config", "fleet", "lint", "oci"),
     # The daemon.
     ("runtime", "runtime.duration", "runtime.inheritance", "runtime.ownstream"),
     ("runtime.log",),
     ("runtime.eventloop",),
     ("runtime.controlgroups", "runtime.output", "runtime.spawning", "runtime.storage"),
-    ("runtime.debugging",),
+    ("runtime.debugging", "updates"),
     ("runtime.containers",),
     ("runtime.console", "runtime.monitoring"),
     ("runtime.parts",),

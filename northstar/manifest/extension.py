@@ -8,6 +8,8 @@
         mounts:
           /etc/service.conf: required,file
           /data: noexec
+
+The sections about supervision have a reader of their own, `northstar.supervision.settings`.
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from northstar.manifest import model
 from northstar.manifest.tree import fail
+from northstar.supervision.model import CRITICAL, DEFAULTS, SECTIONS
 
 if TYPE_CHECKING:
     from northstar.manifest.model import Manifest
+    from northstar.supervision.model import Settings
 
 REQUIRED = "required"
 """Of a bind: without its source the container does not start."""
@@ -46,6 +50,17 @@ def mounts(manifest: Manifest) -> dict[str, frozenset[str]]:
             fail(path, f"duplicate mount point {target}")
         found[target] = _words(value, type(manifest.mounts[target]), path)
     return found
+
+
+def supervision(manifest: Manifest) -> Settings:
+    """What shall become of the container when it starts, runs and ends. Raises ManifestError."""
+    section = _members(manifest.custom, "northstar")
+    if all(section.get(key) is None for key in SECTIONS):
+        return CRITICAL if manifest.autostart == "critical" else DEFAULTS
+    # Most containers ask for nothing.
+    from northstar.supervision import settings
+
+    return settings.read(section, manifest)
 
 
 def _members(value: Any, key: str) -> dict[str, Any]:

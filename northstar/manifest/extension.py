@@ -31,6 +31,9 @@ FILE, DIRECTORY = "file", "directory"
 NOEXEC = "noexec"
 """Of a persist mount: no program can be executed there."""
 
+NOTIFY_PLACE = "/run/host/notify"
+"""Where a container finds the socket for its notifications (systemd's container interface)."""
+
 _PATH = "custom.northstar.mounts"
 _WORDS: dict[type, tuple[str, ...]] = {
     model.Bind: (REQUIRED, FILE, DIRECTORY),
@@ -61,6 +64,17 @@ def supervision(manifest: Manifest) -> Settings:
     from northstar.supervision import settings
 
     return settings.read(section, manifest)
+
+
+def notify_place(manifest: Manifest) -> str | None:
+    """The file that an image needs, so that the socket for notifications can be mounted there.
+
+    None if the container has none, or if a mount of the manifest would hide it.
+    """
+    if not supervision(manifest).notifies:
+        return None
+    hidden = any(f"{NOTIFY_PLACE}/".startswith(f"{target}/") for target in manifest.mounts)
+    return None if hidden else NOTIFY_PLACE
 
 
 def _members(value: Any, key: str) -> dict[str, Any]:

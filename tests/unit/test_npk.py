@@ -419,7 +419,7 @@ def test_pseudo_definitions(tmp_path: Path) -> None:
 
 
 def test_a_place_for_the_socket_of_notifications(tmp_path: Path) -> None:
-    """A file that the runtime mounts the socket on, if the container notifies, and if it can be seen there."""
+    """A file that the runtime mounts the socket on, if the container notifies and could see it there."""
 
     def lines(**fields: object) -> list[str]:
         wanted = description(custom={"northstar": {"ready": "notify"}}, **fields)

@@ -7,8 +7,9 @@ import itertools
 import json
 from typing import TYPE_CHECKING, Any
 
+from northstar.client import supervision
 from northstar.client.errors import Refused, describe
-from northstar.nstar import progress, table
+from northstar.nstar import progress, table, waiting
 
 if TYPE_CHECKING:
     import argparse
@@ -27,7 +28,7 @@ def list_containers(session: Session, _: argparse.Namespace) -> None:
         session.say("")
         return
     found = sorted(session.inspected(names), key=lambda data: ("init" not in data.manifest, data.container))
-    header = ("Name", "Version", "Repository", "Type", "Mounted", "PID", "Uptime")
+    header = ("Name", "Version", "Repository", "Type", "Mounted", "PID", "Uptime", "State")
     print(table.render(header, [_row(data) for data in found], _list_style(session)))
 
 
@@ -41,7 +42,21 @@ def _row(data: ContainerData) -> Sequence[str]:
         "yes" if data.mounted else "no",
         "" if process is None else str(process.pid),
         "" if process is None else table.uptime(process.uptime),
+        _state(data.supervision),
     )
+
+
+def _state(told: dict[str, Any]) -> str:
+    """The state in words; nothing of a container that nobody has started."""
+    state = told.get("state") or ""
+    if state == "idle":
+        return f"failed: {told['reason']}" if told.get("reason") else ""
+    if state == "waiting":
+        what = told.get("waiting_for")
+        state += f" for {what}" if what else f" {told.get('next_start') or 0:.1f}s"
+    if told.get("restarts"):
+        state += f", {told['restarts']} restarts"
+    return f"{state}: {told['status']}" if told.get("status") else state
 
 
 def _list_style(session: Session) -> Any:
@@ -89,9 +104,13 @@ def start(session: Session, options: argparse.Namespace) -> None:
     """Start a container. COMMAND: [KEY=VALUE...] [INIT [ARGUMENT...]] replaces what the manifest says."""
     init, arguments, environment = _command(options.words)
     name = session.container(options.container)
+    if options.with_dependencies:
+        waiting.start_dependencies(session, name, options.limit)
     session.client.start(name, init, arguments, environment)
     pairs = " ".join(f"{key}={value}" for key, value in environment.items())
     session.say(f"started {name} {pairs} {init or ''} {' '.join(arguments)}".rstrip())
+    if options.wait:
+        waiting.wait_for(session, [name], supervision.READY, options.limit)
 
 
 def explain(session: Session, options: argparse.Namespace) -> None:
@@ -164,6 +183,7 @@ def inspect(session: Session, options: argparse.Namespace) -> None:
             "uptime": round(process.uptime * 1e9),
             "statistics": process.statistics,
         },
+        **({"supervision": data.supervision} if data.supervision else {}),
     }
     session.say(json.dumps(shown, indent=2, ensure_ascii=False))
 

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from northstar.engine.assembler import Program, Register
 
+ROLE = "notify"
+"""Of the descriptor through which the socket is sent."""
+
 _IOVEC = struct.Struct("<QQ")
 _CMSG = struct.Struct("<QiiI4x")
 """`struct cmsghdr` and one descriptor, see cmsg(3)."""

@@ -14,6 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from northstar.errors import ProtocolError
 from northstar.names import Container, Version, check_name
+from northstar.protocol.supervision import MAX_SECONDS, UNTIL
+from northstar.protocol.supervision import Boot as Boot
+from northstar.protocol.supervision import Reset as Reset
+from northstar.protocol.supervision import Stop as Stop
+from northstar.protocol.supervision import Wait as Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +31,8 @@ MAX_DEPTH = 64
 """Levels of objects and arrays in a line."""
 MAX_VALUES = 1 << 16
 """Values in a line, roughly. No request that is carried out has that many, and decoding takes its time."""
+MAX_KINDS = 64
+MAX_SIGNAL = 31
 MAX_CONTAINERS = 1024
 """Containers in one request."""
 
@@ -37,10 +44,13 @@ class Connect(NamedTuple):
 
     version: Version
     subscribe_notifications: bool
+    notifications: tuple[str, ...] = ()
+    """Kinds that upstream does not have, and that are sent only to those who name them."""
 
     def wire(self) -> Any:
         """JSON value."""
-        return {"version": str(self.version), "subscribe_notifications": self.subscribe_notifications}
+        value = {"version": str(self.version), "subscribe_notifications": self.subscribe_notifications}
+        return value | {"notifications": list(self.notifications)} if self.notifications else value
 
 
 class Exec(NamedTuple):
@@ -233,7 +243,8 @@ class Uninstall(NamedTuple):
 
 
 Request = (
-    Exec
+    Boot
+    | Exec
     | Explain
     | Ident
     | Inspect
@@ -243,12 +254,15 @@ Request = (
     | Logs
     | Mount
     | Repositories
+    | Reset
     | Shutdown
     | Start
+    | Stop
     | TokenCreate
     | TokenVerify
     | Umount
     | Uninstall
+    | Wait
 )
 
 
@@ -350,6 +364,33 @@ def _environment(value: Any) -> dict[str, str]:
     return {_text(key): _text(item) for key, item in value.items()}
 
 
+def _seconds(value: Any) -> float | None:
+    """A time that may be missing."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_SECONDS:
+        raise _Invalid
+    return float(value)
+
+
+def _optional_signal(value: Any) -> int | None:
+    return None if value is None else _integer(1, MAX_SIGNAL)(value)
+
+
+def _until(value: Any) -> str:
+    if value not in UNTIL:
+        raise _Invalid
+    return str(value)
+
+
+def _kinds(value: Any) -> tuple[str, ...]:
+    """Names of notifications; those that are not known are fine, they never come."""
+    kinds = () if value is None else _texts(value)
+    if len(kinds) > MAX_KINDS:
+        raise _Invalid
+    return kinds
+
+
 def _optional_text(value: Any) -> str | None:
     return None if value is None else _text(value)
 
@@ -357,6 +398,7 @@ def _optional_text(value: Any) -> str | None:
 # --- decoding of what a client sends
 
 _UNITS: dict[str, Any] = {
+    "boot": Boot(),
     "ident": Ident(),
     "list": List(),
     "repositories": Repositories(),
@@ -369,6 +411,7 @@ _START_FIELDS: dict[str, Callable[[Any], Any]] = {
     "environment": _environment,
 }
 _STRUCTS: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]]] = {
+    "boot": (Boot, {"wait": _flag, "timeout": _seconds}),
     "exec": (
         Exec,
         {
@@ -384,18 +427,23 @@ _STRUCTS: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]]] 
     "kill": (Kill, {"container": _container, "signal": _integer(MIN_I32, MAX_I32)}),
     "logs": (Logs, {"container": _container, "follow": _flag}),
     "mount": (Mount, {"containers": _containers}),
+    "reset": (Reset, {"container": _container}),
     "start": (Start, _START_FIELDS),
+    "stop": (Stop, {"container": _container, "signal": _optional_signal, "timeout": _seconds}),
     "token_create": (TokenCreate, {"target": _name, "shared": _bytes}),
     "token_verify": (TokenVerify, {"token": _token, "user": _name, "shared": _bytes}),
     "umount": (Umount, {"containers": _containers}),
     "uninstall": (Uninstall, {"container": _container, "wipe": _boolean}),
+    "wait": (Wait, {"containers": _containers, "until": _until, "timeout": _seconds}),
 }
 _CONNECT: tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]] = (
     Connect,
-    {"version": _version, "subscribe_notifications": _boolean},
+    {"version": _version, "subscribe_notifications": _boolean, "notifications": _kinds},
 )
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_OPTIONAL = ("init", "follow")
+_ADDED = ("notifications",)
+"""Fields of ours in messages of upstream."""
+_OPTIONAL = ("init", "follow", "wait", "timeout", "signal", *_ADDED)
 _ENVELOPES = ("connect", "connect_ack", "connect_nack", "request", "response", "notification")
 _FREQUENT: dict[bytes, Any] = {
     json.dumps({"request": name}, separators=(",", ":")).encode(): unit for name, unit in _UNITS.items()
@@ -528,9 +576,9 @@ def _struct(shape: tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]], b
     """A record from an object, or from an array in the order of its fields."""
     build, fields = shape
     if isinstance(body, list):
-        if len(body) != len(fields):
+        if len(body) not in (len(fields), len(fields) - sum(name in _ADDED for name in fields)):
             raise _Invalid
-        return build(*(read(value) for read, value in zip(fields.values(), body, strict=True)))
+        return build(*(read(value) for read, value in zip(fields.values(), body, strict=False)))
     if not isinstance(body, dict):
         raise _Invalid
     values = []

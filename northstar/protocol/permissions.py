@@ -13,6 +13,8 @@ ADDITIONAL = ("exec",)
 """Of ours, and not part of `full`."""
 
 _REQUIRED: dict[type, str] = {
+    # Of the same kind as what inspect tells.
+    messages.Boot: "inspect",
     messages.Exec: "exec",
     # Tells no more than inspect does, as it says nothing of the container's processes.
     messages.Explain: "inspect",
@@ -26,11 +28,15 @@ _REQUIRED: dict[type, str] = {
     messages.Logs: "inspect",
     messages.Mount: "mount",
     messages.Repositories: "repositories",
+    # It makes starts possible again, and could be said with one.
+    messages.Reset: "start",
     messages.Shutdown: "shutdown",
+    messages.Stop: "kill",
     messages.TokenCreate: "token_create",
     messages.TokenVerify: "token_verification",
     messages.Umount: "umount",
     messages.Uninstall: "uninstall",
+    messages.Wait: "inspect",
 }
 
 

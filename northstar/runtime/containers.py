@@ -6,25 +6,47 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from northstar.errors import InvalidContainer, StartContainerStarted, StopContainerNotStarted, UmountBusy
+from northstar.manifest import extension
 from northstar.runtime import log, plan
 from northstar.runtime.lastoutput import LastOutput
+from northstar.supervision.state import IDLE_STATE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from northstar.manifest.model import Manifest
     from northstar.names import Container
     from northstar.npk.package import Package
+    from northstar.runtime.loop import Timer
     from northstar.runtime.repository import Repository
     from northstar.runtime.run import Run
+    from northstar.supervision.model import Settings
+    from northstar.supervision.state import State
+
+    Command = tuple[str | None, Sequence[str], Mapping[str, str]]
 
 _log = log.Logger("runtime::state")
+
+_NO_COMMAND: Command = (None, (), {})
 
 
 class Record:
     """An installed container."""
 
-    __slots__ = ("container", "filter", "mounted", "output", "package", "problem", "repository", "run")
+    __slots__ = (
+        "command",
+        "container",
+        "filter",
+        "mounted",
+        "output",
+        "package",
+        "problem",
+        "repository",
+        "run",
+        "settings",
+        "state",
+        "timer",
+    )
 
     def __init__(
         self, container: Container, repository: Repository, package: Package, application_filter: bytes = b""
@@ -41,6 +63,13 @@ class Record:
         """What it has written since its last start."""
         self.run: Run | None = None
         """Set from the moment a start is under way until the exit is dealt with."""
+        self.settings: Settings = extension.supervision(package.manifest)
+        self.state: State = IDLE_STATE
+        """Changed by the supervisor only."""
+        self.timer: Timer | None = None
+        """For the next time that the state waits for."""
+        self.command: Command = _NO_COMMAND
+        """What the last start request had of its own; a restart has it again."""
 
     @property
     def manifest(self) -> Manifest:

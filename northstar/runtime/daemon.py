@@ -99,6 +99,7 @@ class Daemon:
             self._mounter,
             self._notifications,
             config.mount_parallel,
+            config.boot,
         )
         authority = tokens.TokenAuthority(os.urandom(32), _boot_time)
         self._requests = Requests(self._loop, self._runtime, authority)
@@ -213,6 +214,7 @@ class Daemon:
             _log.info(f"Trying to mount containers from repository {', '.join(to_mount)}")
             await self._runtime.mounts.mount_on_start(to_mount)
         await self._runtime.autostart()
+        self._runtime.boot.begin(self._loop, self._runtime.supervisor.stir)
         await self._engine.prepare()
         await self._runtime.set_up()
         self._manager.ready()
@@ -238,6 +240,7 @@ class Daemon:
 
         metrics = Metrics(self._runtime.containers, self._console, self._degraded)
         self._runtime.metrics = metrics
+        self._runtime.supervisor.metrics = metrics
         self._console.watch(metrics)
         return Exporter(self._loop, config, metrics.text)
 
@@ -305,6 +308,8 @@ class Daemon:
         """How many containers are left."""
         if await self._engine.end_if_silent():
             _log.warn(f"The engine has not answered for {PATIENCE:.0f} s and was killed")
+        if not self._engine.died:
+            await self._runtime.stop_all_runs()
         survivors = await self._runtime.end_all_runs(EXIT_GRACE)
         for container in survivors:
             _log.error(f"{container} did not end within {EXIT_GRACE:.0f} s after SIGKILL")

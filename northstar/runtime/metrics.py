@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from northstar.kernel import proc
 from northstar.runtime import openmetrics
 from northstar.runtime.openmetrics import Family, Histogram
+from northstar.supervision.state import QUARANTINED, READY, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -28,6 +29,9 @@ STARTS = Family(
     "northstar_container_starts", "counter", "", (*CONTAINER, "outcome"), "Starts of the container."
 )
 EXITS = Family("northstar_container_exits", "counter", "", (*CONTAINER, "outcome"), "Ends of the container.")
+RESTARTS = Family(
+    "northstar_container_restarts", "counter", "", CONTAINER, "Restarts by the container's own policy."
+)
 START_TIME = Family(
     "northstar_start_duration_seconds",
     "histogram",
@@ -57,7 +61,19 @@ REQUESTS = Family(
     "northstar_console_requests", "counter", "", ("kind",), "Requests on the console, refused ones included."
 )
 DEGRADED = Family("northstar_degraded", "gauge", "", ("place",), "Storage that cannot be used: 1 for each.")
-FAMILIES = (CONTAINERS, STARTS, EXITS, START_TIME, CPU, MEMORY, OOM_KILLS, CONNECTIONS, REQUESTS, DEGRADED)
+FAMILIES = (
+    CONTAINERS,
+    STARTS,
+    EXITS,
+    RESTARTS,
+    START_TIME,
+    CPU,
+    MEMORY,
+    OOM_KILLS,
+    CONNECTIONS,
+    REQUESTS,
+    DEGRADED,
+)
 
 BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds."""
@@ -68,11 +84,12 @@ _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 class _Counts:
     """Counters of one container. Those of the kernel begin anew with each run; `_ended` has former runs."""
 
-    __slots__ = ("cpu", "cpu_ended", "exits", "oom_kills", "oom_kills_ended", "starts")
+    __slots__ = ("cpu", "cpu_ended", "exits", "oom_kills", "oom_kills_ended", "restarts", "starts")
 
     def __init__(self) -> None:
         self.starts = {"success": 0, "failure": 0}
         self.exits = {"success": 0, "failure": 0, "signal": 0}
+        self.restarts = 0
         self.cpu = self.cpu_ended = 0.0
         self.oom_kills = self.oom_kills_ended = 0
 
@@ -116,6 +133,10 @@ class Metrics:
         _usage(run, counts)
         counts.end_run()
 
+    def restarting(self, container: Container) -> None:
+        """A container is started again by itself."""
+        self._of(container).restarts += 1
+
     def uninstalled(self, container: Container) -> None:
         """Forget a container."""
         self._counts.pop(container, None)
@@ -137,6 +158,7 @@ class Metrics:
             CONTAINERS: self._states(),
             STARTS: self._by_outcome(STARTS),
             EXITS: self._by_outcome(EXITS),
+            RESTARTS: ((_labels(c), counts.restarts) for c, counts in self._counts.items()),
             CPU: ((_labels(c), counts.cpu_ended + counts.cpu) for c, counts in self._counts.items()),
             MEMORY: ((_labels(container), value) for container, value in memory.items()),
             OOM_KILLS: (
@@ -166,6 +188,8 @@ class Metrics:
         yield ("installed",), len(records)
         yield ("mounted",), sum(record.mounted for record in records)
         yield ("running",), len(self._running())
+        for phase in (READY, WAITING, QUARANTINED):
+            yield (phase,), sum(record.state.phase == phase for record in records)
 
     def _by_outcome(self, family: Family) -> Iterator[tuple[tuple[str, ...], float]]:
         for container, counts in self._counts.items():

@@ -25,6 +25,7 @@ from northstar.kernel.mount import (
 )
 from northstar.manifest import extension, model
 from northstar.programs import initfilter
+from northstar.programs.notify import ROLE as NOTIFY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -80,6 +81,19 @@ class Command(NamedTuple):
 
     argv: list[str]
     env: list[str]
+
+
+class Notify(NamedTuple):
+    """How the application gets its socket for notifications: as a file, or by a name that init gives it."""
+
+    address: str
+    """For the variable NOTIFY_SOCKET."""
+    interval: float = 0.0
+    """Of its watchdog, in seconds; 0 if it has none."""
+    name: str = ""
+    place: str = ""
+    """Where the file `source` is mounted."""
+    source: str = ""
 
 
 class Places(NamedTuple):
@@ -194,7 +208,7 @@ def groups(manifest: Manifest, warn: Callable[[str], None]) -> list[int]:
     return sorted(set(numbers))
 
 
-def roles(manifest: Manifest, group_roles: list[str]) -> list[str | int]:
+def roles(manifest: Manifest, group_roles: list[str], notify: Notify | None = None) -> list[str | int]:
     """What travels with a start, in this order: a number is that of the application's descriptor.
 
     `group_roles` are those of the control group.
@@ -210,6 +224,8 @@ def roles(manifest: Manifest, group_roles: list[str]) -> list[str | int]:
     found += range(number, number + len(manifest.sockets))
     if manifest.network is not None:
         found.append("network")
+    if notify is not None and notify.name:
+        found.append(NOTIFY)
     return found + group_roles
 
 
@@ -235,6 +251,7 @@ def build(
     group_numbers: list[int],
     application_filter: bytes,
     hold: bool = False,
+    notify: Notify | None = None,
 ) -> Plan:
     """The complete plan of a start. `descriptors` are the roles of what travels with it.
 
@@ -247,7 +264,22 @@ def build(
     order["root"] = f"{places.run_dir}/{manifest.container}"
     order["hold"] = hold
     order["mounts"] = mounts(manifest, places, chosen)
+    if notify is not None:
+        order["notify"] = notify.name
+        order["env"] = _with_notify(order["env"], notify)
+        if notify.place:
+            # Last: what it is mounted on is in the image, and not hidden by a mount of the manifest.
+            order["mounts"].append(_plan("bind", notify.place, notify.source, _STRICT | MOUNT_ATTR_RDONLY))
     return order
+
+
+def _with_notify(env: list[str], notify: Notify) -> list[str]:
+    """A variable that the manifest has as well would hide ours."""
+    ours = {"NOTIFY_SOCKET": notify.address}
+    if notify.interval:
+        ours["WATCHDOG_USEC"] = str(round(notify.interval * 1e6))
+    kept = [variable for variable in env if variable.partition("=")[0] not in ours]
+    return kept + [f"{name}={value}" for name, value in ours.items()]
 
 
 def session(
@@ -283,6 +315,7 @@ def session(
         "descriptors": descriptors,
         "application_filter": application_filter,
         "init_filter": initfilter.program(),
+        "notify": "",
     }
 
 

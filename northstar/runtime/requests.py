@@ -11,6 +11,8 @@ from northstar.protocol import messages, tokens
 from northstar.runtime import log
 from northstar.runtime.loop import Timeout
 from northstar.runtime.peer import RequestFailed
+from northstar.runtime.supervision import answers
+from northstar.runtime.supervision.supervisor import exit_status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -30,7 +32,7 @@ _PAUSE = 0.01
 """After a smaller one we wait so many seconds for more, as each write takes a thread."""
 _EARLY = (messages.Ident, messages.TokenCreate, messages.TokenVerify)
 """Answered also while the runtime starts up."""
-_OPERATIONS = (messages.Mount, messages.Start, messages.Umount, messages.Uninstall)
+_OPERATIONS = (messages.Mount, messages.Start, messages.Stop, messages.Umount, messages.Uninstall)
 """Carried out to the end, also if the client is gone meanwhile."""
 
 
@@ -42,6 +44,7 @@ class Requests:
         self._runtime = runtime
         self._authority = authority
         self._handlers: dict[type, Callable[[Peer, Any], Coroutine[Any, Any, Any]]] = {
+            messages.Boot: self._boot,
             messages.Explain: self._explain,
             messages.Ident: self._ident,
             messages.Inspect: self._inspect,
@@ -49,12 +52,15 @@ class Requests:
             messages.List: self._list,
             messages.Mount: self._mount,
             messages.Repositories: self._repositories,
+            messages.Reset: self._reset,
             messages.Shutdown: self._shutdown,
             messages.Start: self._start,
+            messages.Stop: self._stop,
             messages.TokenCreate: self._token_create,
             messages.TokenVerify: self._token_verify,
             messages.Umount: self._umount,
             messages.Uninstall: self._uninstall,
+            messages.Wait: self._wait,
         }
 
     async def handle(self, peer: Peer, request: messages.Request) -> bytes:
@@ -99,10 +105,31 @@ class Requests:
 
         return {"kill": await _outcome(request.container, work())}
 
+    async def _stop(self, _: Peer, request: messages.Stop) -> object:
+        async def work() -> object:
+            last = await self._runtime.stop(request.container, request.signal, request.timeout)
+            status = exit_status(last)
+            return {"exit": None if status is None else status.to_json()}
+
+        return {"stop": await _outcome(request.container, work(), with_data=True)}
+
+    async def _reset(self, _: Peer, request: messages.Reset) -> object:
+        async def work() -> None:
+            self._runtime.reset(request.container)
+
+        return {"reset": await _outcome(request.container, work())}
+
+    async def _wait(self, _: Peer, request: messages.Wait) -> object:
+        return {"wait": await answers.wait(self._loop, self._runtime, request)}
+
+    async def _boot(self, _: Peer, request: messages.Boot) -> object:
+        return {"boot": await answers.boot(self._loop, self._runtime, request)}
+
     async def _mount(self, _: Peer, request: messages.Mount) -> object:
         return {"mount": _results(request.containers, await self._runtime.mounts.mount(request.containers))}
 
     async def _umount(self, _: Peer, request: messages.Umount) -> object:
+        self._runtime.withdraw(request.containers)
         return {"umount": _results(request.containers, await self._runtime.mounts.umount(request.containers))}
 
     async def _uninstall(self, _: Peer, request: messages.Uninstall) -> object:

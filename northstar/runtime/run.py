@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 from northstar.errors import StartContainerFailed, StartContainerMissingResource, Unexpected
 from northstar.kernel import namespaces, proc
-from northstar.manifest import model
+from northstar.manifest import extension, model
 from northstar.programs import start
 from northstar.runtime import devices, log, persist, plan
 from northstar.runtime.output import Streams
 from northstar.runtime.process import NeverBegan, Process
 from northstar.runtime.sockets import ContainerSockets
+from northstar.supervision.model import MAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from northstar.engine.assembler import Program
@@ -33,8 +34,13 @@ if TYPE_CHECKING:
     from northstar.runtime.notifications import Notifications
     from northstar.runtime.oom import OomMonitor
     from northstar.runtime.sessions import Session
+    from northstar.runtime.supervision.notifysocket import NotifySocket
+    from northstar.supervision.notification import Message
 
 _log = log.Logger("runtime::run")
+
+MAX_DRAINED = 1024
+"""Notifications that are read after the end of a program."""
 _NETWORK_NAMESPACES = "/run/netns"
 
 
@@ -91,6 +97,7 @@ def planned(
     group_roles: list[str],
     group_numbers: list[int],
     devices_tree: str,
+    notify: plan.Notify | None = None,
 ) -> Plan:
     """The plan of a start on this host, be it to be carried out or explained. Raises StartContainerFailed."""
     return plan.build(
@@ -98,11 +105,12 @@ def planned(
         command,
         host.places._replace(devices=devices_tree),
         resources,
-        plan.roles(record.manifest, group_roles),
+        plan.roles(record.manifest, group_roles, notify),
         host.facts,
         group_numbers=group_numbers,
         application_filter=record.filter,
         hold=host.debugger is not None,
+        notify=notify,
     )
 
 
@@ -120,10 +128,12 @@ class Run:
         "_streams",
         "ended",
         "groups",
+        "notify",
         "process",
         "record",
         "resources",
         "sessions",
+        "telling",
     )
 
     def __init__(self, host: Host, record: Record, resources: Mapping[str, Container], ended: Future) -> None:
@@ -136,6 +146,10 @@ class Run:
         self._attached: Attached | None = None
         self._network_namespace: int | None = None
         """Kept, as meanwhile the name may be that of another one."""
+        self.notify: NotifySocket | None = None
+        """Through which its program tells how it is."""
+        self.telling = False
+        """A notification about what it says of itself is on its way."""
         self.groups: list[int] = []
         """Numbers of its supplementary groups."""
         self.sessions: set[Session] = set()
@@ -151,6 +165,13 @@ class Run:
         Raises the errors of a start request.
         """
         try:
+            if self.record.settings.notifies:
+                # Most containers have none.
+                from northstar.runtime.supervision.notifysocket import NotifySocket
+
+                self.notify = NotifySocket(
+                    self._host.loop, str(self.record.container), self.record.manifest.uid
+                )
             if self._has_to_wait():
                 self.groups = await self._host.loop.in_thread(self._prepare_apart)
             with contextlib.ExitStack() as stack:
@@ -168,6 +189,8 @@ class Run:
 
     def _has_to_wait(self) -> bool:
         manifest = self.record.manifest
+        if self.notify is not None:
+            return True
         if manifest.suppl_groups or any(isinstance(m, model.Persist) for m in manifest.mounts.values()):
             return True
         return self._host.cgroups.has_leftover(self.record.container, manifest)
@@ -177,6 +200,10 @@ class Run:
         manifest = self.record.manifest
         self._host.cgroups.remove_leftover(self.record.container, manifest)
         persist.prepare(self._host.places.data_dir, manifest)
+        if self.notify is not None:
+            run_dir = self._host.places.run_dir
+            image = f"{run_dir}/{self.record.container}"
+            self.notify.make(run_dir, image, extension.notify_place(manifest))
         return plan.groups(manifest, _log.warn)
 
     async def _execute(self, program: Program, descriptors: list[int]) -> None:
@@ -184,6 +211,8 @@ class Run:
         if self._host.debugger is not None:
             await self._attach(self._host.debugger)
         await self.process.running()
+        if self.notify is not None:
+            self.notify.began()
 
     async def _attach(self, debugger: Debugger) -> None:
         try:
@@ -219,6 +248,7 @@ class Run:
             descriptors.append(self._network_namespace)
         elif isinstance(manifest.network, model.NetworkHost):
             descriptors.append(host.host_network)
+        notify = self._notify_plan(descriptors)
         group_roles: list[str] = []
         self._group = host.cgroups.create(self.record.container, manifest)
         if self._group is not None:
@@ -229,8 +259,28 @@ class Run:
             if manifest.cgroups is not None and manifest.cgroups.memory is not None:
                 self._watch_memory(self._group, manifest.cgroups.memory)
         tree = devices.tree_for(host.places.devices, manifest)
-        order = planned(host, self.record, command, resources, group_roles, self.groups, tree)
+        order = planned(host, self.record, command, resources, group_roles, self.groups, tree, notify)
         return descriptors, start.build(order)
+
+    def _notify_plan(self, descriptors: list[int]) -> plan.Notify | None:
+        if self.notify is None:
+            return None
+        if self.notify.theirs is not None:
+            descriptors.append(self.notify.theirs.fileno())
+        watchdog = self.record.settings.watchdog
+        return plan.Notify(
+            self.notify.address,
+            0.0 if watchdog is None else watchdog.interval,
+            self.notify.abstract_name,
+            self.notify.place,
+            self.notify.source,
+        )
+
+    def listen(self, tell: Callable[[Message, list[int]], None]) -> None:
+        """The program executes: hear what it tells."""
+        if self.notify is not None:
+            main = self.process.pid if self.record.settings.ready.access == MAIN else None
+            self.notify.serve(tell, main)
 
     def _watch_memory(self, group: Group, memory: model.Memory) -> None:
         if memory.oom_monitor:
@@ -285,6 +335,8 @@ class Run:
 
     async def finish(self) -> None:
         """The application has ended: pass on its last words and give back what it used."""
+        if self.notify is not None:
+            self.notify.drain(MAX_DRAINED)
         for session in tuple(self.sessions):
             session.hang_up()
             await session.ended
@@ -320,6 +372,9 @@ class Run:
             self._monitor.check()
             self._monitor.stop()
             self._monitor = None
+        if self.notify is not None:
+            await self.notify.close()
+            self.notify = None
         if self._group is not None:
             _log.info(f"Destroying cgroup of {self.record.container}")
             group, self._group = self._group, None

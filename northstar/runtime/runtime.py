@@ -9,10 +9,13 @@ running; from there any number of starts proceeds at the same time.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import time
 from typing import TYPE_CHECKING
 
+from northstar.config.model import BootConfig
 from northstar.errors import (
     ApiError,
     InstallDuplicate,
@@ -20,6 +23,7 @@ from northstar.errors import (
     StartContainerFailed,
     StartContainerResource,
     StartContainerStarted,
+    StopContainerNotStarted,
     Unexpected,
 )
 from northstar.manifest import dump
@@ -29,10 +33,14 @@ from northstar.runtime.loop import Future, Mutex, Timeout
 from northstar.runtime.mounts import Mounts
 from northstar.runtime.run import Host, Run, planned
 from northstar.runtime.startlimit import START_LIMIT, within_limit
+from northstar.runtime.supervision import supervisor
+from northstar.runtime.supervision.bootwatch import BootWatch
+from northstar.runtime.supervision.ordering import Ordering
+from northstar.runtime.supervision.supervisor import Supervisor
 from northstar.runtime.text import duration
+from northstar.supervision import state as s
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Mapping, Sequence
     from typing import Any
 
@@ -48,6 +56,9 @@ if TYPE_CHECKING:
 
 _log = log.Logger("runtime::state")
 
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+"""Who sends one of these wants the end of a container."""
+
 AUTOSTART_PARALLEL = 1 + (os.cpu_count() or 1)
 """Starts at a time; more only wait for each other in the kernel."""
 
@@ -61,6 +72,7 @@ class Runtime:
         mounter: Mounter,
         notifications: Notifications,
         mount_parallel: int | None,
+        boot: BootConfig = BootConfig(),  # noqa: B008
     ) -> None:
         self.containers = Containers()
         self.repositories = repositories
@@ -73,6 +85,9 @@ class Runtime:
         self._notifications = notifications
         self._mutex = Mutex()
         self.mounts = Mounts(self.containers, mounter, self._mutex, mount_parallel)
+        self.supervisor = Supervisor(self.containers, notifications, AUTOSTART_PARALLEL)
+        self.boot = BootWatch(self.containers, boot)
+        self._ordering: Ordering
         self._publishing = Mutex()
         self._up = Future()
 
@@ -82,6 +97,14 @@ class Runtime:
         """Give it what runs need. Before anything is started."""
         self._host = host
         self.mounts.attach(host.loop, host.places.run_dir)
+        self.supervisor.attach(host.loop, self._start_again, self.request_shutdown)
+        self.supervisor.check = self._check_health
+        self.supervisor.moved = self._moved
+        self._ordering = Ordering(self.containers, self.supervisor, host.loop)
+
+    def _moved(self, record: Record, before: s.State) -> None:
+        self._ordering.moved(record, before)
+        self.boot.look()
 
     async def wait_until_up(self) -> None:
         """Wait until repositories are loaded and autostarts are done."""
@@ -134,14 +157,15 @@ class Runtime:
         for record in wanted:
             _log.info(f"Autostarting {record.container} ({str(record.manifest.autostart).capitalize()})")
         await self.mounts.mount_for(wanted)
+        free = self._ordering.hold(wanted)
         results = await self._host.loop.gather(
-            *(self._autostart_one(record.container) for record in wanted), limit=AUTOSTART_PARALLEL
+            *(self._autostart_one(record) for record in free), limit=AUTOSTART_PARALLEL
         )
         critical: Exception | None = None
-        for record, result in zip(wanted, results, strict=True):
+        for record, result in zip(free, results, strict=True):
             if not isinstance(result, Exception):
                 continue
-            if record.manifest.autostart == "critical":
+            if record.manifest.autostart == "critical" and record.state.phase != s.WAITING:
                 _log.error(f"Failed to autostart critical {record.container}: {result}")
                 critical = critical or result
             else:
@@ -151,9 +175,20 @@ class Runtime:
         started = sum(not isinstance(result, Exception) for result in results)
         _log.info(f"Successfully started {started} container(s) in {duration(time.monotonic() - began)}")
 
-    async def _autostart_one(self, container: Container) -> None:
+    async def _autostart_one(self, record: Record) -> None:
         """Who is not waited for any more, because of a shutdown, is ended by that as all others are."""
-        await self._host.loop.spawn(self.start(container, None, (), {}))
+        self.supervisor.happen(record, s.Start(asked=False))
+        generation = record.state.generation
+        await self._host.loop.spawn(self.start(record.container, None, (), {}, generation))
+
+    async def _start_again(self, record: Record, generation: int) -> None:
+        """A start that the supervisor has begun; what fails is in the log, and a matter of its policy."""
+        with contextlib.suppress(ApiError):
+            await self.start(record.container, *record.command, generation)
+
+    async def stop_all_runs(self) -> None:
+        """Stop in order what is to be stopped so; `end_all_runs` kills the rest."""
+        await self._ordering.stop_all()
 
     async def end_all_runs(self, limit: float) -> list[Container]:
         """Let no operation begin any more and kill everything that runs.
@@ -193,10 +228,16 @@ class Runtime:
             "repository": record.repository.id,
             "mounted": record.mounted,
             "process": process,
+            "supervision": supervisor.describe(record.state, time.monotonic()),
         }
 
     def kill(self, container: Container, number: signal.Signals) -> None:
         """Send a signal to a running container."""
+        record = self.containers.get(container)
+        if record.run is None and record.state.phase == s.WAITING and number in _ENDING:
+            _log.info(f"{container} is not started again")
+            self.supervisor.happen(record, s.Killed())
+            return
         run = self.containers.running(container)
         _log.info(f"Killing {container} with {number.name}")
         try:
@@ -205,6 +246,29 @@ class Runtime:
         except OSError as error:
             _log.error(f"failed to kill {container} with {number.name}: {error.strerror}")
             raise Unexpected(f"failed to kill {container}: {error.strerror}") from None
+        if number in _ENDING:
+            self.supervisor.happen(record, s.Killed())
+
+    async def stop(self, container: Container, number: int | None, timeout: float | None) -> s.Last | None:
+        """Stop a container, or cancel its next start; how it ended."""
+        record = self.containers.get(container)
+        if record.state.phase not in (*s.ALIVE, s.WAITING):
+            raise StopContainerNotStarted(container)
+        _log.info(f"Stopping {container}")
+        self.supervisor.happen(record, s.Stop(number, timeout))
+        await self.supervisor.until(lambda: record.state.phase not in s.ALIVE)
+        return record.state.last
+
+    def withdraw(self, containers: Sequence[Container]) -> None:
+        """Cancel the next starts of containers that are down now."""
+        for record in self.containers:
+            if record.state.phase == s.WAITING and record.container in containers:
+                self.supervisor.happen(record, s.Stop())
+
+    def reset(self, container: Container) -> None:
+        """Forget the failures of a container, and lift its quarantine."""
+        _log.info(f"Resetting {container}")
+        self.supervisor.happen(self.containers.get(container), s.Reset())
 
     async def execute(self, request: messages.Exec, descriptors: Sequence[int]) -> Session:
         """Begin a command in a running container. Raises OSError, too."""
@@ -278,6 +342,7 @@ class Runtime:
         Each step is durable before the next one, so after a failure the whole may be tried again.
         """
         _log.info(f"Trying to uninstall {container}")
+        self.withdraw((container,))
         async with self._mutex:
             record = self.containers.get(container)
             try:
@@ -293,6 +358,7 @@ class Runtime:
                 _log.warn(f"failed to uninstall {container}: {error}")
                 raise
             descriptor = record.repository.forget(container)
+            self.supervisor.forget(record)
             self.containers.remove(record)
             # The last one of a deleted file gives back its room.
             await self._host.loop.in_thread(os.close, descriptor)
@@ -329,12 +395,22 @@ class Runtime:
         init: str | None,
         arguments: Sequence[str],
         environment: Mapping[str, str],
+        generation: int | None = None,
     ) -> None:
-        """Start a container; done when its application is executing."""
+        """Start a container; done when its application is executing.
+
+        `generation` is that of a start which the supervisor knows of already.
+        """
         began = time.monotonic()
         _log.info(f"Trying to start {container}")
+        begun: Record | None = None
         try:
-            run, command, resources = await self._prepare_start(container, init, arguments, environment)
+            if generation is not None:
+                begun = self.containers.get(container)
+            run, command, resources = await self._prepare_start(
+                container, init, arguments, environment, generation
+            )
+            begun = run.record
             try:
                 await within_limit(self._host.loop, run, run.start(command, resources), self._start_limit)
             except BaseException:
@@ -353,12 +429,21 @@ class Runtime:
             _log.warn(f"failed to start {container}: {error}")
             if self.metrics is not None:
                 self.metrics.start_failed(container)
+            if begun is not None:
+                self.supervisor.start_failed(begun, str(error))
             raise error from None
+        except BaseException:
+            if begun is not None:
+                self.supervisor.start_failed(begun, "an internal error")
+            raise
         spent = time.monotonic() - began
         _log.info(f"Started {container} ({run.process.pid}) in {spent:.3f}s")
         if self.metrics is not None:
             self.metrics.started(container, spent)
         self._notifications.started(container)
+        record = run.record
+        self.supervisor.happen(record, s.Executing())
+        run.listen(lambda message, descriptors: self.supervisor.told(record, message))
         self._host.loop.spawn(self._watch(run))
         self._host.loop.spawn(binds.warn_of_missing(self._host.loop, run.record.manifest))
 
@@ -373,11 +458,15 @@ class Runtime:
         init: str | None,
         arguments: Sequence[str],
         environment: Mapping[str, str],
+        generation: int | None,
     ) -> tuple[Run, plan.Command, dict[str, Container]]:
         """Everything of a start that needs the mutex; the container counts as running afterwards."""
         async with self._mutex:
             record = self.containers.get(container)
+            if generation is None and record.state.phase in s.ALIVE:
+                raise StartContainerStarted(container)
             self.containers.check_start(record)
+            self._check_generation(record, generation)
             command = self._command(record, init, arguments, environment)
             resources = self.containers.resources_of(record.manifest)
             needed = [record, *(self.containers.get(resource) for resource in set(resources.values()))]
@@ -387,7 +476,12 @@ class Runtime:
                 for error in await self.mounts.mount_records(missing):
                     if error is not None:
                         raise error
+            self._check_generation(record, generation)
+            if generation is None:
+                self._ordering.warn(record)
+                self.supervisor.happen(record, s.Start())
             record.run = Run(self._host, record, resources, Future())
+            record.command = (init, arguments, environment)
         _log.info(f"Creating {container}")
         _log.debug(f'Container {container} init is "{command.argv[0]}"')
         _log.debug(f'Container {container} argv is "{" ".join(command.argv)}"')
@@ -396,6 +490,13 @@ class Runtime:
         _log.debug(f"Container {container} stdout is {streams.stdout if streams else 'discard'}")
         _log.debug(f"Container {container} stderr is {streams.stderr if streams else 'discard'}")
         return record.run, command, resources
+
+    def _check_generation(self, record: Record, generation: int | None) -> None:
+        """Raises StartContainerFailed if a start of the supervisor has been cancelled meanwhile."""
+        if generation is None:
+            return
+        if (record.state.phase, record.state.generation) != (s.STARTING, generation):
+            raise StartContainerFailed(record.container, "the start was cancelled")
 
     def _command(
         self, record: Record, init: str | None, arguments: Sequence[str], environment: Mapping[str, str]
@@ -437,7 +538,7 @@ class Runtime:
         record = run.record
         container = record.container
         status = await run.process.exited()
-        critical = record.manifest.autostart == "critical" and not status.success and not self.stopping.done
+        critical = record.settings.critical and not status.success and not self.stopping.done
         lived = duration(time.monotonic() - run.process.started)
         message = f"exited after {lived} with status {status}"
         if critical:
@@ -451,8 +552,19 @@ class Runtime:
         run.ended.set_result()
         self._notifications.exited(container, status)
         _log.info(f"Container {container} exited with status {status}")
-        if critical:
-            self.request_shutdown(f"critical container failure: {container} exited with {status}")
+        self.supervisor.exited(record, status)
+
+    async def _check_health(self, record: Record) -> None:
+        """One check of a container that is ready."""
+        from northstar.runtime.supervision import health
+
+        run, wanted = record.run, record.settings.health
+        if run is None or wanted is None or not run.process.executing or run.process.pidfd < 0:
+            return
+        generation = record.state.generation
+        outcome = await health.check(self._host, run, wanted.exec, wanted.timeout)
+        if record.state.generation == generation:
+            self.supervisor.happen(record, outcome)
 
 
 def _process_data(

@@ -64,6 +64,12 @@ def _hold(state: State, _: Settings, event: s.Hold, now: float) -> Outcome:
     return state._replace(phase=s.WAITING, held=event.others, deadline=deadline, asked=False), []
 
 
+def _refused(state: State, _: Settings, event: s.Refused, now: float) -> Outcome:
+    if state.phase != s.IDLE:
+        return state, []
+    return state._replace(last=s.Last(s.Status(), True, event.reason)), []
+
+
 def _release(state: State, _: Settings, __: s.Release, now: float) -> Outcome:
     if state.phase != s.WAITING or not state.held:
         return state, []
@@ -209,7 +215,7 @@ def _killed(state: State, settings: Settings, _: s.Killed, now: float) -> Outcom
         return state, []
     if state.phase in s.RUNNING:
         state = _stopping(state, settings, now, 0.0)._replace(deadline=None)
-    return state._replace(wanted=True, held=""), []
+    return state._replace(wanted=True, killed=True, held=""), []
 
 
 def _unbound(state: State, settings: Settings, event: s.Unbound, now: float) -> Outcome:
@@ -261,7 +267,9 @@ def _exited(state: State, settings: Settings, event: s.Exited, now: float) -> Ou
     failed = bool(reason) and not state.wanted
     state = state._replace(last=s.Last(event.status, failed, reason if failed else ""))
     if state.wanted:
-        return _down(state), []
+        # As upstream: who kills a critical container ends the runtime.
+        fatal = settings.critical and state.killed and event.status.code != 0
+        return _down(state), [s.Shutdown(reason)] if fatal else []
     if state.held and not state.failure:
         return _down(state)._replace(phase=s.WAITING, held=state.held, **_counters(state)), []
     if state.was_ready and now - state.ready_since >= settings.restart.reset_after:
@@ -380,6 +388,7 @@ def _starved(state: State, settings: Settings, now: float) -> Outcome:
 _TRANSITIONS: dict[type, Callable[[State, Settings, Any, float], Outcome]] = {
     s.Start: _start,
     s.Hold: _hold,
+    s.Refused: _refused,
     s.Release: _release,
     s.Executing: _executing,
     s.StartFailed: _start_failed,

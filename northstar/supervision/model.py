@@ -134,6 +134,11 @@ class Settings(NamedTuple):
     """Its failure ends the daemon, unless it is restarted."""
 
     @property
+    def asked(self) -> bool:
+        """Whether the manifest asks for anything at all."""
+        return self is not DEFAULTS and self is not CRITICAL
+
+    @property
     def notifies(self) -> bool:
         """Whether its program gets a socket for notifications."""
         return self.ready.by == NOTIFY or self.watchdog is not None or self.fdstore > 0

@@ -55,6 +55,8 @@ class State(NamedTuple):
     """Somebody asked for this start and is told if it fails."""
     wanted: bool = False
     """Somebody asked for the end of this run: no restart."""
+    killed: bool = False
+    """Somebody did so by a signal."""
     failure: str = ""
     """Why we end this run, if nobody asked for it."""
     held: str = ""
@@ -109,6 +111,12 @@ class Hold(NamedTuple):
 
     others: str
     timeout: float | None = None
+
+
+class Refused(NamedTuple):
+    """It cannot be started at all."""
+
+    reason: str
 
 
 class Release(NamedTuple):
@@ -215,6 +223,7 @@ class RollBack(NamedTuple):
 Event = (
     Start
     | Hold
+    | Refused
     | Release
     | Executing
     | StartFailed

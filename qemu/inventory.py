@@ -18,10 +18,8 @@ DISTRIBUTIONS = {
     "cffi (of PyNaCl)": ("cffi", "_cffi_backend*", "cffi-*-info"),
     "pycparser (of cffi)": ("pycparser", "pycparser-*-info"),
     "PyYAML": ("yaml", "_yaml", "PyYAML-*-info", "pyyaml-*-info"),
-    "pyseccomp": ("pyseccomp*",),
 }
 LIBRARIES = (
-    "libseccomp",
     "libsodium",
     "libyaml-0",
     "libffi",

@@ -31,7 +31,6 @@ DEBIAN_PACKAGES = (
     "libgcc-s1",
     "libpython3.11-minimal",
     "libpython3.11-stdlib",
-    "libseccomp2",
     "python3.11-minimal",
     "zlib1g",
 )
@@ -49,7 +48,7 @@ SYSTEMD_PACKAGES = (
 
 BUSYBOX, SYSTEMD = "busybox", "systemd"
 INITS = (BUSYBOX, SYSTEMD)
-WHEELS = ("PyNaCl", "PyYAML", "pyseccomp")
+WHEELS = ("PyNaCl", "PyYAML")
 TEST_WHEELS = ("pytest",)
 PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_17_aarch64", "manylinux_2_28_aarch64")
 PYTHON = "3.11"

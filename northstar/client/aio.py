@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from northstar.client.protocol import Trace
     from northstar.client.supervision import BootDecision, Waited
     from northstar.client.upload import Progress, Readable
-    from northstar.protocol import messages
+    from northstar.protocol import requests
 
 T = TypeVar("T")
 
@@ -339,7 +339,7 @@ class Client:
         """Send a request; what its response means."""
         return call.decode(await self.request(call.request))
 
-    async def request(self, request: messages.Request) -> Any:
+    async def request(self, request: requests.Request) -> Any:
         """Send a request; the value of its response."""
         async with self._sending:
             response = await self._send(request)
@@ -370,7 +370,7 @@ class Client:
 
     # --- output
 
-    async def _send(self, request: messages.Request) -> asyncio.Future[Any]:
+    async def _send(self, request: requests.Request) -> asyncio.Future[Any]:
         if self._wire.error is not None:
             raise self._wire.error
         line = self._wire.protocol.request(request)
@@ -378,7 +378,7 @@ class Client:
         await self._wire.write(line)
         return response
 
-    async def _upload(self, request: messages.Request, upload: Upload) -> asyncio.Future[Any]:
+    async def _upload(self, request: requests.Request, upload: Upload) -> asyncio.Future[Any]:
         """Send request and package. If that ends half way, so does the connection."""
         try:
             response = await self._send(request)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from northstar.client.model import ContainerData, ExitStatus
 from northstar.client.protocol import decoded, outcome, result
 from northstar.names import Container, check_name
-from northstar.protocol import messages
+from northstar.protocol import base64text, decoding, fields, requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ T = TypeVar("T")
 class Call(NamedTuple, Generic[T]):
     """A request and how to read its response."""
 
-    request: messages.Request
+    request: requests.Request
     read: Callable[[Any], T]
 
     def decode(self, response: Any) -> T:
@@ -34,17 +34,17 @@ class Call(NamedTuple, Generic[T]):
 
 def ident() -> Call[str]:
     """As whom the runtime knows us."""
-    return Call(messages.Ident(), lambda response: str(result(response, "ident")))
+    return Call(requests.Ident(), lambda response: str(result(response, "ident")))
 
 
 def containers() -> Call[list[str]]:
     """All containers."""
-    return Call(messages.List(), lambda response: list(result(response, "list")))
+    return Call(requests.List(), lambda response: list(result(response, "list")))
 
 
 def repositories() -> Call[list[str]]:
     """Names of all repositories."""
-    return Call(messages.Repositories(), lambda response: list(result(response, "repositories")))
+    return Call(requests.Repositories(), lambda response: list(result(response, "repositories")))
 
 
 def inspect(container: str) -> Call[ContainerData]:
@@ -53,7 +53,7 @@ def inspect(container: str) -> Call[ContainerData]:
     def decode(response: Any) -> ContainerData:
         return ContainerData.from_wire(container, outcome(result(response, "inspect"))["data"])
 
-    return Call(messages.Inspect(Container.parse(container)), decode)
+    return Call(requests.Inspect(Container.parse(container)), decode)
 
 
 def start(
@@ -62,7 +62,7 @@ def start(
     """Start a container."""
     variables = dict(environment or {})
     _check_texts(init or "", *arguments, *variables, *variables.values())
-    request = messages.Start(Container.parse(container), init, tuple(arguments), variables)
+    request = requests.Start(Container.parse(container), init, tuple(arguments), variables)
     return Call(request, _done("start"))
 
 
@@ -72,7 +72,7 @@ def explain(
     """What a start would do: lines of text, see `northstar.programs.explanation`."""
     variables = dict(environment or {})
     _check_texts(init or "", *arguments, *variables, *variables.values())
-    request = messages.Explain(Container.parse(container), init, tuple(arguments), variables)
+    request = requests.Explain(Container.parse(container), init, tuple(arguments), variables)
 
     def decode(response: Any) -> list[str]:
         return [str(line) for line in outcome(result(response, "explain"))["data"]["lines"]]
@@ -82,9 +82,9 @@ def explain(
 
 def kill(container: str, signal: int) -> Call[None]:
     """Send a signal to a container."""
-    if not messages.MIN_I32 <= signal <= messages.MAX_I32:
+    if not decoding.MIN_I32 <= signal <= decoding.MAX_I32:
         raise ValueError(f"invalid signal {signal}")
-    return Call(messages.Kill(Container.parse(container), signal), _done("kill"))
+    return Call(requests.Kill(Container.parse(container), signal), _done("kill"))
 
 
 def execute(
@@ -92,7 +92,7 @@ def execute(
 ) -> Call[None]:
     """Run a command in a container; its descriptors 0, 1 and 2 travel with the request."""
     _check_texts(*command, *environment, *environment.values())
-    request = messages.Exec(Container.parse(container), tuple(command), dict(environment), terminal)
+    request = requests.Exec(Container.parse(container), tuple(command), dict(environment), terminal)
     return Call(request, _done("exec"))
 
 
@@ -103,12 +103,12 @@ def exit_status(response: Any) -> ExitStatus:
 
 def mount(containers: Sequence[str]) -> Call[list[Any]]:
     """Mount containers; for each None or the error object."""
-    return Call(messages.Mount(_parsed(containers)), _errors("mount"))
+    return Call(requests.Mount(_parsed(containers)), _errors("mount"))
 
 
 def umount(containers: Sequence[str]) -> Call[list[Any]]:
     """Umount containers; for each None or the error object."""
-    return Call(messages.Umount(_parsed(containers)), _errors("umount"))
+    return Call(requests.Umount(_parsed(containers)), _errors("umount"))
 
 
 def install(repository: str, size: int) -> Call[str]:
@@ -117,23 +117,23 @@ def install(repository: str, size: int) -> Call[str]:
     def decode(response: Any) -> str:
         return str(outcome(result(response, "install"))["container"])
 
-    return Call(messages.Install(repository, size), decode)
+    return Call(requests.Install(repository, size), decode)
 
 
 def uninstall(container: str, wipe: bool) -> Call[None]:
     """Remove a package, with the container's persistent data if `wipe`."""
-    return Call(messages.Uninstall(Container.parse(container), wipe), _done("uninstall"))
+    return Call(requests.Uninstall(Container.parse(container), wipe), _done("uninstall"))
 
 
 def create_token(target: str, shared: bytes) -> Call[bytes]:
     """A token by which `target` can verify who we are."""
-    request = messages.TokenCreate(check_name(target), shared)
-    return Call(request, lambda response: messages.from_base64(result(response, "token")))
+    request = requests.TokenCreate(check_name(target), shared)
+    return Call(request, lambda response: base64text.from_base64(result(response, "token")))
 
 
 def verify_token(token: bytes, user: str, shared: bytes) -> Call[str]:
     """`Ok`, `Invalid`, `Expired` or `Future`."""
-    request = messages.TokenVerify(token, check_name(user), shared)
+    request = requests.TokenVerify(token, check_name(user), shared)
     return Call(request, lambda response: str(result(response, "token_verification")))
 
 
@@ -143,7 +143,7 @@ def shutdown() -> Call[None]:
     def decode(response: Any) -> None:
         result(response, "shutdown")
 
-    return Call(messages.Shutdown(), decode)
+    return Call(requests.Shutdown(), decode)
 
 
 # --- responses
@@ -174,6 +174,6 @@ def _check_texts(*texts: str) -> None:
 
 
 def _parsed(names: Sequence[str]) -> tuple[Container, ...]:
-    if len(names) > messages.MAX_CONTAINERS:
-        raise ValueError(f"more than {messages.MAX_CONTAINERS} containers in a request")
+    if len(names) > fields.MAX_CONTAINERS:
+        raise ValueError(f"more than {fields.MAX_CONTAINERS} containers in a request")
     return tuple(Container.parse(name) for name in names)

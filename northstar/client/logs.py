@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from northstar.client.calls import Call
 from northstar.client.protocol import decoded, outcome, result
 from northstar.names import Container
-from northstar.protocol import messages
+from northstar.protocol import requests
 
 if TYPE_CHECKING:
     from northstar.client.model import Notification
@@ -47,7 +47,7 @@ def fetch(container: str, *, follow: bool) -> Call[Output]:
         data = outcome(result(response, "logs"))["data"]
         return Output(_lines(data["lines"]), data["lost"]["lines"], data["lost"]["bytes"])
 
-    return Call(messages.Logs(Container.parse(container), follow), decode)
+    return Call(requests.Logs(Container.parse(container), follow), decode)
 
 
 def later(notification: Notification) -> Output:

@@ -23,7 +23,7 @@ from northstar.client.errors import (
 )
 from northstar.client.model import Notification
 from northstar.names import Version
-from northstar.protocol import messages
+from northstar.protocol import messages, requests
 from northstar.protocol.framing import LineBuffer
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ class ClientProtocol:
 
     def connect(self) -> bytes:
         """The first bytes to send."""
-        return self._sent(messages.encode(messages.Connect(_VERSION, self._subscribe, self._kinds)))
+        return self._sent(messages.encode(requests.Connect(_VERSION, self._subscribe, self._kinds)))
 
-    def request(self, request: messages.Request) -> bytes:
+    def request(self, request: requests.Request) -> bytes:
         """The bytes of a request. It gets exactly one response; responses come in the order of requests.
 
         Only `Exec` gets a second one if the first is not a refusal: how the command ended.

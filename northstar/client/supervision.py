@@ -9,8 +9,7 @@ from northstar.client.calls import Call
 from northstar.client.model import ExitStatus
 from northstar.client.protocol import outcome, result
 from northstar.names import Container
-from northstar.protocol import messages
-from northstar.protocol.supervision import MAX_SECONDS
+from northstar.protocol import fields, requests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,23 +43,23 @@ def stop(container: str, signal: int | None, timeout: float | None) -> Call[Exit
     def decode(response: Any) -> ExitStatus | None:
         return _status(outcome(result(response, "stop"))["data"]["exit"])
 
-    if signal is not None and not 1 <= signal <= messages.MAX_SIGNAL:
+    if signal is not None and not 1 <= signal <= fields.MAX_SIGNAL:
         raise ValueError(f"invalid signal {signal}")
-    return Call(messages.Stop(Container.parse(container), signal, _seconds(timeout)), decode)
+    return Call(requests.Stop(Container.parse(container), signal, _seconds(timeout)), decode)
 
 
 def wait(containers: Sequence[str], until: str, timeout: float | None) -> Call[list[Waited]]:
     """Wait until containers are ready or have ended."""
     if until not in (READY, EXIT):
         raise ValueError(f"{until!r} cannot be waited for, only {READY} and {EXIT}")
-    if len(containers) > messages.MAX_CONTAINERS:
-        raise ValueError(f"more than {messages.MAX_CONTAINERS} containers in a request")
+    if len(containers) > fields.MAX_CONTAINERS:
+        raise ValueError(f"more than {fields.MAX_CONTAINERS} containers in a request")
     names = tuple(Container.parse(name) for name in containers)
 
     def decode(response: Any) -> list[Waited]:
         return [_waited(value) for value in result(response, "wait")]
 
-    return Call(messages.Wait(names, until, _seconds(timeout)), decode)
+    return Call(requests.Wait(names, until, _seconds(timeout)), decode)
 
 
 def reset(container: str) -> Call[None]:
@@ -69,7 +68,7 @@ def reset(container: str) -> Call[None]:
     def decode(response: Any) -> None:
         outcome(result(response, "reset"))
 
-    return Call(messages.Reset(Container.parse(container)), decode)
+    return Call(requests.Reset(Container.parse(container)), decode)
 
 
 def boot(wait: bool, timeout: float | None) -> Call[BootDecision]:
@@ -79,11 +78,11 @@ def boot(wait: bool, timeout: float | None) -> Call[BootDecision]:
         value = result(response, "boot")
         return BootDecision(str(value["state"]), list(value["waiting"]), list(value["failed"]))
 
-    return Call(messages.Boot(wait, _seconds(timeout)), decode)
+    return Call(requests.Boot(wait, _seconds(timeout)), decode)
 
 
 def _seconds(timeout: float | None) -> float | None:
-    if timeout is not None and not 0 <= timeout <= MAX_SECONDS:
+    if timeout is not None and not 0 <= timeout <= fields.MAX_SECONDS:
         raise ValueError(f"invalid timeout {timeout}")
     return timeout
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from northstar.client.protocol import Trace
     from northstar.client.supervision import BootDecision, Waited
     from northstar.client.upload import Progress, Readable
-    from northstar.protocol import messages
+    from northstar.protocol import requests
 
 T = TypeVar("T")
 
@@ -265,7 +265,7 @@ class Client:
         """Send a request; what its response means."""
         return call.decode(self.request(call.request))
 
-    def request(self, request: messages.Request) -> Any:
+    def request(self, request: requests.Request) -> Any:
         """Send a request; the value of its response."""
         self._send(self._protocol.request(request))
         return self._response()

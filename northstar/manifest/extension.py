@@ -9,7 +9,7 @@
           /etc/service.conf: required,file
           /data: noexec
 
-The sections about supervision have a reader of their own, `northstar.supervision.settings`.
+The sections about supervision have a reader of their own, `northstar.manifest.supervision`.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def supervision(manifest: Manifest) -> Settings:
     if all(section.get(key) is None for key in SECTIONS):
         return CRITICAL if manifest.autostart == "critical" else DEFAULTS
     # Most containers ask for nothing.
-    from northstar.supervision import settings
+    from northstar.manifest import supervision
 
-    return settings.read(section, manifest)
+    return supervision.read(section, manifest)
 
 
 def notify_place(manifest: Manifest) -> str | None:

@@ -19,7 +19,7 @@ from northstar.nstar.seccomp import seccomp
 from northstar.nstar.session import DEVICE_SOCKET, URL_VARIABLE, Session, default_url
 from northstar.nstar.top import SORT_KEYS
 from northstar.nstar.top import top as top_command
-from northstar.protocol import messages
+from northstar.protocol import base64text, fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -217,11 +217,11 @@ def _signal(text: str) -> int:
 
 def _token(text: str) -> bytes:
     try:
-        token = messages.from_base64(text)
+        token = base64text.from_base64(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    if len(token) != messages.TOKEN_SIZE:
-        raise argparse.ArgumentTypeError(f"a token has {messages.TOKEN_SIZE} bytes, not {len(token)}")
+    if len(token) != fields.TOKEN_SIZE:
+        raise argparse.ArgumentTypeError(f"a token has {fields.TOKEN_SIZE} bytes, not {len(token)}")
     return token
 
 

@@ -190,7 +190,7 @@ def inspect(session: Session, options: argparse.Namespace) -> None:
 
 def token(session: Session, options: argparse.Namespace) -> None:
     """Create a token that proves to TARGET who we are."""
-    from northstar.protocol.messages import to_base64
+    from northstar.protocol.base64text import to_base64
 
     created = session.client.create_token(options.target, options.shared.encode())
     session.say(f"created token {to_base64(created)}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from northstar.client.protocol import outcome, result
 from northstar.names import Container
 from northstar.nstar.session import write_line
-from northstar.protocol import messages
+from northstar.protocol import messages, requests
 from northstar.text import escape
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def show(session: Session, options: argparse.Namespace) -> None:
 
 def _follow_json(session: Session, name: str) -> None:
     """One line for the response, then one for each notification."""
-    response = session.client.request(messages.Logs(Container.parse(name), follow=True))
+    response = session.client.request(requests.Logs(Container.parse(name), follow=True))
     write_line(messages.response(response).rstrip())
     outcome(result(response, "logs"))
     for notification in session.client.notifications():

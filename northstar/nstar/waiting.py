@@ -102,10 +102,14 @@ def _checked(session: Session, container: str, until: str, limit: float | None) 
 
 
 def _after(session: Session, name: str) -> dict[str, str]:
-    node: Any = session.client.inspect(name).manifest.get("custom")
-    for key in ("northstar", "after"):
-        node = node.get(key) if isinstance(node, dict) else None
-    return node if isinstance(node, dict) else {}
+    """What the runtime has checked already: `after`, and `bind`, a name or a list of names."""
+    custom: Any = session.client.inspect(name).manifest.get("custom")
+    section = custom.get("northstar") if isinstance(custom, dict) else None
+    if not isinstance(section, dict):
+        return {}
+    bind = section.get("bind") or []
+    bound = [bind] if isinstance(bind, str) else bind
+    return {**dict.fromkeys(bound, "started"), **(section.get("after") or {})}
 
 
 def _holds(condition: str, state: dict[str, Any]) -> bool:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from northstar.manifest.model import PERMISSIONS
-from northstar.protocol import messages
+from northstar.protocol import requests
 
 __all__ = ["ADDITIONAL", "FULL", "PERMISSIONS", "required"]
 
@@ -14,35 +14,35 @@ ADDITIONAL = ("exec",)
 
 _REQUIRED: dict[type, str] = {
     # Of the same kind as what inspect tells.
-    messages.Boot: "inspect",
-    messages.Exec: "exec",
+    requests.Boot: "inspect",
+    requests.Exec: "exec",
     # Tells no more than inspect does, as it says nothing of the container's processes.
-    messages.Explain: "inspect",
-    messages.Ident: "ident",
-    messages.Inspect: "inspect",
-    messages.Install: "install",
-    messages.Kill: "kill",
-    messages.List: "list",
+    requests.Explain: "inspect",
+    requests.Ident: "ident",
+    requests.Inspect: "inspect",
+    requests.Install: "install",
+    requests.Kill: "kill",
+    requests.List: "list",
     # Of the same kind as what inspect tells, the command line and the environment; and with a permission of
     # its own there would be manifests and configurations that upstream refuses.
-    messages.Logs: "inspect",
-    messages.Mount: "mount",
-    messages.Repositories: "repositories",
-    # It makes starts possible again, and could be said with one.
-    messages.Reset: "start",
-    messages.Shutdown: "shutdown",
-    messages.Stop: "kill",
-    messages.TokenCreate: "token_create",
-    messages.TokenVerify: "token_verification",
-    messages.Umount: "umount",
-    messages.Uninstall: "uninstall",
-    messages.Wait: "inspect",
+    requests.Logs: "inspect",
+    requests.Mount: "mount",
+    requests.Repositories: "repositories",
+    # Whoever may start it can do as much by a start.
+    requests.Reset: "start",
+    requests.Shutdown: "shutdown",
+    requests.Stop: "kill",
+    requests.TokenCreate: "token_create",
+    requests.TokenVerify: "token_verification",
+    requests.Umount: "umount",
+    requests.Uninstall: "uninstall",
+    requests.Wait: "inspect",
 }
 
 
-def required(request: messages.Request) -> str:
+def required(request: requests.Request) -> str:
     """The permission for `request`. A start that brings anything of its own needs `start_command`."""
-    if isinstance(request, messages.Start):
+    if isinstance(request, requests.Start):
         plain = request.init is None and not request.arguments and not request.environment
         return "start" if plain else "start_command"
     return _REQUIRED[type(request)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon's parts put together, its start-up and its shutdown."""
+"""The life of the daemon: start-up, events, shutdown."""
 
 from __future__ import annotations
 
@@ -10,34 +10,24 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from northstar.engine import binary
 from northstar.errors import ApiError, NorthstarError, StorageError, Unexpected
-from northstar.kernel import capabilities, libc
+from northstar.kernel import libc
 from northstar.programs import control
-from northstar.protocol import tokens
-from northstar.runtime import devices, log, sweep
-from northstar.runtime.cgroups import Cgroups
-from northstar.runtime.console import ConsoleServer
-from northstar.runtime.directoryrepository import DirectoryRepository
-from northstar.runtime.enginelink import PATIENCE, Engine
-from northstar.runtime.listener import Listener
-from northstar.runtime.loop import Cancelled, Loop, Timeout
-from northstar.runtime.memoryrepository import MemoryRepository
-from northstar.runtime.mounter import DEVICES_DIR, Mounter, prepare_run_dir, release_run_dir
-from northstar.runtime.notifications import Notifications
-from northstar.runtime.plan import Facts, Places
-from northstar.runtime.requests import Requests
-from northstar.runtime.run import Host
-from northstar.runtime.runtime import Runtime
-from northstar.runtime.sdnotify import ServiceManager
+from northstar.runtime import log
+from northstar.runtime.console.listener import Listener
+from northstar.runtime.containers import devices
+from northstar.runtime.eventloop.loop import Cancelled, Loop, Timeout
+from northstar.runtime.monitoring.servicemanager import ServiceManager
+from northstar.runtime.parts import OOM_SCORE_ADJ, Parts
+from northstar.runtime.spawning.enginelink import PATIENCE
+from northstar.runtime.storage import sweep
+from northstar.runtime.storage.mounter import release_run_dir
 
 if TYPE_CHECKING:
     from northstar.config import Config
     from northstar.config.model import MetricsConfig
-    from northstar.runtime.debug import Debugger
-    from northstar.runtime.exporter import Exporter
-    from northstar.runtime.loop import Task
-    from northstar.runtime.repository import Repository
+    from northstar.runtime.eventloop.loop import Task
+    from northstar.runtime.monitoring.exporter import Exporter
 
 _log = log.Logger("runtime")
 
@@ -46,19 +36,13 @@ EXIT_GRACE = 10.0
 START_UP_GRACE = 1.0
 LOG_RETRY = 0.01
 LOG_GRACE = 0.5
-OOM_SCORE_ADJ = -900
 
 
 class Daemon:
     """One run of the daemon."""
 
     def __init__(
-        self,
-        config: Config,
-        *,
-        host_root: int,
-        open_files: tuple[int, int],
-        private_mounts: bool,
+        self, config: Config, *, host_root: int, open_files: tuple[int, int], private_mounts: bool
     ) -> None:
         """Take over the directories; raises NorthstarError if another daemon has them.
 
@@ -66,65 +50,19 @@ class Daemon:
         RLIMIT_NOFILE that were in force at first.
         """
         self._config = config
-        self._locks = sweep.lock_directories(config)
-        self._cgroups = Cgroups(config.cgroup, config.pids_max)
-        self._sweep()
-        self._places = Places(
-            config.run_dir,
-            config.data_dir,
-            config.socket_dir,
-            f"{config.run_dir}/{DEVICES_DIR}",
-            config.skip_missing_binds,
-            config.persist_noexec,
-        )
+        self._open_files = open_files
         self._private_mounts = private_mounts
+        self._locks = sweep.lock_directories(config)
         self._loop = Loop(self._failed)
         _watch(self._loop)
         self._manager = ServiceManager(self._loop)
         log.watch_backlog(self._flush_log)
-        self._oom_score_adj = _protect_from_oom_killer()
-        try:
-            prepare_run_dir(config.run_dir, own_namespace=private_mounts)
-            devices.prepare(self._places.devices)
-        except OSError as error:
-            raise NorthstarError(f"failed to prepare run_dir {error.filename}: {error.strerror}") from None
-        self._open_files = open_files
-        self._engine = self._spawn_engine()
-        facts = self._facts()
-        self._mounter = Mounter(config, selinux=facts.selinux, log=_log)
-        self._notifications = Notifications()
-        self._repositories = self._make_repositories()
-        self._runtime = Runtime(
-            self._repositories,
-            self._mounter,
-            self._notifications,
-            config.mount_parallel,
-            config.boot,
+        self._parts = Parts(
+            config, self._loop, self._engine_died, host_root=host_root, private_mounts=private_mounts
         )
-        authority = tokens.TokenAuthority(os.urandom(32), _boot_time)
-        self._requests = Requests(self._loop, self._runtime, authority)
-        self._console = ConsoleServer(
-            self._loop,
-            self._notifications,
-            self._requests,
-            config.container_console_options,
-            config.notification_buffer_size,
-        )
-        self._debugger = self._make_debugger()
-        host = Host(
-            self._loop,
-            self._engine,
-            self._places,
-            self._console,
-            self._cgroups,
-            self._notifications,
-            self._debugger,
-            facts,
-            host_root=host_root,
-            host_network=os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC),
-            output_buffer_size=config.output_buffer_size,
-        )
-        self._runtime.attach(host)
+        self._runtime = self._parts.runtime
+        self._engine = self._parts.engine
+        self._console = self._parts.console
         self._listeners: list[Listener] = []
         self._exporter: Exporter | None = None
         self._degraded: dict[str, str] = {}
@@ -164,38 +102,21 @@ class Daemon:
 
     # --- start-up
 
-    def _spawn_engine(self) -> Engine:
-        try:
-            return Engine(self._loop, binary.path(), self._engine_died)
-        except OSError as error:
-            raise NorthstarError(f"failed to start the engine: {error.strerror}") from None
-
     async def _set_up_engine(self) -> None:
         """Its standard streams are a node that a container cannot change."""
         core_files = resource.getrlimit(resource.RLIMIT_CORE)[1]
-        score = None if self._oom_score_adj is None else OOM_SCORE_ADJ
+        score = None if self._parts.site.facts.oom_score_adj is None else OOM_SCORE_ADJ
         program = control.set_up(os.getpid(), self._open_files, core_files, score)
-        null = os.open(f"{self._places.devices}/null", os.O_RDWR | os.O_CLOEXEC)
+        null = os.open(f"{self._parts.site.places.devices}/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             await self._engine.set_up(program, null)
         finally:
             os.close(null)
 
-    def _facts(self) -> Facts:
-        selinux = os.path.exists("/sys/fs/selinux/enforce")
-        _log.debug(f"SELinux is {'enabled' if selinux else 'disabled'}")
-        previous = self._oom_score_adj
-        return Facts(
-            available=capabilities.get()[1],
-            last_capability=capabilities.last_cap(),
-            selinux=selinux,
-            oom_score_adj=None if previous is None else (previous, OOM_SCORE_ADJ),
-        )
-
     async def _start_up(self) -> None:
         await self._set_up_engine()
         try:
-            self._cgroups.open()
+            self._parts.cgroups.open()
         except OSError as error:
             # Starts will say the same; containers without an init are of use nevertheless.
             _log.warn(f"cgroup {self._config.cgroup} cannot be made: {error.strerror}")
@@ -203,18 +124,18 @@ class Daemon:
             self._listeners.append(Listener(self._loop, self._console, console))
         if self._config.metrics is not None:
             self._exporter = self._export(self._config.metrics)
-        for repository in self._repositories.values():
+        for repository in self._runtime.repositories.values():
             try:
                 await self._loop.in_thread(repository.load)
             except StorageError as error:
                 self.degrade(f"repositories.{repository.id}", f"{error}: its containers are not available")
-            await self._runtime.add_repository(repository)
+            await self._runtime.packages.add_repository(repository)
         to_mount = [r.id for r in self._config.repositories.values() if r.mount_on_start]
         if to_mount:
             _log.info(f"Trying to mount containers from repository {', '.join(to_mount)}")
             await self._runtime.mounts.mount_on_start(to_mount)
-        await self._runtime.autostart()
-        self._runtime.boot.begin(self._loop, self._runtime.supervisor.stir)
+        await self._runtime.starts.autostart()
+        self._runtime.boot.begin()
         await self._engine.prepare()
         await self._runtime.set_up()
         self._manager.ready()
@@ -225,7 +146,7 @@ class Daemon:
 
     async def _end_start_up(self, start_up: Task) -> None:
         """A shutdown does not wait for the rest; starts that have begun end with all other containers."""
-        for repository in self._repositories.values():
+        for repository in self._runtime.repositories.values():
             repository.stop_loading()
         start_up.cancel()
         try:
@@ -235,40 +156,13 @@ class Daemon:
 
     def _export(self, config: MetricsConfig) -> Exporter:
         # Most devices are not monitored and have no use for this code.
-        from northstar.runtime.exporter import Exporter
-        from northstar.runtime.metrics import Metrics
+        from northstar.runtime.monitoring.exporter import Exporter
+        from northstar.runtime.monitoring.metrics import Metrics
 
-        metrics = Metrics(self._runtime.containers, self._console, self._degraded)
-        self._runtime.metrics = metrics
-        self._runtime.supervisor.metrics = metrics
-        self._console.watch(metrics)
+        metrics = Metrics(self._runtime.containers, self._console.count_connections, self._degraded)
+        self._parts.events.add(metrics)
+        self._console.watch(metrics.requested)
         return Exporter(self._loop, config, metrics.text)
-
-    def _make_debugger(self) -> Debugger | None:
-        debug = self._config.debug
-        if not (debug.commands or debug.strace or debug.perf):
-            return None
-        # Devices in the field have no use for this code.
-        from northstar.runtime.debug import Debugger
-
-        return Debugger(self._loop, debug, self._config.log_dir)
-
-    def _make_repositories(self) -> dict[str, Repository]:
-        repositories: dict[str, Repository] = {}
-        for name, config in self._config.repositories.items():
-            kind = MemoryRepository if config.dir is None else DirectoryRepository
-            repositories[name] = kind(config, _log)
-        return repositories
-
-    def _sweep(self) -> None:
-        directories = [r.dir for r in self._config.repositories.values() if r.dir is not None]
-        sweep.sweep(
-            run_dir=self._config.run_dir,
-            socket_dir=self._config.socket_dir,
-            repositories=directories,
-            cgroups=self._cgroups.paths(),
-            log=_log,
-        )
 
     # --- shutdown
 
@@ -288,17 +182,17 @@ class Daemon:
         else:
             await self._console.close_clients(CONNECTION_GRACE)
             survivors = await self._end_all_runs()
-        if self._debugger is not None:
-            await self._debugger.stop()
+        if self._parts.debugger is not None:
+            await self._parts.debugger.stop()
         await self._runtime.mounts.umount_all()
         _log.debug(f"Joining engine with pid {self._engine.pid}")
         await self._engine.close()
-        self._cgroups.close()
+        self._parts.cgroups.close()
         if self._exporter is not None:
             await self._exporter.stop()
-        for repository in self._repositories.values():
+        for repository in self._runtime.repositories.values():
             repository.close()
-        self._mounter.close()
+        self._parts.mounter.close()
         self._release_run_dir()
         _log.debug(f"Shutdown took {time.monotonic() - began:.3f}s")
         _log.info("Shutdown complete")
@@ -309,15 +203,15 @@ class Daemon:
         if await self._engine.end_if_silent():
             _log.warn(f"The engine has not answered for {PATIENCE:.0f} s and was killed")
         if not self._engine.died:
-            await self._runtime.stop_all_runs()
-        survivors = await self._runtime.end_all_runs(EXIT_GRACE)
+            await self._runtime.starts.stop_all_runs()
+        survivors = await self._runtime.starts.end_all_runs(EXIT_GRACE)
         for container in survivors:
             _log.error(f"{container} did not end within {EXIT_GRACE:.0f} s after SIGKILL")
         return len(survivors)
 
     def _release_run_dir(self) -> None:
         try:
-            devices.remove(self._places.devices)
+            devices.remove(self._parts.site.places.devices)
             if not self._private_mounts:
                 release_run_dir(self._config.run_dir)
         except OSError as error:
@@ -353,29 +247,13 @@ class Daemon:
 def _watch(loop: Loop) -> None:
     """Report slow calls, if the environment asks for it."""
     if "NORTHSTAR_SLOW_CALLS" in os.environ:
-        from northstar.runtime import loopwatch
+        from northstar.runtime.eventloop import watch
 
-        if limit := loopwatch.limit():
-            loop.observer = loopwatch.LoopWatch(limit, _log.error)
+        if limit := watch.limit():
+            loop.observer = watch.LoopWatch(limit, _log.error)
 
 
 def _traceback(failure: BaseException) -> list[str]:
     import traceback
 
     return "".join(traceback.format_exception(failure)).splitlines()
-
-
-def _boot_time() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _protect_from_oom_killer() -> int | None:
-    """Make the daemon an unlikely victim; the value that containers are to be reset to, None: their own."""
-    path = "/proc/self/oom_score_adj"
-    try:
-        with open(path, "w") as file:
-            file.write(str(OOM_SCORE_ADJ))
-    except OSError as error:
-        _log.debug(f"Leaving oom_score_adj alone: {error.strerror}")
-        return None
-    return 0

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from northstar import API_VERSION, __version__, config
 from northstar.errors import ConfigError, NorthstarError
 from northstar.kernel import mount, namespaces
-from northstar.runtime import inheritance, log, sdnotify
+from northstar.runtime import inheritance, log
+from northstar.runtime.monitoring import servicemanager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -133,7 +134,7 @@ def main() -> NoReturn:
 
 def run(options: Options) -> int:
     """Run the daemon; the exit code."""
-    inheritance.let_go(sdnotify.ready_descriptor())
+    inheritance.let_go(servicemanager.ready_descriptor())
     # No number that a client may send is nearly as long, and reading long ones takes its time.
     sys.set_int_max_str_digits(sys.int_info.str_digits_check_threshold)
     log.setup()

@@ -13,7 +13,7 @@ from northstar.kernel import capabilities
 from northstar.manifest import model
 from northstar.npk import package
 from northstar.programs import explanation
-from northstar.runtime import filters, plan
+from northstar.runtime.containers import command, filters, plan
 
 if TYPE_CHECKING:
     import argparse
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     init, *arguments = options.words or [None]
     order = plan.build(
         parsed,
-        plan.command(parsed, init, arguments, {}),
+        command.command(parsed, init, arguments, {}),
         _places(),
         {
             target: _resource(mount)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON schema of `custom.northstar`, as far as it concerns supervision: `northstar.supervision.settings`.
+"""JSON schema of `custom.northstar`, as far as it concerns supervision: `northstar.manifest.supervision`.
 
 What other parts of the runtime, and others than the runtime, have in `custom` is not restricted.
 """
@@ -9,7 +9,8 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-from northstar.supervision import model, settings
+from northstar.manifest import supervision as settings
+from northstar.supervision import model
 
 Schema = dict[str, Any]
 

@@ -82,8 +82,6 @@ RDEPENDS:${PN} = "python3-compression \
                   python3-shell \
                   python3-tomllib \
                   "
-# The daemon's filters of system calls; in an SDK there is no daemon.
-RDEPENDS:${PN}:append:class-target = " python3-pyseccomp "
 RDEPENDS:${PN}:class-native = "python3-pynacl-native python3-pyyaml-native"
 RDEPENDS:${PN}-nstar = "${PN} python3-terminal"
 RDEPENDS:${PN}-sextant = "${PN} squashfs-tools"

@@ -15,7 +15,7 @@ import pytest
 from tests import unprivileged
 
 DEFCONFIG = "northstar_qemu_aarch64_defconfig"
-OURS = ("northstar", "python-pyseccomp", "host-northstar", "host-python-pynacl")
+OURS = ("northstar", "host-northstar", "host-python-pynacl")
 EM_AARCH64 = 183
 MACHINES = {"aarch64": EM_AARCH64, "x86_64": 62}
 # What other packages would install in HOST_DIR: tools of this machine and of PyPI.
@@ -96,7 +96,7 @@ def test_packages(tree: Tree) -> None:
     assert runtime["version"] == "0.1.0"
     assert runtime["licenses"] == "Apache-2.0"
     assert "host-python3" in runtime["dependencies"]
-    selected = {"cgroupfs-v2-mount", "libseccomp", "python-pynacl", "python-pyyaml", *OURS}
+    selected = {"cgroupfs-v2-mount", "python-pynacl", "python-pyyaml", *OURS}
     assert selected <= set(info)
 
 
@@ -142,19 +142,3 @@ def test_build(tree: Tree, target: str, package: str, installed: str, machine: i
     assert (header[:5], header[18]) == (b"\x7fELF\x02", machine)
     assert engine.stat().st_mode & 0o777 == 0o755
     assert not list(engine.parent.glob("*.c"))
-
-
-def test_source_and_patch_of_pyseccomp(tree: Tree) -> None:
-    """The checksum fits to PyPI's file, and the patch to its content."""
-    files = tree.work / "primary/python-pyseccomp"
-    tree.run(
-        f"/usr/bin/python3 -m venv {tree.work}/environment && {tree.work}/environment/bin/pip -q download "
-        f"--disable-pip-version-check --no-deps --no-binary :all: -d {files} pyseccomp==0.1.2"
-    )
-    tree.make(f"python-pyseccomp-source BR2_PRIMARY_SITE=file://{files.parent} BR2_DL_DIR={tree.work}/dl")
-    (archive,) = tree.work.glob("dl/python-pyseccomp/*.tar.gz")
-    source = tree.work / "pyseccomp"
-    (patch,) = (tree.external / "package/python-pyseccomp").glob("*.patch")
-    tree.run(f"mkdir {source} && tar -xf {archive} -C {source} --strip-components=1")
-    tree.run(f"cd {source} && patch -p1 -F0 < {patch}")
-    assert 'or "libseccomp.so.2"' in (source / "pyseccomp.py").read_text()

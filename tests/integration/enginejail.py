@@ -26,7 +26,7 @@ from northstar.engine import binary
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Encoded, Program
 from northstar.kernel import mount, namespaces
-from northstar.runtime import channel, enginelink, reports
+from northstar.runtime.spawning import channel, enginelink, reports
 
 NOBODY = 65534
 TOKEN = ord("T")

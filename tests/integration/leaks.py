@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from northstar.kernel import dm, loop, mount
-from northstar.runtime.cgroupnames import DAEMON
+from northstar.runtime.controlgroups.groupnames import DAEMON
 
 SECONDS = 5.0
 _OURS = ("northstar", "init-")

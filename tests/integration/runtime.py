@@ -20,7 +20,7 @@ from abilities import has_device_mapper
 from northstar import manifest
 from northstar.client import Client, ClientError, ExitStatus, Notification, Refused
 from northstar.npk import keys, pack
-from northstar.runtime import loopwatch
+from northstar.runtime.eventloop import watch
 
 TIMEOUT = 60.0
 SLOW_CALLS = 50
@@ -211,7 +211,7 @@ type = {{ fs = {{ dir = "{self.repository}" }} }}
 
     def check_log(self) -> None:
         """Nothing is in the log that must never be there."""
-        wrong = [line for line in self.output().splitlines() if loopwatch.MESSAGE in line]
+        wrong = [line for line in self.output().splitlines() if watch.MESSAGE in line]
         assert not wrong, wrong
 
     def wait_for_log(self, text: str, timeout: float = TIMEOUT) -> str:
@@ -330,7 +330,7 @@ def wait_for(client: Client, kind: str, container: str | None = None) -> Notific
 def environment() -> dict[str, str]:
     """Environment of the commands under test."""
     path = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, loopwatch.VARIABLE: str(_slow_calls())}
+    return {**os.environ, "PYTHONPATH": path, watch.VARIABLE: str(_slow_calls())}
 
 
 def _slow_calls() -> int:

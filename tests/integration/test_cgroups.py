@@ -19,8 +19,8 @@ from runtime import TIMEOUT, Runtime, SharedRuntime, probe, shell, wait_for
 
 from northstar.client import Refused
 from northstar.kernel import cgroup, cgrouptree
-from northstar.runtime import delegation
-from northstar.runtime.cgroupnames import DAEMON
+from northstar.runtime.controlgroups import delegation
+from northstar.runtime.controlgroups.groupnames import DAEMON
 
 V2 = Path("/sys/fs/cgroup")
 MEBIBYTE = 1 << 20

@@ -17,8 +17,8 @@ from isolated import wait_until
 from runtime import TIMEOUT, DaemonFailed, Runtime, environment, resource, shell, wait_for
 
 from northstar.kernel import loop
-from northstar.runtime import directoryrepository
-from northstar.runtime.sdnotify import READY_FD
+from northstar.runtime.monitoring.servicemanager import READY_FD
+from northstar.runtime.storage import directory as directoryrepository
 
 PROGRAM = [sys.executable, "-m", "northstar"]
 

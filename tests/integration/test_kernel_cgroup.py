@@ -14,8 +14,9 @@ from abilities import has_cgroup1_controllers, has_cgroup2, has_cgroup2_controll
 from isolated import wait_until
 
 from northstar.kernel import cgroup, cgrouptree
-from northstar.runtime import delegation, sweep
-from northstar.runtime.cgroupnames import DAEMON
+from northstar.runtime.controlgroups import delegation
+from northstar.runtime.controlgroups.groupnames import DAEMON
+from northstar.runtime.storage import sweep
 
 NAME = "northstar-test-kernel"
 

@@ -14,8 +14,8 @@ from abilities import has_device_mapper, has_loop, needs
 from isolated import wait_until
 
 from northstar.kernel import dm, filesystem, loop
-from northstar.runtime import sweep
-from northstar.runtime.mounter import DM_NAME_PREFIX, DM_UUID_PREFIX
+from northstar.runtime.storage import sweep
+from northstar.runtime.storage.mounter import DM_NAME_PREFIX, DM_UUID_PREFIX
 
 pytestmark = needs(has_loop, has_device_mapper)
 

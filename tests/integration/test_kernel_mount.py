@@ -19,7 +19,7 @@ from northstar.engine.assembler import Program
 from northstar.kernel import filesystem, libc, mount, namespaces
 from northstar.programs import control, mounts
 from northstar.programs.plan import MountPlan, Plan
-from northstar.runtime import channel, enginelink, reports
+from northstar.runtime.spawning import channel, enginelink, reports
 
 pytestmark = needs(has_root)
 

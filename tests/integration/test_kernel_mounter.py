@@ -22,9 +22,9 @@ from northstar.manifest import parse
 from northstar.names import Container
 from northstar.npk import keys, pack
 from northstar.npk.package import Package, load
-from northstar.runtime import mounter as module
-from northstar.runtime import sweep
-from northstar.runtime.mounter import Mounter, prepare_run_dir, release_run_dir
+from northstar.runtime.storage import mounter as module
+from northstar.runtime.storage import sweep
+from northstar.runtime.storage.mounter import Mounter, prepare_run_dir, release_run_dir
 
 pytestmark = needs(has_loop, has_squashfs)
 

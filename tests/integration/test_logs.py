@@ -13,7 +13,7 @@ from runtime import TIMEOUT, Runtime, SharedRuntime, environment, nstar, shell, 
 
 from northstar.client import Client, Output, Refused
 from northstar.names import Container
-from northstar.protocol.messages import Logs
+from northstar.protocol.requests import Logs
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from nacl.signing import SigningKey
 from tests import unprivileged
 
 KEY = bytes(range(32))
-PYSECCOMP = "pyseccomp==0.1.2"
 # Only what the image needs, or a world build of it: a third of the recipes.
 LOCAL_CONF = """\
 CONF_VERSION = "2"
@@ -167,13 +166,9 @@ class Workspace:
 
     @cached_property
     def downloads(self) -> Path:
-        """DL_DIR with what the recipes fetch; from PyPI."""
+        """DL_DIR: the recipes fetch nothing."""
         path = self.work / "downloads"
-        self.checked(
-            f"{self.natives.parent}/environment/bin/pip -q --disable-pip-version-check download --no-deps "
-            f"--no-binary :all: --no-build-isolation -d {path} {PYSECCOMP} && "
-            f"for file in {path}/*; do touch $file.done; done"
-        )
+        self.checked(f"mkdir {path}")
         return path
 
     def checked(self, command: str) -> None:

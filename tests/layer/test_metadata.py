@@ -17,7 +17,7 @@ def test_dependencies(build: Build) -> None:
     output = build.output("bitbake -g northstar-image")
     assert not complaints(output)
     needed = (build.path / "pn-buildlist").read_text().split()
-    expected = {"northstar", "northstar-native", "northstar-examples", "python3-pyseccomp", "linux-yocto"}
+    expected = {"northstar", "northstar-native", "northstar-examples", "python3-pynacl", "linux-yocto"}
     assert expected <= set(needed)
     assert ("systemd" in needed) == build.path.name.endswith("systemd")
 

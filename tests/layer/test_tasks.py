@@ -17,7 +17,7 @@ from nacl.signing import SigningKey
 from northstar.npk import package
 from northstar.sextant import cli
 
-RECIPES = ("northstar/northstar_0.1.0", "python/python3-pyseccomp_0.1.2", "examples/northstar-examples_0.1.0")
+RECIPES = ("northstar/northstar_0.1.0", "examples/northstar-examples_0.1.0")
 SIGN = """\
 import sys
 from nacl.signing import SigningKey
@@ -53,7 +53,7 @@ def test_packages_of_the_runtime(build: Build) -> None:
     assert {"northstar", "northstar-nstar", "northstar-sextant", "northstar-ptest"} <= set(packages)
     tree = build.unpacked(packages["northstar"])
     assert (tree / "DEBIAN/conffiles").read_text().split() == ["/etc/northstar/northstar.toml"]
-    assert "python3-pyseccomp" in (tree / "DEBIAN/control").read_text()
+    assert "python3-pynacl" in (tree / "DEBIAN/control").read_text()
     installed = (tree / "DEBIAN/postinst").read_text()
     script, unit = tree / "etc/init.d/northstar", tree / "usr/lib/systemd/system/northstar.service"
     if build.path.name.endswith("sysvinit"):

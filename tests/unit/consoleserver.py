@@ -31,14 +31,15 @@ from northstar.errors import (
     Unexpected,
 )
 from northstar.names import Container
-from northstar.protocol import messages, permissions, tokens
-from northstar.runtime import lastoutput, log
-from northstar.runtime.console import ConsoleServer
-from northstar.runtime.loop import Future, Loop
-from northstar.runtime.notifications import Notifications
-from northstar.runtime.peer import EXTERN, Peer
-from northstar.runtime.process import ExitStatus
-from northstar.runtime.requests import Requests
+from northstar.protocol import permissions, requests, tokens
+from northstar.runtime import log
+from northstar.runtime.console.handlers import Handlers
+from northstar.runtime.console.notifications import Notifications
+from northstar.runtime.console.peer import EXTERN, Peer
+from northstar.runtime.console.server import ConsoleServer
+from northstar.runtime.eventloop.loop import Future, Loop
+from northstar.runtime.output import lastoutput
+from northstar.runtime.spawning.process import ExitStatus
 
 TIMEOUT = 60.0
 PEER = "Remote(unix://unnamed)"
@@ -108,11 +109,11 @@ class _Insert:
 
 
 class PretendedRuntime:
-    """What `Requests` asks of a runtime."""
+    """What `Handlers` asks of a runtime."""
 
     def __init__(self) -> None:
         self.up = True
-        self.mounts = self
+        self.mounts = self.packages = self.starts = self
         self.containers = _Containers()
         self.repositories = {"default": None, "mem": None}
         self.finished: list[Container] = []
@@ -140,7 +141,7 @@ class PretendedRuntime:
     def kill(self, container: Container, number: signal.Signals) -> None:
         _check(container)
 
-    async def execute(self, request: messages.Exec, _: Sequence[int]) -> _Session:
+    async def execute(self, request: requests.Exec, _: Sequence[int]) -> _Session:
         _check(request.container)
         return _Session(request.container)
 
@@ -157,15 +158,15 @@ class PretendedRuntime:
     async def uninstall(self, container: Container, wipe: bool) -> None:
         _check(container)
 
-    async def begin_install(self, repository: str, size: int) -> _Insert:
+    async def begin(self, repository: str, size: int) -> _Insert:
         if repository not in self.repositories:
             raise InvalidRepository(repository)
         return _Insert()
 
-    async def abort_install(self, insert: _Insert) -> None:
+    async def abort(self, insert: _Insert) -> None:
         assert insert.data != b"a package"
 
-    async def finish_install(self, repository: str, insert: _Insert) -> Container:
+    async def finish(self, repository: str, insert: _Insert) -> Container:
         container = Container.parse("installed:0.0.1")
         if insert.data == b"duplicate":
             raise InstallDuplicate(container)
@@ -189,8 +190,8 @@ class Server:
         self.now = 5.0
         """What the clock of tokens shows."""
         authority = tokens.TokenAuthority(bytes(range(32)), lambda: self.now)
-        requests = Requests(self.loop, self.runtime, authority)  # type: ignore[arg-type]
-        self.console = ConsoleServer(self.loop, self.notifications, requests, ConsoleOptions(), BACKLOG)
+        handlers = Handlers(self.loop, self.runtime, authority)  # type: ignore[arg-type]
+        self.console = ConsoleServer(self.loop, self.notifications, handlers, ConsoleOptions(), BACKLOG)
         self._end = Future()
         self._thread = threading.Thread(target=self.loop.run, args=(self._wait(),))
         self._thread.start()

@@ -13,7 +13,7 @@ from typing import Any
 from northstar.engine import binary
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Encoded, Program
-from northstar.runtime import channel, enginelink, reports
+from northstar.runtime.spawning import channel, enginelink, reports
 
 TIMEOUT = 30.0
 DONE = ord("D")

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from northstar.manifest import model
-from northstar.runtime import cgroupsettings
-from northstar.runtime.cgroupnames import DAEMON, group_name, is_kernel_file
+from northstar.runtime.controlgroups import groupsettings
+from northstar.runtime.controlgroups.groupnames import DAEMON, group_name, is_kernel_file
 
 U64 = (1 << 64) - 1
 
@@ -32,7 +32,7 @@ def blkio(**fields: object) -> model.Cgroups:
 def written(wanted: model.Cgroups, *, unified: bool) -> dict[str, list[str]]:
     """Values by file."""
     found: dict[str, list[str]] = {}
-    for setting in cgroupsettings.settings(wanted, unified=unified):
+    for setting in groupsettings.settings(wanted, unified=unified):
         for file, value in ((setting.file, setting.value), *setting.others):
             found.setdefault(file, []).append(value)
     return found
@@ -100,7 +100,7 @@ def test_quota(fields: dict[str, int], version_2: str, version_1: str | None) ->
 )
 def test_number_of_processes(limit: int, value: str) -> None:
     """More processes than the kernel can have are no limit; pids.max refuses such a number."""
-    assert cgroupsettings.pids(limit).value == value
+    assert groupsettings.pids(limit).value == value
 
 
 # --- names of groups

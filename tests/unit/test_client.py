@@ -24,7 +24,7 @@ from northstar.client import (
 from northstar.client.protocol import ClientProtocol
 from northstar.client.upload import Upload
 from northstar.errors import ProtocolError
-from northstar.protocol import messages
+from northstar.protocol import requests
 
 ACK = b'{"connect_ack":null}\n'
 STARTED = b'{"notification":{"started":"a:0.0.1"}}\n'
@@ -78,7 +78,7 @@ def test_no_handshake(data: bytes, error: type[Exception]) -> None:
 def test_bytes_come_in_any_pieces(ends: list[int]) -> None:
     protocol = ClientProtocol(True)
     for _ in range(2):
-        protocol.request(messages.Ident())
+        protocol.request(requests.Ident())
     stream = ACK + STARTED + b'{"response":{"ident":"a:0.0.1"}}\r\n' + STARTED + b'{"response":"shutdown"}\n'
     cuts = sorted({0, len(stream), *(end for end in ends if end < len(stream))})
     for begin, end in itertools.pairwise(cuts):
@@ -89,7 +89,7 @@ def test_bytes_come_in_any_pieces(ends: list[int]) -> None:
 
 def test_response_without_a_request() -> None:
     protocol = established()
-    protocol.request(messages.Ident())
+    protocol.request(requests.Ident())
     protocol.receive(b'{"response":{"ident":"a:0.0.1"}}\n')
     with pytest.raises(ClientError, match="unexpected message"):
         protocol.receive(b'{"response":{"ident":"a:0.0.1"}}\n')
@@ -118,7 +118,7 @@ def test_trace() -> None:
     protocol = ClientProtocol(trace=lambda direction, line: seen.append((direction, line)))
     protocol.connect()
     protocol.receive(ACK)
-    protocol.request(messages.List())
+    protocol.request(requests.List())
     assert [direction for direction, _ in seen] == [">", "<", ">"]
     assert seen[2][1] == b'{"request":"list"}'
 

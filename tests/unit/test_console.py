@@ -15,10 +15,10 @@ from consoleserver import BACKLOG, PEER, TIMEOUT, Server, serve
 
 from northstar.config import ConsoleOptions
 from northstar.names import Container
-from northstar.protocol import messages
+from northstar.protocol import decoding
 from northstar.protocol.permissions import FULL, PERMISSIONS
-from northstar.runtime.console import ConsoleServer
-from northstar.runtime.loop import Future
+from northstar.runtime.console.server import ConsoleServer
+from northstar.runtime.eventloop.loop import Future
 
 A = Container.parse("a:0.0.1")
 
@@ -36,7 +36,7 @@ def test_notifications_are_denied(server: Server) -> None:
 
 def test_a_subscriber_gets_what_happened_before_its_connect(server: Server) -> None:
     with server.connection() as sock:
-        server.call(server.notifications.started, A)
+        server.call(server.notifications.started, A, 0.5)
         connect(sock, SUBSCRIBE)
         exactly(sock, b'{"notification":{"started":"a:0.0.1"}}\n')
 
@@ -47,7 +47,7 @@ def test_a_subscriber_that_lags_is_closed(server: Server) -> None:
         connect(reader, SUBSCRIBE)
         notification = b'{"notification":{"started":"a:0.0.1"}}\n'
         while "warn: Client connection lagged notifications. Closing" not in server.logged():
-            server.call(server.notifications.started, A)
+            server.call(server.notifications.started, A, 0.5)
             exactly(reader, notification)
         assert everything(lazy).startswith(notification)
 
@@ -68,7 +68,7 @@ def test_a_subscriber_that_lags_while_it_installs_gets_its_answer(server: Server
             seen += server.logged()
             assert time.monotonic() < deadline
         for _ in range(number):
-            server.call(server.notifications.started, A)
+            server.call(server.notifications.started, A, 0.5)
         assert server.logged() == []
         sock.sendall(b"age")
         exactly(sock, answer)
@@ -85,10 +85,10 @@ def test_a_subscriber_that_lags_while_it_installs_gets_its_answer(server: Server
 def test_as_many_notifications_as_may_wait_for_a_connect(server: Server) -> None:
     with server.connection() as sock:
         for _ in range(BACKLOG):
-            server.call(server.notifications.started, A)
+            server.call(server.notifications.started, A, 0.5)
         connect(sock, SUBSCRIBE)
         exactly(sock, STARTED * BACKLOG)
-        server.call(server.notifications.started, A)
+        server.call(server.notifications.started, A, 0.5)
         exactly(sock, STARTED)
 
 
@@ -96,7 +96,7 @@ def test_more_notifications_than_may_wait_for_a_connect(server: Server) -> None:
     """None of them is delivered; nothing more is kept for who never subscribes."""
     with server.connection(container=A) as sock:
         for _ in range(BACKLOG + 1):
-            server.call(server.notifications.started, A)
+            server.call(server.notifications.started, A, 0.5)
         server.logged()
         sock.sendall(SUBSCRIBE + IDENT)
         assert everything(sock) == ACK
@@ -110,7 +110,7 @@ def test_more_notifications_than_may_wait_for_a_connect(server: Server) -> None:
 def test_more_notifications_than_may_wait_do_not_concern_others(server: Server) -> None:
     with server.connection() as sock:
         for _ in range(BACKLOG + 1):
-            server.call(server.notifications.started, A)
+            server.call(server.notifications.started, A, 0.5)
         connect(sock)
         sock.sendall(IDENT)
         exactly(sock, EXTERN)
@@ -286,7 +286,7 @@ def test_no_line_is_short_enough_for_a_limit_of_zero(server: Server) -> None:
 def test_long_lines_are_decoded_one_after_another_while_others_are_served(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode, free = messages.decode_client, threading.Event()
+    decode, free = decoding.decode_client, threading.Event()
     under_way: list[bytes] = []
     at_once: list[int] = []
 
@@ -298,7 +298,7 @@ def test_long_lines_are_decoded_one_after_another_while_others_are_served(
             under_way.remove(line)
         return decode(line)
 
-    monkeypatch.setattr(messages, "decode_client", slowly)
+    monkeypatch.setattr(decoding, "decode_client", slowly)
     with server.connection() as first, server.connection() as second, server.connection() as other:
         for slow in (first, second):
             connect(slow)
@@ -331,7 +331,7 @@ def test_notifications_while_requests_are_throttled(server: Server) -> None:
     with server.connection(options) as sock:
         connect(sock, SUBSCRIBE)
         sock.sendall(IDENT)
-        server.call(server.notifications.started, A)
+        server.call(server.notifications.started, A, 0.5)
         # The connect message is less than a second ago.
         exactly(sock, STARTED + EXTERN)
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from northstar.config import ConsoleOptions
 from northstar.names import Container
 from northstar.protocol.permissions import FULL
-from northstar.runtime.process import ExitStatus
+from northstar.runtime.spawning.process import ExitStatus
 
 GOLDEN = Path(__file__).with_name("data") / "console.txt"
 A = Container.parse("a:0.0.1")
@@ -99,7 +99,7 @@ def test_each_permission_is_needed(server: Server, permission: str) -> None:
 
 
 NOTIFICATIONS = [
-    ("started", (A,), '{"notification":{"started":"a:0.0.1"}}'),
+    ("started", (A, 0.5), '{"notification":{"started":"a:0.0.1"}}'),
     ("exited", (A, ExitStatus(code=0)), '{"notification":{"exit":["a:0.0.1",{"exit":{"code":0}}]}}'),
     ("exited", (A, ExitStatus(code=-1)), '{"notification":{"exit":["a:0.0.1",{"exit":{"code":-1}}]}}'),
     (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from northstar.kernel import cgroup
-from northstar.runtime import delegation
+from northstar.runtime.controlgroups import delegation
 
 UNIT = "system.slice/northstar.service"
 

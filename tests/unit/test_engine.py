@@ -20,8 +20,8 @@ from northstar.engine import binary, build, validator
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Encoded, Label, Program, ProgramTooLarge
 from northstar.programs import attendance, control, identity, notify
-from northstar.runtime import channel, enginelink
-from northstar.runtime.reports import Report
+from northstar.runtime.spawning import channel, enginelink
+from northstar.runtime.spawning.reports import Report
 
 SOURCES = Path(build.SOURCE).parent
 REFUSED = Report(isa.REPORT_FAILED, errno.ENOEXEC, isa.NO_STEP)

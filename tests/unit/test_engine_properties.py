@@ -17,7 +17,7 @@ from northstar.engine.assembler import Encoded, Label, Program, Register
 from northstar.kernel import mount
 from northstar.programs import attendance, control, session, start
 from northstar.programs.plan import MountPlan, Plan
-from northstar.runtime.reports import Report
+from northstar.runtime.spawning.reports import Report
 
 # --- the validator and the engine
 

@@ -14,9 +14,9 @@ import pytest
 from engineprocess import answering
 
 from northstar.engine import binary
-from northstar.runtime import enginelink
-from northstar.runtime.enginelink import Engine, EngineDied, Newborn
-from northstar.runtime.loop import Loop
+from northstar.runtime.eventloop.loop import Loop
+from northstar.runtime.spawning import enginelink
+from northstar.runtime.spawning.enginelink import Engine, EngineDied, Newborn
 
 Action = Callable[[Loop, Engine], Coroutine[Any, Any, Any]]
 

@@ -17,7 +17,7 @@ from northstar import manifest
 from northstar.engine import validator
 from northstar.npk import pack
 from northstar.programs import explanation, session, start
-from northstar.runtime import plan
+from northstar.runtime.containers import command, plan
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 FACTS = plan.Facts((1 << 41) - 1, 40, True, (0, -900))
@@ -52,7 +52,7 @@ def build(fields: dict[str, Any], **more: Any) -> Any:
     resources = {target: "r:1.0.0" for target in parsed.mounts if target == "/lib/r"}
     return plan.build(
         parsed,
-        plan.command(parsed, None, (), {}),
+        command.command(parsed, None, (), {}),
         PLACES,
         resources,
         plan.roles(parsed, ["cgroup"]),
@@ -132,27 +132,27 @@ def test_optional_bind() -> None:
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-@pytest.mark.parametrize("command", ["/bin/sh", "sh"])
-def test_session(command: str, terminal: bool) -> None:
+@pytest.mark.parametrize("program", ["/bin/sh", "sh"])
+def test_session(program: str, terminal: bool) -> None:
     parsed = manifest.parse(json.dumps(FULL).encode())
     order = plan.session(
         parsed,
-        plan.session_command(parsed, [command, "-c", "x"], {"PATH": "/a:/b::/c"}),
+        command.session(parsed, [program, "-c", "x"], {"PATH": "/a:/b::/c"}),
         ["init", "cgroup", 0, 1, 2],
         FACTS,
         group_numbers=[],
         application_filter=bytes(8),
         terminal=terminal,
     )
-    program = session.build(order)
-    encoded = program.encode()
+    built = session.build(order)
+    encoded = built.encode()
     validator.validate(encoded.head, encoded.memory, 5)
     from northstar.engine import listing
 
-    text = "\n".join(listing.lines(program))
+    text = "\n".join(listing.lines(built))
     assert ("TIOCSCTTY" in text) == terminal
-    assert text.count("faccessat(") == (0 if command.startswith("/") else 4)
-    assert 'faccessat(AT_FDCWD, "./sh", X_OK)' in text or command.startswith("/")
+    assert text.count("faccessat(") == (0 if program.startswith("/") else 4)
+    assert 'faccessat(AT_FDCWD, "./sh", X_OK)' in text or program.startswith("/")
     assert "setns(init, CLONE_NEWNS|CLONE_NEWUTS|CLONE_NEWIPC|CLONE_NEWPID|CLONE_NEWNET)" in text
 
 

@@ -16,9 +16,9 @@ import pytest
 
 from northstar.config.model import MetricsConfig
 from northstar.errors import NorthstarError
-from northstar.runtime import exporter, openmetrics
-from northstar.runtime.exporter import Exporter
-from northstar.runtime.loop import Future, Loop
+from northstar.runtime.eventloop.loop import Future, Loop
+from northstar.runtime.monitoring import exporter, openmetrics
+from northstar.runtime.monitoring.exporter import Exporter
 
 TIMEOUT = 60.0
 

@@ -13,7 +13,7 @@ from northstar.engine import binary
 from northstar.engine.assembler import Program
 from northstar.kernel import prctl
 from northstar.programs import control
-from northstar.runtime import channel
+from northstar.runtime.spawning import channel
 from qemu import inventory
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from northstar.names import Container
-from northstar.runtime.lastoutput import OVERHEAD, Follower, LastOutput
-from northstar.runtime.output import BURST, Lines
+from northstar.runtime.output.lastoutput import OVERHEAD, Follower, LastOutput
+from northstar.runtime.output.streams import BURST, Lines
 
 A = Container.parse("a:0.0.1")
 

@@ -32,7 +32,7 @@ OELINT = (
     "oelint.vars.noncoreoverride",  # linux-yocto_%.bbappend is opted in by a DISTRO_FEATURE
     "oelint.var.filesoverride",  # taken for an override: FILES of packages that only these recipes have
     "oelint.var.order.SUMMARY",  # those of further packages stand where the packages are
-    "oelint.var.bbclassextend",  # neither examples nor pyseccomp are needed on the build host
+    "oelint.var.bbclassextend",  # examples are not needed on the build host
     "oelint.var.suggestedvar.BUGTRACKER",  # there is none
     "oelint.var.suggestedvar.CVE_PRODUCT",  # none is registered
 )
@@ -196,23 +196,6 @@ def test_kernel_recipes_are_checked(parse: Any, tmp_path: Path) -> None:
     assert (Path(folder) / "northstar.cfg").exists()
 
 
-@pytest.mark.slow
-def test_checksum_is_that_of_the_package_index(tmp_path: Path) -> None:
-    path = recipe("python3-pyseccomp")
-    requirement = f"pyseccomp=={path.stem.partition('_')[2]}"
-    command = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "download", "--no-deps"]
-    done = subprocess.run(
-        [*command, "--no-binary", ":all:", "-d", tmp_path, requirement],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"the package index has no {requirement}, or cannot be reached")
-    (archive,) = tmp_path.glob("*.tar.gz")
-    assert hashlib.sha256(archive.read_bytes()).hexdigest() in path.read_text()
-
-
 def test_layer(parse: Any) -> None:
     data = parse(RECIPES[0])
     assert data.getVar("BBFILE_COLLECTIONS").split() == ["northstar"]
@@ -230,17 +213,6 @@ def test_versions_and_checksums_of_recipes_agree() -> None:
     assert hashlib.md5(text).hexdigest() in recipe
     hashes = (REPOSITORY / "buildroot-package/package/northstar/northstar.hash").read_text()
     assert hashlib.sha256(text).hexdigest() in hashes
-
-
-def test_both_know_the_same_pyseccomp() -> None:
-    (recipe,) = REPOSITORY.glob("recipes-northstar/python/python3-pyseccomp_*.bb")
-    folder = REPOSITORY / "buildroot-package/package/python-pyseccomp"
-    (digest,) = re.findall(r'sha256sum\] = "(\w+)"', recipe.read_text())
-    assert digest in (folder / "python-pyseccomp.hash").read_text()
-    version = recipe.stem.partition("_")[2]
-    assert f"VERSION = {version}\n" in (folder / "python-pyseccomp.mk").read_text()
-    (ours,) = (REPOSITORY / "recipes-northstar/python/files").glob("*.patch")
-    assert (folder / ours.name).read_text() == ours.read_text()
 
 
 def test_dependencies_of_the_project_are_in_both() -> None:
@@ -276,13 +248,12 @@ def test_kas_files(path: Path) -> None:
 def test_selects_of_the_external_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packages = (
         "CGROUPFS_V2_MOUNT",
-        "LIBSECCOMP",
         "PYTHON_PYNACL",
         "PYTHON_PYYAML",
         "PYTHON3_ZLIB",
     )
     stubs = "".join(f"config BR2_PACKAGE_{name}\n\tbool\n" for name in packages)
-    given = ("aarch64", "PACKAGE_PYTHON3", "PACKAGE_LIBSECCOMP_ARCH_SUPPORTS")
+    given = ("aarch64", "PACKAGE_PYTHON3")
     stubs += "".join(f"config BR2_{name}\n\tbool\n\tdefault y\n" for name in given)
     absent = ("x86_64", "PACKAGE_CGROUPFS_MOUNT", "INIT_SYSTEMD")
     stubs += "".join(f"config BR2_{name}\n\tbool\n" for name in absent)
@@ -292,7 +263,7 @@ def test_selects_of_the_external_tree(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("BR2_EXTERNAL_NORTHSTAR_PATH", str(REPOSITORY / "buildroot-package"))
     configuration = kconfiglib.Kconfig(str(root), warn_to_stderr=False)
     configuration.syms["BR2_PACKAGE_NORTHSTAR"].set_value("y")
-    for name in (*packages, "PYTHON_PYSECCOMP"):
+    for name in packages:
         assert configuration.syms[f"BR2_PACKAGE_{name}"].str_value == "y", name
     assert configuration.syms["BR2_PACKAGE_HOST_NORTHSTAR"].visibility
     assert not configuration.warnings

@@ -16,7 +16,7 @@ from consoleserver import TIMEOUT, Server
 from northstar.config import ConsoleConfig, ConsoleOptions
 from northstar.errors import NorthstarError
 from northstar.protocol.url import ConsoleUrl
-from northstar.runtime.listener import Listener
+from northstar.runtime.console.listener import Listener
 
 CONNECT = b'{"connect":{"version":"0.9.2","subscribe_notifications":false}}\n'
 ACK = b'{"connect_ack":null}\n'

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from virtualloop import Steps, VirtualLoop, turns
 
-from northstar.runtime import loop as module
-from northstar.runtime.loop import Cancelled, Future, Loop, Timeout, Timer
-from northstar.runtime.loopwatch import LoopWatch
+from northstar.runtime.eventloop import loop as module
+from northstar.runtime.eventloop.loop import Cancelled, Future, Loop, Timeout, Timer
+from northstar.runtime.eventloop.watch import LoopWatch
 
 TIMEOUT = 60.0
 

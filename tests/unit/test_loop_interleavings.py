@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from virtualloop import Steps, VirtualLoop, turns
 
-from northstar.runtime.loop import Cancelled, Mutex, Task
+from northstar.runtime.eventloop.loop import Cancelled, Mutex, Task
 
 MANY_TURNS = 400
 

@@ -16,11 +16,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as classic_parser
 
 from northstar.names import Container
-from northstar.protocol import messages
-from northstar.runtime import metrics, openmetrics
-from northstar.runtime.metrics import FAMILIES, Metrics
-from northstar.runtime.openmetrics import Family, Histogram
-from northstar.runtime.process import ExitStatus
+from northstar.protocol import requests
+from northstar.runtime.monitoring import metrics, openmetrics
+from northstar.runtime.monitoring.metrics import FAMILIES, Metrics
+from northstar.runtime.monitoring.openmetrics import Family, Histogram
+from northstar.runtime.spawning.process import ExitStatus
 
 ROOT = Path(__file__).resolve().parents[2]
 A = Container.parse("a:0.0.1")
@@ -47,7 +47,7 @@ class Host:
             record=self.record, process=process, read_group=lambda f: self.files.get(f)
         )
         self.running = [self.run]
-        self.metrics = Metrics(self, self)  # type: ignore[arg-type]
+        self.metrics = Metrics(self, self.count_connections)  # type: ignore[arg-type]
 
     def __iter__(self) -> Any:
         return iter([self.record])
@@ -62,7 +62,7 @@ class Host:
         return {"client": 2, "container": 1}
 
     def end(self, status: ExitStatus) -> None:
-        self.metrics.exited(self.run, status)
+        self.metrics.ended(self.run, status)
         self.running = []
 
     def values(self, name: str) -> dict[tuple[str, ...], float]:
@@ -139,7 +139,7 @@ def test_starts_and_exits() -> None:
 
 def test_states_connections_and_requests() -> None:
     host = Host(UNIFIED)
-    for request in (messages.List(), messages.List(), messages.TokenCreate("t", b"")):
+    for request in (requests.List(), requests.List(), requests.TokenCreate("t", b"")):
         host.metrics.requested(request)
     assert host.values("northstar_console_requests_total") == {("list",): 2, ("token_create",): 1}
     assert host.values("northstar_console_connections") == {("client",): 2, ("container",): 1}

@@ -13,8 +13,8 @@ import pytest
 
 from northstar.errors import Unexpected
 from northstar.names import Container
-from northstar.runtime import superblock
-from northstar.runtime.mounter import Mounter
+from northstar.runtime.storage import superblock
+from northstar.runtime.storage.mounter import Mounter
 
 A = Container.parse("a:0.0.1")
 

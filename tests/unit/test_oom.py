@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from northstar.names import Container
-from northstar.runtime.oom import OomMonitor
+from northstar.runtime.controlgroups.oom import OomMonitor
 
 CONTAINER = Container.parse("a:0.0.1")
 QUIET = "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\n"
@@ -40,7 +40,7 @@ class Monitor:
 def test_what_is_there_at_the_beginning_is_no_event(tmp_path: Path, before: str) -> None:
     monitor = Monitor(tmp_path / "events", before)
     assert monitor.after(before) == 0
-    monitor.monitor.stop()
+    monitor.monitor.finish()
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_pressure_is_no_shortage(tmp_path: Path, text: str) -> None:
     """S-48: neither are keys that this version does not know."""
     monitor = Monitor(tmp_path / "events", QUIET)
     assert monitor.after(text) == 0
-    monitor.monitor.stop()
+    monitor.monitor.finish()
 
 
 def test_each_increase_counts_once(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_each_increase_counts_once(tmp_path: Path) -> None:
     assert [monitor.after(text) for text in (short, short, killed, killed)] == [1, 0, 0, 0]
     again = killed.replace("oom 1", "oom 3")
     assert [monitor.after(text) for text in (again, again)] == [1, 0]
-    monitor.monitor.stop()
+    monitor.monitor.finish()
 
 
 def test_shortage_of_the_host(tmp_path: Path) -> None:
@@ -77,4 +77,4 @@ def test_shortage_of_the_host(tmp_path: Path) -> None:
     assert monitor.after(QUIET.replace("oom_kill 0", "oom_kill 1")) == 1
     assert monitor.events[0]["oom"] == 0
     assert monitor.events[0]["oom_kill"] == 1
-    monitor.monitor.stop()
+    monitor.monitor.finish()

@@ -13,11 +13,11 @@ from virtualloop import turns
 
 from northstar.kernel import process
 from northstar.manifest import Manifest, parse
-from northstar.runtime import output
-from northstar.runtime.child import Child
-from northstar.runtime.lastoutput import LastOutput
-from northstar.runtime.loop import Loop
-from northstar.runtime.output import Streams
+from northstar.runtime.debugging.child import Child
+from northstar.runtime.eventloop.loop import Loop
+from northstar.runtime.output import streams as output
+from northstar.runtime.output.lastoutput import LastOutput
+from northstar.runtime.output.streams import Streams
 
 RUNS = 3
 

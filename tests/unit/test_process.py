@@ -17,10 +17,10 @@ from northstar.engine import instructions as isa
 from northstar.engine.assembler import Program
 from northstar.errors import StartContainerFailed
 from northstar.names import Container
-from northstar.runtime import channel
-from northstar.runtime.enginelink import Newborn
-from northstar.runtime.loop import Loop
-from northstar.runtime.process import ExitStatus, NeverBegan, Process
+from northstar.runtime.eventloop.loop import Loop
+from northstar.runtime.spawning import channel
+from northstar.runtime.spawning.enginelink import Newborn
+from northstar.runtime.spawning.process import ExitStatus, NeverBegan, Process
 
 
 def report(kind: str, value: int = 0, step: int = 0) -> bytes:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from northstar.errors import ProtocolError
 from northstar.names import Container, Version
-from northstar.protocol import messages, permissions, tokens
+from northstar.protocol import base64text, decoding, messages, permissions, requests, tokens
 from northstar.protocol.framing import LineBuffer
 
 A = Container("a", Version(0, 0, 1))
@@ -22,79 +22,79 @@ TOKEN_TEXT = "AAAAAAAAACqbS4X9Qykwwzw2XORDx3ReQIP08lbISdfnx+ca9xrOKw=="
 
 GOLDEN: list[tuple[Any, str]] = [
     (
-        messages.Connect(Version(0, 9, 2), False),
+        requests.Connect(Version(0, 9, 2), False),
         '{"connect":{"version":"0.9.2","subscribe_notifications":false}}',
     ),
     (
-        messages.Exec(A, ("ls", "-l"), {"DEBUG": "1"}, True),
+        requests.Exec(A, ("ls", "-l"), {"DEBUG": "1"}, True),
         '{"request":{"exec":{"container":"a:0.0.1","command":["ls","-l"],"environment":{"DEBUG":"1"},'
         '"terminal":true}}}',
     ),
-    (messages.Ident(), '{"request":"ident"}'),
-    (messages.Inspect(A), '{"request":{"inspect":{"container":"a:0.0.1"}}}'),
-    (messages.Install("mem", 123456), '{"request":{"install":{"repository":"mem","size":123456}}}'),
-    (messages.Kill(A, 15), '{"request":{"kill":{"container":"a:0.0.1","signal":15}}}'),
-    (messages.List(), '{"request":"list"}'),
+    (requests.Ident(), '{"request":"ident"}'),
+    (requests.Inspect(A), '{"request":{"inspect":{"container":"a:0.0.1"}}}'),
+    (requests.Install("mem", 123456), '{"request":{"install":{"repository":"mem","size":123456}}}'),
+    (requests.Kill(A, 15), '{"request":{"kill":{"container":"a:0.0.1","signal":15}}}'),
+    (requests.List(), '{"request":"list"}'),
     (
-        messages.Explain(A, "/x", ("y",), {"Z": "1"}),
+        requests.Explain(A, "/x", ("y",), {"Z": "1"}),
         '{"request":{"explain":{"container":"a:0.0.1","init":"/x","arguments":["y"],"environment":{"Z":"1"}}}}',
     ),
-    (messages.Logs(A, True), '{"request":{"logs":{"container":"a:0.0.1","follow":true}}}'),
-    (messages.Mount((A, A)), '{"request":{"mount":{"containers":["a:0.0.1","a:0.0.1"]}}}'),
-    (messages.Repositories(), '{"request":"repositories"}'),
-    (messages.Shutdown(), '{"request":"shutdown"}'),
+    (requests.Logs(A, True), '{"request":{"logs":{"container":"a:0.0.1","follow":true}}}'),
+    (requests.Mount((A, A)), '{"request":{"mount":{"containers":["a:0.0.1","a:0.0.1"]}}}'),
+    (requests.Repositories(), '{"request":"repositories"}'),
+    (requests.Shutdown(), '{"request":"shutdown"}'),
     (
-        messages.Start(A, None, (), {}),
+        requests.Start(A, None, (), {}),
         '{"request":{"start":{"container":"a:0.0.1","init":null,"arguments":[],"environment":{}}}}',
     ),
     (
-        messages.Start(A, "<INIT>", ("-v",), {"DEBUG": "1"}),
+        requests.Start(A, "<INIT>", ("-v",), {"DEBUG": "1"}),
         '{"request":{"start":{"container":"a:0.0.1","init":"<INIT>","arguments":["-v"],'
         '"environment":{"DEBUG":"1"}}}}',
     ),
     (
-        messages.TokenCreate("token-server", b"hello!"),
+        requests.TokenCreate("token-server", b"hello!"),
         '{"request":{"token_create":{"target":"token-server","shared":"aGVsbG8h"}}}',
     ),
     (
-        messages.TokenVerify(TOKEN, "token-client", b"hello!"),
+        requests.TokenVerify(TOKEN, "token-client", b"hello!"),
         f'{{"request":{{"token_verify":{{"token":"{TOKEN_TEXT}","user":"token-client","shared":"aGVsbG8h"}}}}}}',
     ),
-    (messages.Umount((A,)), '{"request":{"umount":{"containers":["a:0.0.1"]}}}'),
-    (messages.Uninstall(A, True), '{"request":{"uninstall":{"container":"a:0.0.1","wipe":true}}}'),
+    (requests.Umount((A,)), '{"request":{"umount":{"containers":["a:0.0.1"]}}}'),
+    (requests.Uninstall(A, True), '{"request":{"uninstall":{"container":"a:0.0.1","wipe":true}}}'),
 ]
 
 
 @pytest.mark.parametrize(("message", "line"), GOLDEN, ids=lambda value: type(value).__name__)
 def test_golden(message: Any, line: str) -> None:
     assert messages.encode(message) == line.encode() + b"\n"
-    assert messages.decode_client(line.encode()) == message
+    assert decoding.decode_client(line.encode()) == message
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"request":{"list":null}}', messages.List()),
-        ('{"request":{"kill":["a:0.0.1",15]}}', messages.Kill(A, 15)),
-        ('{"request":{"start":{"container":"a:0.0.1","arguments":[],"environment":{}}}}', messages.Start(A)),
-        ('{"request":"list","unknown":1}', messages.List()),
-        ('{"request":{"logs":{"container":"a:0.0.1"}}}', messages.Logs(A)),
-        ('{"request":{"inspect":{"container":"a:0.0.1","more":1}}}', messages.Inspect(A)),
-        ('  {"request" : "list" }\t', messages.List()),
-        ('{"connect":1,"request":"list","response":1}', messages.List()),
+        ('{"request":{"list":null}}', requests.List()),
+        ('{"request":{"kill":["a:0.0.1",15]}}', requests.Kill(A, 15)),
+        ('{"request":{"start":{"container":"a:0.0.1","arguments":[],"environment":{}}}}', requests.Start(A)),
+        ('{"request":"list","unknown":1}', requests.List()),
+        ('{"request":{"logs":{"container":"a:0.0.1"}}}', requests.Logs(A)),
+        ('{"request":{"inspect":{"container":"a:0.0.1","more":1}}}', requests.Inspect(A)),
+        ('  {"request" : "list" }\t', requests.List()),
+        ('{"connect":1,"request":"list","response":1}', requests.List()),
         (
             '{"request":{"start":{"container":"a:0.0.1","arguments":[],"environment":{"a":"b","a":"c"}}}}',
-            messages.Start(A, None, (), {"a": "c"}),
+            requests.Start(A, None, (), {"a": "c"}),
         ),
         (
             f'{{"request":{{"inspect":["{"n" * 1024}:0.0.1"]}}}}',
-            messages.Inspect(Container("n" * 1024, Version(0, 0, 1))),
+            requests.Inspect(Container("n" * 1024, Version(0, 0, 1))),
         ),
-        ('{"request":{"inspect":{"container":"a:0.0.1-pre+build"}}}', messages.Inspect(A)),
+        ('{"request":{"inspect":{"container":"a:0.0.1-pre+build"}}}', requests.Inspect(A)),
     ],
 )
 def test_tolerated(line: str, message: Any) -> None:
-    assert messages.decode_client(line.encode()) == message
+    assert decoding.decode_client(line.encode()) == message
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_tolerated(line: str, message: Any) -> None:
 )
 def test_refused(line: str) -> None:
     with pytest.raises(ProtocolError):
-        messages.decode_client(line.encode())
+        decoding.decode_client(line.encode())
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"x":', "}")])
@@ -153,16 +153,16 @@ def test_nesting_is_limited(opening: str, closing: str) -> None:
         inner = levels - 1
         return ('{"request":"list","x":' + opening * inner + "1" + closing * inner + "}").encode()
 
-    assert messages.decode_client(nested(64)) == messages.List()
+    assert decoding.decode_client(nested(64)) == requests.List()
     for levels in (65, 900, 20_000):
         with pytest.raises(ProtocolError, match="nested deeper than 64 levels"):
-            messages.decode_client(nested(levels))
+            decoding.decode_client(nested(levels))
 
 
 def test_many_brackets_are_not_deep() -> None:
     brackets = "[{" * 500
     line = json.dumps({"request": {"start": ["a:0.0.1", None, [brackets], {}]}, "x": [[]] * 100})
-    assert messages.decode_client(line.encode()) == messages.Start(A, None, (brackets,))
+    assert decoding.decode_client(line.encode()) == requests.Start(A, None, (brackets,))
 
 
 @pytest.mark.parametrize("values", ["0,", "[],", "{},", '"1":1,'])
@@ -175,9 +175,9 @@ def test_values_of_a_line_are_limited(values: str) -> None:
         content = (values * ((number - 6) // each))[:-1]
         return ('{"request":"list","x":' + opening + content + closing + "}").encode()
 
-    assert messages.decode_client(line(65536)) == messages.List()
+    assert decoding.decode_client(line(65536)) == requests.List()
     with pytest.raises(ProtocolError, match="more than 65536 values in a line"):
-        messages.decode_client(line(65536 + 10))
+        decoding.decode_client(line(65536 + 10))
 
 
 @pytest.mark.parametrize("operation", ["mount", "umount"])
@@ -185,15 +185,15 @@ def test_containers_of_a_request_are_limited(operation: str) -> None:
     def line(number: int) -> bytes:
         return json.dumps({"request": {operation: {"containers": ["a:0.0.1"] * number}}}).encode()
 
-    assert messages.decode_client(line(1024)).containers == (A,) * 1024  # type: ignore[union-attr]
+    assert decoding.decode_client(line(1024)).containers == (A,) * 1024  # type: ignore[union-attr]
     with pytest.raises(ProtocolError, match="more than 1024 containers in a request"):
-        messages.decode_client(line(1025))
+        decoding.decode_client(line(1025))
 
 
 @given(st.binary(max_size=200))
 def test_any_line_is_a_message_or_a_protocol_error(line: bytes) -> None:
     with contextlib.suppress(ProtocolError):
-        messages.decode_client(line)
+        decoding.decode_client(line)
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -203,19 +203,19 @@ containers = st.builds(
     st.builds(Version, *[st.integers(0, 2**64 - 1)] * 3),
 )
 names = st.from_regex(r"[0-9A-Za-z_][0-9A-Za-z._-]{0,20}", fullmatch=True)
-requests = st.one_of(
+any_request = st.one_of(
     st.builds(
-        messages.Exec,
+        requests.Exec,
         containers,
         st.lists(texts, max_size=3).map(tuple),
         st.dictionaries(texts, texts, max_size=3),
         st.booleans(),
     ),
-    st.builds(messages.Inspect, containers),
-    st.builds(messages.Install, texts, st.integers(0, 2**64 - 1)),
-    st.builds(messages.Kill, containers, st.integers(-(2**31), 2**31 - 1)),
-    st.builds(messages.Logs, containers, st.booleans()),
-    st.builds(messages.Mount, st.lists(containers, max_size=3).map(tuple)),
+    st.builds(requests.Inspect, containers),
+    st.builds(requests.Install, texts, st.integers(0, 2**64 - 1)),
+    st.builds(requests.Kill, containers, st.integers(-(2**31), 2**31 - 1)),
+    st.builds(requests.Logs, containers, st.booleans()),
+    st.builds(requests.Mount, st.lists(containers, max_size=3).map(tuple)),
     *(
         st.builds(
             kind,
@@ -224,21 +224,21 @@ requests = st.one_of(
             st.lists(texts, max_size=3).map(tuple),
             st.dictionaries(texts, texts, max_size=3),
         )
-        for kind in (messages.Explain, messages.Start)
+        for kind in (requests.Explain, requests.Start)
     ),
-    st.builds(messages.TokenCreate, names, st.binary(max_size=50)),
-    st.builds(messages.TokenVerify, st.binary(min_size=40, max_size=40), names, st.binary(max_size=50)),
-    st.builds(messages.Umount, st.lists(containers, max_size=3).map(tuple)),
-    st.builds(messages.Uninstall, containers, st.booleans()),
-    st.sampled_from([messages.Ident(), messages.List(), messages.Repositories(), messages.Shutdown()]),
+    st.builds(requests.TokenCreate, names, st.binary(max_size=50)),
+    st.builds(requests.TokenVerify, st.binary(min_size=40, max_size=40), names, st.binary(max_size=50)),
+    st.builds(requests.Umount, st.lists(containers, max_size=3).map(tuple)),
+    st.builds(requests.Uninstall, containers, st.booleans()),
+    st.sampled_from([requests.Ident(), requests.List(), requests.Repositories(), requests.Shutdown()]),
 )
 
 
 @given(st.builds(Version, *[st.integers(0, 2**64 - 1)] * 3), st.booleans())
 def test_every_connect_decodes_to_itself(version: Version, subscribe: bool) -> None:
-    connect = messages.Connect(version, subscribe)
+    connect = requests.Connect(version, subscribe)
     line = messages.encode(connect)
-    assert messages.decode_client(line[:-1]) == connect
+    assert decoding.decode_client(line[:-1]) == connect
     assert json.loads(line) == {"connect": connect.wire()}
 
 
@@ -258,12 +258,12 @@ def test_everything_a_server_sends_decodes_to_itself(encode: Any, value: Any) ->
     assert json.loads(line) == {encode.__name__: value}
 
 
-@given(requests)
+@given(any_request)
 def test_every_request_decodes_to_itself(request: Any) -> None:
     line = messages.encode(request)
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
-    assert messages.decode_client(line[:-1]) == request
+    assert decoding.decode_client(line[:-1]) == request
     assert json.loads(line) == {"request": request.wire()}
 
 
@@ -279,10 +279,10 @@ def test_every_request_has_a_permission() -> None:
     needed = {permissions.required(message) for message, _ in GOLDEN[1:]}
     assert needed == {*permissions.PERMISSIONS, *permissions.ADDITIONAL} - {"notifications"}
     assert permissions.FULL.isdisjoint(permissions.ADDITIONAL)
-    assert permissions.required(messages.Start(A)) == "start"
-    assert permissions.required(messages.Start(A, "/x")) == "start_command"
-    assert permissions.required(messages.Start(A, None, ("x",))) == "start_command"
-    assert permissions.required(messages.Start(A, None, (), {"a": "b"})) == "start_command"
+    assert permissions.required(requests.Start(A)) == "start"
+    assert permissions.required(requests.Start(A, "/x")) == "start_command"
+    assert permissions.required(requests.Start(A, None, ("x",))) == "start_command"
+    assert permissions.required(requests.Start(A, None, (), {"a": "b"})) == "start_command"
 
 
 # --- framing
@@ -344,7 +344,7 @@ def authority(now: float) -> tokens.TokenAuthority:
 def test_token_vectors() -> None:
     assert authority(42).create("token-client", "token-server", b"hello!") == TOKEN
     first = tokens.TokenAuthority(bytes(range(32)), lambda: 5.0).create("extern", "extern", b"")
-    assert messages.to_base64(first) == "AAAAAAAAAAB6E94wblDtgu80QNd/GhYHqpTb7p/GyQP/+Fm7UxwnHw=="
+    assert base64text.to_base64(first) == "AAAAAAAAAAB6E94wblDtgu80QNd/GhYHqpTb7p/GyQP/+Fm7UxwnHw=="
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Program
-from northstar.runtime import reports
-from northstar.runtime.process import PROTOCOL_VIOLATION, ExitStatus
-from northstar.runtime.reports import Report
+from northstar.runtime.spawning import reports
+from northstar.runtime.spawning.process import PROTOCOL_VIOLATION, ExitStatus
+from northstar.runtime.spawning.reports import Report
 
 
 @given(st.binary(max_size=3 * reports.SIZE))

@@ -15,9 +15,9 @@ from northstar.config import RepositoryConfig
 from northstar.errors import NorthstarError, StorageError, Unexpected
 from northstar.kernel import filesystem
 from northstar.names import Container
-from northstar.runtime import directoryrepository
-from northstar.runtime.directoryrepository import DirectoryRepository
 from northstar.runtime.log import Logger
+from northstar.runtime.storage import directory as directoryrepository
+from northstar.runtime.storage.directory import DirectoryRepository
 
 LOG = Logger("test")
 A = Container.parse("a:0.0.1")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from northstar.config import RepositoryConfig
-from northstar.runtime.directoryrepository import DirectoryRepository
+from northstar.runtime.storage.directory import DirectoryRepository
 
 
 class Log:

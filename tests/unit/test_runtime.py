@@ -14,12 +14,13 @@ from virtualloop import VirtualLoop, turns
 
 from northstar.errors import StartContainerFailed, Unexpected
 from northstar.names import Container
-from northstar.runtime import log, startlimit
-from northstar.runtime.containers import Record
-from northstar.runtime.loop import Future, Loop
-from northstar.runtime.notifications import Notifications
-from northstar.runtime.process import Process
-from northstar.runtime.runtime import Runtime
+from northstar.runtime import log
+from northstar.runtime.containers import startlimit
+from northstar.runtime.containers.events import Events
+from northstar.runtime.containers.records import Record
+from northstar.runtime.containers.runtime import Runtime
+from northstar.runtime.eventloop.loop import Future, Loop
+from northstar.runtime.spawning.process import Process
 
 NAMES = [Container.parse(f"{name}:0.0.1") for name in "abc"]
 
@@ -51,6 +52,12 @@ class Ended:
         os.waitpid(self.pid, 0)
 
 
+def runtime(loop: Loop | None, mounter: Mounter | None) -> Any:
+    places = SimpleNamespace(run_dir="/nonexistent", data_dir="/nonexistent")
+    host: Any = SimpleNamespace(loop=loop, site=SimpleNamespace(places=places))
+    return Runtime(host, {}, mounter, None, Events())  # type: ignore[arg-type]
+
+
 def fail(failure: BaseException) -> None:
     raise failure
 
@@ -58,10 +65,9 @@ def fail(failure: BaseException) -> None:
 def test_others_have_turns_during_an_umount() -> None:
     events: list[str] = []
     loop = Loop(fail)
-    made: Any = Runtime({}, Mounter(events), Notifications(), None)  # type: ignore[arg-type]
-    made.attach(SimpleNamespace(loop=loop, places=SimpleNamespace(run_dir="/nonexistent")))
+    made = runtime(loop, Mounter(events))
     for name in NAMES:
-        record = Record(name, None, SimpleNamespace(manifest=None))  # type: ignore[arg-type]
+        record = Record(name, None, SimpleNamespace(manifest=SimpleNamespace(custom=None, autostart=None)))  # type: ignore[arg-type]
         record.mounted = True
         made.containers.add(record)
 
@@ -86,8 +92,10 @@ def test_kill_of_a_process_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> No
     """It counts as a success."""
     lines: list[str] = []
     monkeypatch.setattr(log, "record", lambda level, target, message: lines.append(f"{level}: {message}"))
-    made: Any = Runtime({}, None, Notifications(), None)  # type: ignore[arg-type]
-    record: Any = Record(NAMES[0], None, SimpleNamespace(manifest=None))  # type: ignore[arg-type]
+    made = runtime(None, None)
+    record: Any = Record(
+        NAMES[0], None, SimpleNamespace(manifest=SimpleNamespace(custom=None, autostart=None))
+    )  # type: ignore[arg-type]
     made.containers.add(record)
     process = Ended()
     record.run = SimpleNamespace(process=process)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from northstar.runtime.loop import Loop
-from northstar.runtime.sdnotify import ServiceManager, ready_descriptor
+from northstar.runtime.eventloop.loop import Loop
+from northstar.runtime.monitoring.servicemanager import ServiceManager, ready_descriptor
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from northstar.errors import Unexpected
 from northstar.manifest import Manifest, parse
-from northstar.runtime.sockets import ContainerSockets
+from northstar.runtime.containers.sockets import ContainerSockets
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 from northstar.config import Config, RepositoryConfig
 from northstar.errors import NorthstarError
 from northstar.kernel import loop, mount
-from northstar.runtime import directoryrepository, mounter, sweep
+from northstar.runtime.storage import directory as directoryrepository
+from northstar.runtime.storage import mounter, sweep
 
 
 class Log:

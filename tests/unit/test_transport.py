@@ -27,11 +27,13 @@ from northstar.manifest import parse
 from northstar.names import Container
 from northstar.protocol.permissions import FULL
 from northstar.protocol.url import ConsoleUrl
-from northstar.runtime import connection, console, throttle, transport
-from northstar.runtime.connection import FIRST_LINE
-from northstar.runtime.exporter import Exporter
-from northstar.runtime.listener import Listener
-from northstar.runtime.loop import Loop
+from northstar.runtime.console import connection, throttle
+from northstar.runtime.console import server as console
+from northstar.runtime.console.connection import FIRST_LINE
+from northstar.runtime.console.listener import Listener
+from northstar.runtime.eventloop import transport
+from northstar.runtime.eventloop.loop import Loop
+from northstar.runtime.monitoring.exporter import Exporter
 
 NOTHING = frozenset[str]()
 EVERYTHING = FULL | {"exec"}

@@ -8,7 +8,7 @@ import pwd
 
 from northstar import manifest
 from northstar.manifest.model import Manifest
-from northstar.runtime import users
+from northstar.runtime.containers import users
 
 FREE = 64123
 

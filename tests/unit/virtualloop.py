@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from northstar.runtime import loop as module
-from northstar.runtime.loop import Loop
+from northstar.runtime.eventloop import loop as module
+from northstar.runtime.eventloop.loop import Loop
 
 T = TypeVar("T")
 

@@ -9,11 +9,12 @@ from northstar.runtime import log
 from northstar.supervision import boot, model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from northstar.config.model import BootConfig
-    from northstar.runtime.containers import Containers, Record
-    from northstar.runtime.loop import Loop
+    from northstar.runtime.eventloop.loop import Loop
+    from northstar.runtime.supervision.supervised import Supervised
+    from northstar.runtime.supervision.supervisor import Supervisor
     from northstar.supervision.boot import Decision
 
 _log = log.Logger("runtime::boot")
@@ -22,34 +23,35 @@ _log = log.Logger("runtime::boot")
 class BootWatch:
     """Decides once; before `begin` it is pending."""
 
-    def __init__(self, containers: Containers, config: BootConfig) -> None:
+    def __init__(
+        self, loop: Loop, containers: Iterable[Supervised], supervisor: Supervisor, config: BootConfig
+    ) -> None:
         self.decision: Decision = boot.Decision(boot.PENDING)
         self.trials: Callable[[], int] = lambda: 0
         """How many updates have not proved themselves yet."""
+        self._loop = loop
+        self._supervisor = supervisor
         self._containers = containers
         self._config = config
-        self._required: list[Record] = []
+        self._required: list[Supervised] = []
         self._begun = False
         self._expired = False
-        self._loop: Loop
-        self._on_decision: Callable[[], None]
 
     @property
     def decided(self) -> bool:
         """Whether it is good or bad."""
         return self.decision.state != boot.PENDING
 
-    def begin(self, loop: Loop, decided: Callable[[], None]) -> None:
-        """The autostarts are under way. From now on `look` decides, and `decided` hears of it."""
-        self._loop = loop
-        self._on_decision = decided
+    def begin(self) -> None:
+        """The autostarts are under way."""
         self._required = [
             r for r in self._containers if r.settings.boot == model.REQUIRED and r.manifest.autostart
         ]
         self._begun = True
         self.look()
         if not self.decided:
-            loop.call_later(self._config.timeout, self._expire)
+            self._supervisor.watch(lambda record, before: self.look())
+            self._loop.call_later(self._config.timeout, self._expire)
 
     def look(self) -> None:
         """Something has changed."""
@@ -72,13 +74,13 @@ class BootWatch:
         else:
             _log.error(f"This boot is bad: {', '.join(failed) or ', '.join(waiting) + ' not ready in time'}")
             program = self._config.on_bad
-        self._on_decision()
+        self._supervisor.stir()
         if program:
             self._loop.spawn(self._run(program))
 
     async def _run(self, program: tuple[str, ...]) -> None:
         # Most devices have no such program.
-        from northstar.runtime.child import Child
+        from northstar.runtime.debugging.child import Child
 
         try:
             child = Child(self._loop, list(program), {})

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 
 from northstar.errors import Unexpected
 from northstar.kernel import paths, proc, sockets
-from northstar.runtime import log, transport
+from northstar.runtime import log
+from northstar.runtime.eventloop import transport
 from northstar.supervision import notification
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from northstar.runtime.loop import Channel, Loop
+    from northstar.runtime.eventloop.loop import Channel, Loop
     from northstar.supervision.notification import Message
 
     Tell = Callable[[Message, list[int]], None]
@@ -49,6 +50,7 @@ class NotifySocket:
         "_name",
         "_path",
         "_socket",
+        "_stores",
         "_tell",
         "_uid",
         "address",
@@ -57,11 +59,12 @@ class NotifySocket:
         "theirs",
     )
 
-    def __init__(self, loop: Loop, name: str, uid: int) -> None:
-        """`name` is that of the container, `uid` its user."""
+    def __init__(self, loop: Loop, name: str, uid: int, *, stores: bool) -> None:
+        """`name` is that of the container, `uid` its user; `stores`: it may give us descriptors."""
         self._loop = loop
         self._name = name
         self._uid: int | None = uid
+        self._stores = stores
         self._tell: Tell
         self._main = 0
         self._socket: socket.socket | None = None
@@ -182,10 +185,11 @@ class NotifySocket:
             message = None
         elif message is None:
             self._complain(f"a datagram of {len(datagram.data)} bytes is no notification")
-        if message is None or not message.fdstore:
+        kept = message is not None and message.fdstore and self._stores
+        if not kept:
             garbage += datagram.descriptors
         if message is not None:
-            self._tell(message, datagram.descriptors if message.fdstore else [])
+            self._tell(message, datagram.descriptors if kept else [])
 
     def _is_ours(self, datagram: sockets.Datagram) -> bool:
         pid, uid = datagram.pid, datagram.uid

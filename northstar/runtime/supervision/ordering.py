@@ -3,20 +3,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from northstar.runtime import log
-from northstar.runtime.loop import Timeout
 from northstar.supervision import order
 from northstar.supervision import state as s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from northstar.runtime.containers import Containers, Record
-    from northstar.runtime.loop import Loop
+    from northstar.runtime.supervision.supervised import Supervised
     from northstar.runtime.supervision.supervisor import Supervisor
     from northstar.supervision.state import State
+
+R = TypeVar("R", bound="Supervised")
 
 _log = log.Logger("runtime::supervisor")
 
@@ -27,14 +27,13 @@ GRACE = 5.0
 class Ordering:
     """The conditions of all containers. Costs nothing as long as there are none."""
 
-    def __init__(self, containers: Containers, supervisor: Supervisor, loop: Loop) -> None:
+    def __init__(self, containers: Iterable[Supervised], supervisor: Supervisor) -> None:
         self._containers = containers
         self._supervisor = supervisor
-        self._loop = loop
 
     # --- autostart
 
-    def hold(self, wanted: Iterable[Record]) -> list[Record]:
+    def hold(self, wanted: Iterable[R]) -> list[R]:
         """Who of these containers can be started now; the others wait, or are refused because of a cycle."""
         graph = self._graph()
         cycles = order.cycles(graph)
@@ -54,7 +53,7 @@ class Ordering:
                 free.append(record)
         return free
 
-    def warn(self, record: Record) -> None:
+    def warn(self, record: Supervised) -> None:
         """Somebody starts a container, which is not held up."""
         if record.settings.after and (missing := self._missing(record)):
             _log.warn(f"{record.container} is started without what it is meant to wait for: {missing}")
@@ -62,7 +61,7 @@ class Ordering:
     def _graph(self) -> dict[str, tuple[str, ...]]:
         return {r.container.name: tuple(r.settings.after) for r in self._containers if r.settings.after}
 
-    def _missing(self, record: Record) -> str:
+    def _missing(self, record: Supervised) -> str:
         return order.described(order.missing(record.settings.after, self._states))
 
     def _states(self, name: str) -> list[State]:
@@ -70,7 +69,7 @@ class Ordering:
 
     # --- while they run
 
-    def moved(self, moved: Record, before: State) -> None:
+    def moved(self, moved: Supervised, before: State) -> None:
         """A container is in another phase: others may go on, or have to end."""
         name, now = moved.container.name, moved.state.phase
         ended = before.phase in s.ALIVE and now not in s.ALIVE
@@ -92,7 +91,7 @@ class Ordering:
             if record.state.phase == s.WAITING:
                 self._supervisor.happen(record, s.Stop())
         graph = self._graph()
-        stopped: set[Record] = set()
+        stopped: set[Supervised] = set()
         while running := [r for r in self._containers if r.state.phase in s.ALIVE]:
             if not any(record.settings.asked for record in running):
                 return
@@ -104,23 +103,20 @@ class Ordering:
             if not await self._some_end(running):
                 return
 
-    def _stop(self, record: Record) -> None:
+    def _stop(self, record: Supervised) -> None:
         # The program cannot extend it: whoever has started the daemon waits as well.
         timeout = record.settings.stop.timeout if record.settings.asked else 0.0
         self._supervisor.happen(record, s.Stop(None, timeout))
 
-    async def _some_end(self, running: list[Record]) -> bool:
+    async def _some_end(self, running: list[Supervised]) -> bool:
         """Wait for the end of one of them; False if that takes longer than it may."""
         limit = max(record.settings.stop.timeout for record in running) + GRACE
-        ended = self._supervisor.until(lambda: any(r.state.phase not in s.ALIVE for r in running))
-        try:
-            await self._loop.wait_for(self._loop.spawn(ended), limit)
-        except Timeout:
-            return False
-        return True
+        return await self._supervisor.within(
+            limit, lambda: any(record.state.phase not in s.ALIVE for record in running)
+        )
 
 
-def longest_stop(containers: Containers) -> float:
+def longest_stop(containers: Iterable[Supervised]) -> float:
     """Seconds that `stop_all` may take at most, with everything running."""
     times: dict[str, float] = {}
     for record in containers:

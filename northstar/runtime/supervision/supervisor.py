@@ -15,18 +15,18 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from northstar.runtime import log
-from northstar.runtime.loop import Future
-from northstar.runtime.process import ExitStatus
+from northstar.runtime.eventloop.loop import Future, Timeout
+from northstar.runtime.spawning.process import ExitStatus
 from northstar.supervision import machine
 from northstar.supervision import state as s
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any
 
-    from northstar.runtime.containers import Containers, Record
-    from northstar.runtime.loop import Loop
-    from northstar.runtime.metrics import Metrics
-    from northstar.runtime.notifications import Notifications
+    from northstar.names import Container
+    from northstar.runtime.eventloop.loop import Loop
+    from northstar.runtime.supervision.supervised import Supervised
     from northstar.supervision.notification import Message
     from northstar.supervision.state import Event, State
 
@@ -39,24 +39,32 @@ STATUS_PAUSE = 0.25
 class Supervisor:
     """The states of all containers, in motion."""
 
-    def __init__(self, containers: Containers, notifications: Notifications, parallel: int) -> None:
-        """At most `parallel` starts at a time are begun from here."""
-        self.containers = containers
-        self.metrics: Metrics | None = None
-        self.moved: Callable[[Record, State], None] | None = None
-        """Hears of another phase, with the state before, in a later turn of the loop."""
-        self.check: Callable[[Record], Awaitable[None]]
-        self.roll_back: Callable[[Record, str], None] | None = None
+    def __init__(
+        self,
+        loop: Loop,
+        tell: Callable[[str, Container, dict[str, object]], None],
+        shut_down: Callable[[str], None],
+        parallel: int,
+    ) -> None:
+        """`tell` hears what observers are to hear: kind, container, details; `shut_down` ends the daemon.
+
+        At most `parallel` starts at a time are begun from here.
+        """
+        self.roll_back: Callable[[Supervised, str], None] | None = None
         """Returns to the version before, if there are updates."""
-        self._notifications = notifications
+        self._loop = loop
+        self._tell = tell
+        self._shut_down = shut_down
         self._parallel = parallel
         self._begun = 0
-        self._queue: deque[tuple[Record, int]] = deque()
+        self._queue: deque[Supervised] = deque()
+        self._telling: set[Supervised] = set()
+        """Whose status is told soon."""
         self._movement = Future()
-        self._loop: Loop
-        self._start: Callable[[Record, int], Awaitable[None]]
-        self._shut_down: Callable[[str], None]
-        self._carry_out: dict[type, Callable[[Record, s.Action], None]] = {
+        self._start: Callable[[Any], Coroutine[Any, Any, None]]
+        self._check_health: Callable[[Any], Coroutine[Any, Any, None]]
+        self._watchers: list[Callable[[Supervised, State], None]] = []
+        self._carry_out: dict[type, Callable[[Supervised, s.Action], None]] = {
             s.Begin: lambda record, _: self._begin(record),
             s.Signal: self._signal,
             s.Kill: lambda record, _: self._kill(record),
@@ -68,16 +76,20 @@ class Supervisor:
 
     def attach(
         self,
-        loop: Loop,
-        start: Callable[[Record, int], Awaitable[None]],
-        shut_down: Callable[[str], None],
+        start: Callable[[Any], Coroutine[Any, Any, None]],
+        check_health: Callable[[Any], Coroutine[Any, Any, None]],
+        moved: Callable[[Supervised, State], None],
     ) -> None:
-        """Give it the event loop and how a start, of a generation, and a shutdown are made."""
-        self._loop = loop
+        """How a start that was begun here is made, and a check of health; and who hears of other phases."""
         self._start = start
-        self._shut_down = shut_down
+        self._check_health = check_health
+        self.watch(moved)
 
-    def happen(self, record: Record, event: Event) -> None:
+    def watch(self, moved: Callable[[Supervised, State], None]) -> None:
+        """Call it, in a later turn, when a container is in another phase; with the state before."""
+        self._watchers.append(moved)
+
+    def happen(self, record: Supervised, event: Event) -> None:
         """Something has happened to a container."""
         before = record.state
         record.state, actions = machine.step(before, record.settings, event, time.monotonic())
@@ -87,33 +99,40 @@ class Supervisor:
         if record.state.phase != before.phase:
             self._tell_of_movement(record, before)
 
-    def exited(self, record: Record, status: ExitStatus) -> None:
+    def exited(self, record: Supervised, status: ExitStatus) -> None:
         """The run of a container is over."""
         self.happen(record, s.Exited(s.Status(*status), _spread()))
 
-    def start_failed(self, record: Record, reason: str) -> None:
+    def start_failed(self, record: Supervised, reason: str) -> None:
         """A start of a container has failed."""
         self.happen(record, s.StartFailed(reason, _spread()))
 
-    def told(self, record: Record, message: Message) -> None:
+    def told(self, record: Supervised, message: Message) -> None:
         """The program of a container has told something."""
         self.happen(record, s.Told(message))
-
-    def forget(self, record: Record) -> None:
-        """A package is removed."""
-        self.happen(record, s.Stop())
-        if record.timer is not None:
-            record.timer.cancel()
-            record.timer = None
 
     async def until(self, reached: Callable[[], bool]) -> None:
         """Wait until something is so, which only another phase of a container can bring about."""
         while not reached():
             await self._movement
 
+    async def within(self, limit: float | None, reached: Callable[[], bool]) -> bool:
+        """The same, at most `limit` seconds: whether it is so."""
+        waiting = self._loop.spawn(self.until(reached))
+        try:
+            if limit is None:
+                await waiting
+            else:
+                await self._loop.wait_for(waiting, limit)
+        except Timeout:
+            return reached()
+        finally:
+            waiting.cancel()
+        return True
+
     # --- time and others
 
-    def _set_timer(self, record: Record) -> None:
+    def _set_timer(self, record: Supervised) -> None:
         due, timer = machine.due(record.state), record.timer
         if timer is not None:
             if timer.pending and timer.when == due:
@@ -124,16 +143,16 @@ class Supervisor:
             record.timer = self._loop.call_later(due - time.monotonic(), lambda: self._tick(record))
             record.timer.when = due
 
-    def _tick(self, record: Record) -> None:
+    def _tick(self, record: Supervised) -> None:
         """Before anybody is judged, what he has said is heard."""
         if record.run is not None and record.run.notify is not None:
             record.run.notify.drain()
         self.happen(record, s.Tick())
 
-    def _tell_of_movement(self, record: Record, before: State) -> None:
+    def _tell_of_movement(self, record: Supervised, before: State) -> None:
         def tell() -> None:
-            if self.moved is not None:
-                self.moved(record, before)
+            for moved in self._watchers:
+                moved(record, before)
             self.stir()
 
         self._loop.call_soon(tell)
@@ -145,23 +164,23 @@ class Supervisor:
 
     # --- actions
 
-    def _begin(self, record: Record) -> None:
-        self._queue.append((record, record.state.generation))
+    def _begin(self, record: Supervised) -> None:
+        self._queue.append(record)
         self._next()
 
     def _next(self) -> None:
         while self._queue and self._begun < self._parallel:
             self._begun += 1
-            self._loop.spawn(self._begin_one(*self._queue.popleft()))
+            self._loop.spawn(self._begin_one(self._queue.popleft()))
 
-    async def _begin_one(self, record: Record, generation: int) -> None:
+    async def _begin_one(self, record: Supervised) -> None:
         try:
-            await self._start(record, generation)
+            await self._start(record)
         finally:
             self._begun -= 1
             self._next()
 
-    def _signal(self, record: Record, action: s.Action) -> None:
+    def _signal(self, record: Supervised, action: s.Action) -> None:
         assert isinstance(action, s.Signal)
         number = signal.Signals(action.number)
         _log.info(f"Sending {number.name} to {record.container}")
@@ -171,16 +190,16 @@ class Supervisor:
             except OSError as error:
                 _log.error(f"failed to send {number.name} to {record.container}: {error.strerror}")
 
-    def _kill(self, record: Record) -> None:
+    def _kill(self, record: Supervised) -> None:
         _log.info(f"Killing {record.container} with SIGKILL")
         if record.run is not None:
             with contextlib.suppress(OSError):
                 record.run.process.kill()
 
-    def _check(self, record: Record) -> None:
-        self._loop.spawn(_awaited(self.check(record)))
+    def _check(self, record: Supervised) -> None:
+        self._loop.spawn(self._check_health(record))
 
-    def _announce(self, record: Record, action: s.Action) -> None:
+    def _announce(self, record: Supervised, action: s.Action) -> None:
         assert isinstance(action, s.Announce)
         container, details = record.container, action.details
         if action.kind == "status":
@@ -188,28 +207,25 @@ class Supervisor:
             return
         if action.kind == "restarting":
             _log.warn(f"{container} is started again in {details['delay']:.2f}s: {_reason(details)}")
-            if self.metrics is not None:
-                self.metrics.restarting(container)
         elif action.kind == "quarantined":
             _log.error(f"{container} is quarantined: {_reason(details)}")
         elif action.kind == "unhealthy":
             _log.warn(f"{container} is unhealthy: {_reason(details)}")
-        self._notifications.supervised(action.kind, container, details)
+        self._tell(action.kind, container, details)
 
-    def _announce_status(self, record: Record) -> None:
+    def _announce_status(self, record: Supervised) -> None:
         """What floods becomes the latest of each pause."""
-        run = record.run
-        if run is None or run.telling:
+        if record in self._telling:
             return
-        run.telling = True
+        self._telling.add(record)
 
         def tell() -> None:
-            run.telling = False
-            self._notifications.supervised("status", record.container, {"status": record.state.text})
+            self._telling.discard(record)
+            self._tell("status", record.container, {"status": record.state.text})
 
         self._loop.call_later(STATUS_PAUSE, tell)
 
-    def _end_daemon(self, record: Record, action: s.Action) -> None:
+    def _end_daemon(self, record: Supervised, action: s.Action) -> None:
         assert isinstance(action, s.Shutdown)
         last = record.state.last
         if last is None or last.status == s.Status():
@@ -218,16 +234,12 @@ class Supervisor:
             status = ExitStatus(*last.status)
             self._shut_down(f"critical container failure: {record.container} exited with {status}")
 
-    def _return(self, record: Record, action: s.Action) -> None:
+    def _return(self, record: Supervised, action: s.Action) -> None:
         assert isinstance(action, s.RollBack)
         if self.roll_back is None:
             _log.error(f"{record.container}: there is no version to return to")
         else:
             self.roll_back(record, action.reason)
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work
 
 
 def _reason(details: dict[str, object]) -> object:

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Listening sockets of the console."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING
+
+from northstar.errors import NorthstarError
+from northstar.protocol import permissions
+from northstar.runtime import log
+from northstar.runtime.console.peer import EXTERN, Peer
+from northstar.runtime.eventloop.loop import Future
+from northstar.runtime.eventloop.transport import close_apart
+from northstar.runtime.eventloop.unixsocket import bind_unix, stop_listening
+
+if TYPE_CHECKING:
+    from northstar.config import ConsoleConfig
+    from northstar.runtime.console.connection import Connection
+    from northstar.runtime.console.server import ConsoleServer
+    from northstar.runtime.eventloop.loop import Loop
+
+_log = log.Logger("runtime::console")
+
+UNIX_MODE = 0o600
+_HARMLESS = frozenset(("ident", "list", "inspect", "repositories", "notifications"))
+CONNECT_TIMEOUT = 10.0
+"""Seconds until a client has to have said what it wants."""
+_RETRY_DELAY = 0.1
+_ENDING = 16
+"""So many more connections there may be, as long as they are about to end."""
+
+
+class Listener:
+    """Accepts clients on one address, as many as the configuration allows."""
+
+    def __init__(self, loop: Loop, server: ConsoleServer, config: ConsoleConfig) -> None:
+        """Bind and listen; raises NorthstarError naming the address."""
+        self._loop = loop
+        self._server = server
+        self._config = config
+        self._clients: dict[Connection, None] = {}
+        self._room = Future()
+        self._full = False
+        granted = ", ".join(
+            p for p in (*permissions.PERMISSIONS, *permissions.ADDITIONAL) if p in config.permissions
+        )
+        _log.debug(f'Starting console on {config.url} with permissions "{granted}"')
+        try:
+            self._socket, address = _bind(config)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise NorthstarError(f"console {config.url}: {reason}", _hint(error)) from None
+        self._socket.setblocking(False)
+        self._channel = loop.register(self._socket.fileno())
+        self._task = loop.spawn(self._accept())
+        _log.debug(f"Started console on {address}")
+
+    def close(self) -> None:
+        """Stop listening. The file of a unix socket stays, as clients' tests expect it."""
+        self._task.cancel()
+        self._channel.close()
+        stop_listening(self._socket)
+        # There may be descriptors in connections that were not accepted.
+        self._loop.spawn(close_apart(self._loop, self._socket, []))
+        _log.debug("Closed listener")
+
+    async def _accept(self) -> None:
+        failure = 0
+        while True:
+            try:
+                while len(self._clients) >= self._config.max_connections + _ENDING:
+                    self._room = Future()
+                    await self._room
+                await self._serve(*self._socket.accept())
+            except BlockingIOError:
+                failure = 0
+                await self._channel.readable()
+            except OSError as error:
+                if self._socket.fileno() < 0:
+                    # Closed while this task waited for its turn.
+                    return
+                if error.errno != failure:
+                    _log.warn(f"Error listening: {error.strerror}")
+                failure = error.errno or 0
+                await self._loop.sleep(_RETRY_DELAY)
+            else:
+                await self._loop.turn()
+
+    async def _serve(self, sock: socket.socket, address: object) -> None:
+        if not self._make_room():
+            await close_apart(self._loop, sock, [])
+            return
+        name = f"Remote({_peer_name(address)})"
+        peer = Peer(name, EXTERN, self._config.permissions, self._config.options, CONNECT_TIMEOUT)
+        try:
+            client = self._server.serve(sock, peer)
+        except OSError:
+            await close_apart(self._loop, sock, [])
+            raise
+        self._clients[client] = None
+        self._loop.when_done(client.task, lambda: self._ended(client))
+
+    def _make_room(self) -> bool:
+        """Whether one more is possible: who has not said yet what it wants gives way to who comes later."""
+        if len(self._clients) < self._config.max_connections and not self._server.full:
+            self._full = False
+            return True
+        for client in self._clients:
+            if not client.established and not client.ending:
+                client.give_up("Too many connections, this one gives way to another")
+                return True
+        if not self._full:
+            _log.warn(f"Too many connections on {self._config.url}, refusing more")
+        self._full = True
+        return False
+
+    def _ended(self, client: Connection) -> None:
+        del self._clients[client]
+        self._room.set_result()
+
+
+def _bind(config: ConsoleConfig) -> tuple[socket.socket, str]:
+    if config.url.scheme == "unix":
+        mode = config.mode if config.mode is not None else UNIX_MODE
+        return bind_unix(config.url.path, mode, descriptors="exec" in config.permissions)
+    return _bind_tcp(config)
+
+
+def _bind_tcp(config: ConsoleConfig) -> tuple[socket.socket, str]:
+    url = config.url
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        url.host, url.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(socket.SOMAXCONN)
+    except OSError:
+        sock.close()
+        raise
+    bound = sock.getsockname()
+    _warn_exposed(config, bound[0])
+    return sock, _tcp_name(bound)
+
+
+def _warn_exposed(config: ConsoleConfig, host: str) -> None:
+    loopback = host.startswith("127.") or host == "::1"
+    if not loopback and not config.insecure and config.permissions - _HARMLESS:
+        _log.warn(
+            f"Console {config.url} is reachable from the network, without authentication, and may change "
+            "things; set insecure = true if this is meant"
+        )
+
+
+def _tcp_name(address: tuple[str, int]) -> str:
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"{host}:{address[1]}"
+
+
+def _peer_name(address: object) -> str:
+    if isinstance(address, tuple):
+        return f"tcp://{_tcp_name(address[:2])}"
+    if isinstance(address, str) and address:
+        return f"unix://{address}"
+    return "unix://unnamed"
+
+
+def _hint(error: OSError) -> str | None:
+    if error.errno == errno.EADDRINUSE:
+        return "is another runtime running?"
+    if error.errno == errno.ENOENT:
+        return "the directory of the socket must exist"
+    return None

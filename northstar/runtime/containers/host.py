@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host as runs see it: what they need of the daemon, and what is the same for all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from northstar.runtime.containers import plan
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Mapping
+    from typing import Protocol
+
+    from northstar.manifest import Manifest
+    from northstar.names import Container
+    from northstar.programs.plan import Plan
+    from northstar.runtime.containers.command import Command
+    from northstar.runtime.controlgroups.cgroups import Cgroups
+    from northstar.runtime.debugging.debugger import Debugger
+    from northstar.runtime.eventloop.loop import Loop
+    from northstar.runtime.output.lastoutput import LastOutput
+    from northstar.runtime.spawning.enginelink import Engine
+    from northstar.supervision.model import Settings
+
+    class ContainerConnection(Protocol):
+        """Our end of a container's connection to the console."""
+
+        def stop(self) -> None:
+            """Close it."""
+
+    class Application(Protocol):
+        """What can be started."""
+
+        container: Container
+        filter: bytes
+        """System call filter of the application, a BPF program."""
+        settings: Settings
+        """About supervision."""
+        output: LastOutput
+        """What it has written since its last start."""
+
+        @property
+        def manifest(self) -> Manifest:
+            """Of the package."""
+
+
+class Site(NamedTuple):
+    """What does not change while the daemon runs."""
+
+    places: plan.Places
+    facts: plan.Facts
+    root: int
+    """Descriptor of / in the host's mount namespace."""
+    network: int
+    """Descriptor of the host's network namespace."""
+    output_buffer_size: int
+    """Bytes of its last output that are kept for each container."""
+
+
+class Host:
+    """What a run needs of the daemon."""
+
+    __slots__ = ("cgroups", "connect", "debugger", "engine", "loop", "on_memory_event", "site")
+
+    def __init__(
+        self,
+        loop: Loop,
+        engine: Engine,
+        cgroups: Cgroups,
+        site: Site,
+        *,
+        connect: Callable[[Manifest], tuple[ContainerConnection, socket.socket]],
+        on_memory_event: Callable[[Container, dict[str, int | None]], None],
+        debugger: Debugger | None,
+    ) -> None:
+        """`connect` makes a console connection for a container, and its end of it."""
+        self.loop = loop
+        self.engine = engine
+        self.cgroups = cgroups
+        self.site = site
+        self.connect = connect
+        self.on_memory_event = on_memory_event
+        self.debugger = debugger
+
+    def plan(
+        self,
+        application: Application,
+        command: Command,
+        resources: Mapping[str, Container],
+        group_roles: list[str],
+        group_numbers: list[int],
+        devices_tree: str,
+        notify: plan.Notify | None = None,
+    ) -> Plan:
+        """The plan of a start, be it to be carried out or explained. Raises StartContainerFailed."""
+        manifest = application.manifest
+        return plan.build(
+            manifest,
+            command,
+            self.site.places._replace(devices=devices_tree),
+            resources,
+            plan.roles(manifest, group_roles, notify),
+            self.site.facts,
+            group_numbers=group_numbers,
+            application_filter=application.filter,
+            hold=self.debugger is not None,
+            notify=notify,
+        )

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts of containers, from the request to the executing application, and what follows from their ends.
+
+What needs the mutex is done first: rules, mounts, and that the container counts as running. From there any
+number of starts proceeds at the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING
+
+from northstar.errors import (
+    ApiError,
+    StartContainerFailed,
+    StartContainerResource,
+    StartContainerStarted,
+    Unexpected,
+)
+from northstar.runtime import log
+from northstar.runtime.containers import binds, command, devices, plan
+from northstar.runtime.containers.records import PLAIN
+from northstar.runtime.containers.run import Run
+from northstar.runtime.containers.startlimit import START_LIMIT, within_limit
+from northstar.runtime.duration import duration
+from northstar.runtime.eventloop.loop import Future, Timeout
+from northstar.runtime.supervision.ordering import Ordering
+from northstar.supervision import state as s
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from northstar.names import Container
+    from northstar.runtime.containers.command import Command
+    from northstar.runtime.containers.events import Events
+    from northstar.runtime.containers.host import Host
+    from northstar.runtime.containers.mounts import Mounts
+    from northstar.runtime.containers.records import Containers, Record, Request
+    from northstar.runtime.eventloop.loop import Mutex
+    from northstar.runtime.supervision.supervisor import Supervisor
+
+_log = log.Logger("runtime::state")
+
+AUTOSTART_PARALLEL = 1 + (os.cpu_count() or 1)
+"""Starts at a time; more only wait for each other in the kernel."""
+
+
+class Starts:
+    """Starts containers and watches them. Errors are `ApiError`s."""
+
+    def __init__(
+        self,
+        host: Host,
+        containers: Containers,
+        mounts: Mounts,
+        mutex: Mutex,
+        events: Events,
+        stopping: Future,
+        supervisor: Supervisor,
+    ) -> None:
+        """`stopping` gets the reason why the runtime shall end, and is done if it does."""
+        self._host = host
+        self._containers = containers
+        self._mounts = mounts
+        self._mutex = mutex
+        self._events = events
+        self._stopping = stopping
+        self._supervisor = supervisor
+        self._ordering = Ordering(containers, supervisor)
+        supervisor.attach(self._start_again, self._check_health, self._ordering.moved)
+
+    async def start(
+        self,
+        container: Container,
+        init: str | None,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        begun: Record | None = None,
+    ) -> None:
+        """Start a container; done when its application is executing.
+
+        `begun` is its record if the supervisor has begun this start.
+        """
+        began = time.monotonic()
+        _log.info(f"Trying to start {container}")
+        generation = None if begun is None else begun.state.generation
+        try:
+            request = (init, arguments, environment)
+            record, chosen, resources = await self._prepare_start(container, request, generation)
+            begun = record
+            run = record.run
+            assert run is not None
+            try:
+                await within_limit(self._host.loop, run, run.start(chosen, resources), self._start_limit)
+            except BaseException:
+                record.run = None
+                run.ended.set_result()
+                raise
+        except ApiError as failure:
+            error = failure
+            if isinstance(failure, StartContainerFailed):
+                manifest = self._containers.get(container).manifest
+                error = await binds.explained(self._host.loop, manifest, failure)
+            if isinstance(error, StartContainerStarted):
+                _log.warn(f"Application {error.container} is already running")
+            elif isinstance(error, StartContainerResource):
+                _log.warn(f"Container {error.container} is a resource")
+            _log.warn(f"failed to start {container}: {error}")
+            self._events.start_failed(container)
+            if begun is not None:
+                self._supervisor.start_failed(begun, str(error))
+            raise error from None
+        except BaseException:
+            if begun is not None:
+                self._supervisor.start_failed(begun, "an internal error")
+            raise
+        spent = time.monotonic() - began
+        _log.info(f"Started {container} ({run.process.pid}) in {spent:.3f}s")
+        self._events.started(container, spent)
+        self._supervisor.happen(record, s.Executing())
+        run.listen(lambda message, descriptors: self._supervisor.told(record, message))
+        self._host.loop.spawn(self._watch(record, run))
+        self._host.loop.spawn(binds.warn_of_missing(self._host.loop, run.record.manifest))
+
+    @property
+    def _start_limit(self) -> float:
+        debugger = self._host.debugger
+        return START_LIMIT + (debugger.settings.tracer_timeout if debugger is not None else 0.0)
+
+    async def _prepare_start(
+        self,
+        container: Container,
+        request: Request,
+        generation: int | None,
+    ) -> tuple[Record, Command, dict[str, Container]]:
+        """Everything of a start that needs the mutex; the container counts as running afterwards."""
+        async with self._mutex:
+            record = self._containers.get(container)
+            if generation is None and record.state.phase in s.ALIVE:
+                raise StartContainerStarted(container)
+            self._containers.check_start(record)
+            self._check_generation(record, generation)
+            chosen = self._command(record, *request)
+            resources = self._containers.resources_of(record.manifest)
+            needed = [record, *(self._containers.get(resource) for resource in set(resources.values()))]
+            missing = [needed_record for needed_record in needed if not needed_record.mounted]
+            if missing:
+                _log.info(f"Mounting {len(missing)} container(s) for the start of {container}")
+                for error in await self._mounts.mount_records(missing):
+                    if error is not None:
+                        raise error
+            self._check_generation(record, generation)
+            if generation is None:
+                self._ordering.warn(record)
+                self._supervisor.happen(record, s.Start())
+            record.run = Run(self._host, record, resources, Future())
+            record.request = request
+        _log.info(f"Creating {container}")
+        _log.debug(f'Container {container} init is "{chosen.argv[0]}"')
+        _log.debug(f'Container {container} argv is "{" ".join(chosen.argv)}"')
+        _log.debug(f'Container {container} env is "{", ".join(chosen.env)}"')
+        streams = record.manifest.io
+        _log.debug(f"Container {container} stdout is {streams.stdout if streams else 'discard'}")
+        _log.debug(f"Container {container} stderr is {streams.stderr if streams else 'discard'}")
+        return record, chosen, resources
+
+    @staticmethod
+    def _check_generation(record: Record, generation: int | None) -> None:
+        """Raises StartContainerFailed if a start of the supervisor has been cancelled meanwhile."""
+        if generation is None:
+            return
+        if (record.state.phase, record.state.generation) != (s.STARTING, generation):
+            raise StartContainerFailed(record.container, "the start was cancelled")
+
+    def _command(
+        self, record: Record, init: str | None, arguments: Sequence[str], environment: Mapping[str, str]
+    ) -> Command:
+        """What a start would execute. Raises the errors of a start request."""
+        if record.problem is not None:
+            raise StartContainerFailed(record.container, record.problem)
+        command.check_environment(environment)
+        command.check_arguments(init, arguments, environment)
+        return command.command(record.manifest, init, arguments, environment)
+
+    async def explain(
+        self,
+        container: Container,
+        init: str | None,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+    ) -> dict[str, Any]:
+        """What a start would do: the data object of the response. Raises the errors of a start request."""
+        # Nobody asks for it on most devices.
+        from northstar.programs import explanation
+
+        record = self._containers.get(container)
+        manifest, host = record.manifest, self._host
+        chosen = self._command(record, init, arguments, environment)
+        resources = self._containers.resources_of(manifest)
+        group_roles = host.cgroups.entrance_roles(container, manifest)
+        # A directory service, or the source of a bind, may take its time.
+        numbers = await host.loop.in_thread(plan.groups, manifest, _log.warn)
+        try:
+            tree = await host.loop.in_thread(devices.path_for, host.site.places.devices, manifest)
+        except OSError as error:
+            raise Unexpected(f"{error.filename}: {error.strerror}") from None
+        order = host.plan(record, chosen, resources, group_roles, numbers, tree)
+        return {"lines": explanation.lines(order)}
+
+    async def _watch(self, record: Record, run: Run) -> None:
+        """Deal with the end of a run. Whatever fails, it is over in the end."""
+        container = record.container
+        status = await run.process.exited()
+        critical = record.settings.critical and not status.success and not self._stopping.done
+        lived = duration(time.monotonic() - run.process.started)
+        message = f"exited after {lived} with status {status}"
+        if critical:
+            _log.error(f"Critical process {container} {message}")
+        else:
+            _log.info(f"Process {container} {message}")
+        try:
+            self._events.ended(run, status)
+            await run.finish()
+        except Exception as error:
+            _log.error(f"the end of {container} failed: {type(error).__name__}: {error}")
+        record.run = None
+        run.ended.set_result()
+        self._events.exited(container, status)
+        _log.info(f"Container {container} exited with status {status}")
+        self._supervisor.exited(record, status)
+
+    async def _start_again(self, record: Record) -> None:
+        """A start that the supervisor has begun; what fails is in the log, and a matter of its policy."""
+        with contextlib.suppress(ApiError):
+            await self.start(record.container, *record.request, record)
+
+    async def _check_health(self, record: Record) -> None:
+        """One check of a container that is ready."""
+        from northstar.runtime.containers import health
+
+        run, wanted = record.run, record.settings.health
+        if run is None or wanted is None or not run.process.executing or run.process.pidfd < 0:
+            return
+        generation = record.state.generation
+        outcome = await health.check(self._host, run, wanted.exec, wanted.timeout)
+        if record.state.generation == generation:
+            self._supervisor.happen(record, outcome)
+
+    async def autostart(self) -> None:
+        """Start all containers that ask for it; raises the error of a critical one."""
+        wanted = [record for record in self._containers if record.manifest.autostart]
+        if not wanted:
+            return
+        began = time.monotonic()
+        for record in wanted:
+            _log.info(f"Autostarting {record.container} ({str(record.manifest.autostart).capitalize()})")
+        await self._mounts.mount_for(wanted)
+        free = self._ordering.hold(wanted)
+        results = await self._host.loop.gather(
+            *(self._autostart_one(record) for record in free), limit=AUTOSTART_PARALLEL
+        )
+        critical: Exception | None = None
+        for record, result in zip(free, results, strict=True):
+            if not isinstance(result, Exception):
+                continue
+            if record.settings.critical and record.state.phase not in (s.WAITING, s.QUARANTINED):
+                _log.error(f"Failed to autostart critical {record.container}: {result}")
+                critical = critical or result
+            else:
+                _log.warn(f"Failed to autostart relaxed {record.container}: {result}")
+        if critical is not None:
+            raise critical
+        started = sum(not isinstance(result, Exception) for result in results)
+        _log.info(f"Successfully started {started} container(s) in {duration(time.monotonic() - began)}")
+
+    async def _autostart_one(self, record: Record) -> None:
+        """Who is not waited for any more, because of a shutdown, is ended by that as all others are."""
+        self._supervisor.happen(record, s.Start(asked=False))
+        await self._host.loop.spawn(self.start(record.container, *PLAIN, record))
+
+    async def stop_all_runs(self) -> None:
+        """Stop in order what is to be stopped so; `end_all_runs` kills the rest."""
+        await self._ordering.stop_all()
+
+    async def end_all_runs(self, limit: float) -> list[Container]:
+        """Let no operation begin any more and kill everything that runs.
+
+        Those that have not ended after `limit` seconds.
+        """
+        deadline = time.monotonic() + limit
+        try:
+            # Never released.
+            await self._host.loop.wait_for(self._host.loop.spawn(self._mutex.__aenter__()), limit)
+        except Timeout:
+            _log.error(f"an operation has not ended within {limit:.0f} s")
+        runs = self._containers.runs()
+        for run in runs:
+            _log.info(f"Killing {run.record.container} with SIGKILL")
+        while runs and time.monotonic() < deadline:
+            for run in runs:
+                # More than once, as its start may be under way.
+                run.process.kill()
+            await self._host.loop.sleep(0.002)
+            runs = [run for run in runs if not run.ended.done]
+        return [run.record.container for run in runs]

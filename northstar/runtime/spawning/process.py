@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A started container, or a session in one: init, or supervisor, as the daemon sees it.
+
+The channel tells what init says (running, failed, exited); the pidfd tells when it is really gone. The
+engine reaps an init only when told to, so until then its pid and process group cannot belong to anybody else
+and signals reach the right processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from northstar.engine import instructions as isa
+from northstar.errors import StartContainerFailed
+from northstar.kernel import process as kernel_process
+from northstar.kernel import sockets
+from northstar.programs import attendance
+from northstar.runtime.eventloop import transport
+from northstar.runtime.spawning import enginelink, reports
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from socket import socket
+    from typing import Any
+
+    from northstar.engine.assembler import Program
+    from northstar.names import Container
+    from northstar.runtime.eventloop.loop import Channel, Loop
+    from northstar.runtime.spawning.enginelink import Engine, Newborn
+    from northstar.runtime.spawning.reports import Report
+
+    Begin = Callable[[Program, Sequence[int]], Awaitable[Newborn]]
+
+PROTOCOL_VIOLATION = -1
+
+
+class NeverBegan(Exception):
+    """An init that was kept ready has been killed before it took its program: a new one may do it."""
+
+
+class ExitStatus(NamedTuple):
+    """How a container ended: exactly one of the two is set."""
+
+    code: int | None = None
+    signal: int | None = None
+
+    @classmethod
+    def from_wait_status(cls, status: int) -> ExitStatus:
+        """From a wait status of an ended process, see wait(2); of any other number a protocol violation."""
+        try:
+            code = os.waitstatus_to_exitcode(status)
+        except (ValueError, OverflowError):
+            return cls(code=PROTOCOL_VIOLATION)
+        return cls(code=code) if code >= 0 else cls(signal=-code)
+
+    @property
+    def success(self) -> bool:
+        """Exit code 0."""
+        return self.code == 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The exit status object of the console protocol."""
+        if self.signal is not None:
+            return {"signalled": {"signal": self.signal}}
+        return {"exit": {"code": self.code}}
+
+    def __str__(self) -> str:
+        if self.signal is None:
+            return f"Exit({self.code})"
+        try:
+            return f"Signalled({signal.Signals(self.signal).name})"
+        except ValueError:
+            return f"Signalled({self.signal})"
+
+
+class Process:
+    """One run of a container, or of a command in one."""
+
+    __slots__ = (
+        "_channel",
+        "_doomed",
+        "_engine",
+        "_exit_channel",
+        "_loop",
+        "_program",
+        "_replaceable",
+        "_status",
+        "container",
+        "executing",
+        "pid",
+        "pidfd",
+        "started",
+    )
+
+    def __init__(self, loop: Loop, engine: Engine, container: Container) -> None:
+        self._loop = loop
+        self._engine = engine
+        self.container = container
+        self.executing = False
+        """Whether the application has been executed."""
+        self.pid = 0
+        self.pidfd = -1
+        self.started = 0.0
+        """Time of the start, CLOCK_MONOTONIC in seconds."""
+        self._doomed = False
+        """Killed before there was anything to kill."""
+        self._replaceable = False
+        self._program: Program | None = None
+        self._status: socket
+        self._channel: Channel
+        self._exit_channel: Channel
+
+    async def create(self, begin: Begin, program: Program, descriptors: Sequence[int]) -> None:
+        """Let the engine create it; `begin` is its `start` or `join`. Raises StartContainerFailed."""
+        try:
+            born = await begin(program, descriptors)
+        except OSError as error:
+            what = error.filename or "hand over the program"
+            raise StartContainerFailed(self.container, f"{what}: {error.strerror}") from None
+        except enginelink.EngineDied as error:
+            raise StartContainerFailed(self.container, str(error)) from None
+        self.pid, self.pidfd, self._status, self._replaceable = born
+        self._program = program
+        self._status.setblocking(False)
+        self._channel = self._loop.register(self._status.fileno())
+        os.set_blocking(self.pidfd, False)
+        self._exit_channel = self._loop.register(self.pidfd)
+        self.started = time.monotonic()
+        if self._doomed:
+            self.kill()
+
+    def release(self) -> None:
+        """Let an init that was created with `hold` go on, or a supervisor wait for its command."""
+        with contextlib.suppress(OSError):  # it has ended, which the next report tells
+            self._status.send(b"g")
+
+    async def abandon(self) -> None:
+        """End an init that was created with `hold` and never released."""
+        self.kill()
+        await self._end()
+
+    async def running(self) -> int:
+        """Wait until the application is executed; the number in the report.
+
+        Otherwise raises StartContainerFailed, or NeverBegan if somebody has killed an init before it could do
+        anything; all is cleaned up.
+        """
+        program, self._program = self._program, None
+        report = await self._report()
+        if report is not None and report.kind == attendance.RUNNING:
+            self.executing = True
+            return report.value
+        self.kill()
+        await self._end()
+        if report is None and self._replaceable and not self._doomed:
+            raise NeverBegan
+        if report is not None and report.kind == isa.REPORT_FAILED and program is not None:
+            reason = reports.failure(program, report)
+        else:
+            reason = "init ended before the application was executed"
+        raise StartContainerFailed(self.container, reason)
+
+    async def ending(self) -> None:
+        """Wait until the command of a session has ended; it stays a zombie until `release`."""
+        await self._report()
+
+    async def exited(self) -> ExitStatus:
+        """Wait for the end of the application and then of the whole namespace."""
+        report = await self._report()
+        if report is None:
+            status = ExitStatus(signal=signal.SIGKILL)
+        elif report.kind == attendance.EXITED:
+            status = ExitStatus.from_wait_status(report.value)
+        else:
+            status = ExitStatus(code=PROTOCOL_VIOLATION)
+        # An honest init ends by itself now; a hostile one is not waited for.
+        self.kill()
+        await self._end()
+        return status
+
+    def kill(self, number: int = signal.SIGKILL) -> bool:
+        """Send a signal: SIGKILL to init, which takes everything with it; others to its process group.
+
+        False if it has ended already. Raises OSError.
+        """
+        if self.pid == 0:
+            self._doomed = self._doomed or number == signal.SIGKILL
+            return True
+        if self.pidfd < 0 or enginelink.ended(self.pidfd):
+            return False
+        try:
+            if number == signal.SIGKILL:
+                kernel_process.pidfd_send_signal(self.pidfd, number)
+            else:
+                kernel_process.killpg(self.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    async def _report(self) -> Report | None:
+        """The next one, None at the end; what is none counts as one of an unknown kind."""
+        while True:
+            try:
+                data, descriptors = sockets.receive(self._status, reports.SIZE + 1)
+                if descriptors:
+                    # From a hostile init; nobody knows how long their closing takes.
+                    self._loop.spawn(self._loop.in_thread(sockets.close_all, descriptors))
+            except BlockingIOError:
+                await self._channel.readable()
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                return None
+            try:
+                return reports.decode(data)
+            except reports.MalformedReport:
+                return reports.Report(0, 0, 0)
+
+    async def _end(self) -> None:
+        while not enginelink.ended(self.pidfd):
+            await self._exit_channel.readable()
+        self._channel.close()
+        self._exit_channel.close()
+        await transport.close_apart(self._loop, self._status, [])
+        os.close(self.pidfd)
+        self.pidfd = -1
+        # If the engine has died, the kernel has buried it.
+        with contextlib.suppress(enginelink.EngineDied):
+            await self._engine.bury(self.pid)

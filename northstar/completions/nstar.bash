@@ -23,9 +23,13 @@ _nstar() {
         case "$command $word" in
             " -u" | " --url") kind=nothing ;;
             " -t" | " --timeout") kind=nothing ;;
+            "start -t" | "start --timeout") kind=nothing ;;
             "exec -e" | "exec --env") kind=nothing ;;
             "notifications -n" | "notifications --number") kind=nothing ;;
             "stop -t" | "stop --timeout") kind=nothing ;;
+            "stop -s" | "stop --signal") kind=nothing ;;
+            "wait --until") kind='words ready exit' ;;
+            "wait -t" | "wait --timeout") kind=nothing ;;
             "top --sort") kind='words cpu memory name processes uptime' ;;
             "top -n" | "top --iterations") kind=nothing ;;
             "top -d" | "top --delay") kind=nothing ;;
@@ -42,7 +46,7 @@ _nstar() {
             repositories | repos) kind='words -h --help' ;;
             mount) kind='words -h --help' ;;
             umount) kind='words -h --help' ;;
-            start) kind='words -h --help' ;;
+            start) kind='words -h --help -w --wait --with-dependencies -t --timeout' ;;
             explain) kind='words -h --help' ;;
             kill) kind='words -h --help' ;;
             exec) kind='words -h --help -t --tty -T --no-tty -e --env' ;;
@@ -55,7 +59,9 @@ _nstar() {
             token) kind='words -h --help' ;;
             verify-token) kind='words -h --help' ;;
             ident) kind='words -h --help' ;;
-            stop) kind='words -h --help -t --timeout' ;;
+            stop) kind='words -h --help -t --timeout -s --signal' ;;
+            reset) kind='words -h --help' ;;
+            wait) kind='words -h --help --until --boot -t --timeout' ;;
             top) kind='words -h --help --sort -n --iterations -d --delay' ;;
             check) kind='words -h --help -q --quiet' ;;
             seccomp) kind='words -h --help --no-default-profile' ;;
@@ -64,7 +70,7 @@ _nstar() {
         esac
     elif [[ -z $kind ]]; then
         case "$command $position" in
-            " 0") kind='words list ls repositories repos mount umount start explain kill exec install uninstall shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
+            " 0") kind='words list ls repositories repos mount umount start explain kill exec install uninstall shutdown notifications inspect logs token verify-token ident stop reset wait top check seccomp completion help' ;;
             "mount "*) kind=containers ;;
             "umount "*) kind=containers ;;
             "start "0) kind=containers ;;
@@ -77,8 +83,10 @@ _nstar() {
             "inspect "0) kind=containers ;;
             "logs "0) kind=containers ;;
             "stop "0) kind=containers ;;
+            "reset "0) kind=containers ;;
+            "wait "*) kind=containers ;;
             "seccomp "0) kind=files ;;
-            "help "0) kind='words list ls repositories repos mount umount start explain kill exec install uninstall shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
+            "help "0) kind='words list ls repositories repos mount umount start explain kill exec install uninstall shutdown notifications inspect logs token verify-token ident stop reset wait top check seccomp completion help' ;;
             *) ;;
         esac
     fi

@@ -35,7 +35,9 @@ def reset(session: Session, options: argparse.Namespace) -> None:
 
 
 def wait(session: Session, options: argparse.Namespace) -> int:
-    """Wait until containers are ready or have ended, or until it is decided whether this boot is good.
+    """Wait until containers are ready or have ended.
+
+    Or, with --boot, until it is decided whether this boot is a good one.
 
     Exit code 0: it is so. 3: a container is down and does not come back, or the time is over. With --boot
     0: the boot is good, 1: it is bad, or not decided in time.

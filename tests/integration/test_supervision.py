@@ -635,7 +635,7 @@ def test_a_check_that_hangs(runtime: Runtime) -> None:
 
 
 def test_autostart_in_order(runtime: Runtime) -> None:
-    network = supervised("sleep 1000", "network", autostart="relaxed")
+    network = supervised("sleep 1000", "network", autostart="relaxed", stop={"timeout": "5s"})
     database = python(
         "time.sleep(1); tell('READY=1'); time.sleep(1000)",
         "database",
@@ -688,7 +688,7 @@ def test_bound_to_another_one(runtime: Runtime) -> None:
     with started(runtime, database, app) as client:
         assert nstar(runtime, "start", "--with-dependencies", "--wait", "app").returncode == 0
         assert state(client, "database:0.0.1")["state"] == "ready"
-        client.kill("database:0.0.1", signal.SIGQUIT)
+        client.kill("database:0.0.1", signal.SIGUSR1)
         wait_until(lambda: runtime.output().count("Started app:0.0.1") == 2)
         wait_for_state(client, "ready", "app:0.0.1")
         client.stop("database:0.0.1")

@@ -186,7 +186,7 @@ def zsh(line: str, program: Path, functions: Path) -> tuple[str, list[str]]:
         ("nstar sto", "nstar stop ", ["stop"]),
         ("nstar -j sto", "nstar -j stop ", ["stop"]),
         ("nstar --ti", "nstar --timeout=", ["--timeout"]),
-        ("nstar stop --", "nstar stop --", ["--help", "--timeout"]),
+        ("nstar stop --", "nstar stop --", ["--help", "--timeout", "--signal"]),
         ("nstar stop ", "nstar stop ", ["hello", "other:0.0.1", "other:0.0.2"]),
         ("nstar stop other:", "nstar stop other:0.0.", ["other:0.0.1", "other:0.0.2"]),
         ("nstar stop -t 3s h", "nstar stop -t 3s hello ", ["hello"]),

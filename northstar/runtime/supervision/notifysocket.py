@@ -149,9 +149,9 @@ class NotifySocket:
             garbage: list[int] = []
             more = self._read(A_TURN, garbage)
             if garbage:
-                # The last close of a file may take its time.
+                # The last close of a file may take its time, in which more may come that nobody waits for.
                 await self._loop.in_thread(sockets.close_all, garbage)
-            if more:
+            elif more:
                 await self._loop.turn()
             elif not self._closed:
                 await channel.readable()

@@ -30,6 +30,8 @@ COMPATIBLE_HOST = "(x86_64|aarch64).*-linux"
 INITSCRIPT_NAME = "northstar"
 INITSCRIPT_PARAMS = "defaults 80 20"
 SYSTEMD_SERVICE:${PN} = "northstar.service"
+# Enabled by images that mark boots as good.
+FILES:${PN} += "${systemd_system_unitdir}/northstar-boot-complete.service"
 
 do_install:append:class-target() {
     install -d ${D}${sysconfdir}/northstar/keys ${D}${datadir}/northstar/packages ${D}${sbindir}
@@ -43,7 +45,7 @@ do_install:append:class-target() {
     fi
     if ${@bb.utils.contains('DISTRO_FEATURES', 'systemd', 'true', 'false', d)}; then
         install -d ${D}${systemd_system_unitdir} ${D}${nonarch_libdir}/tmpfiles.d
-        install -m 0644 ${S}/rootfs-overlay/usr/lib/systemd/system/northstar.service ${D}${systemd_system_unitdir}/
+        install -m 0644 ${S}/rootfs-overlay/usr/lib/systemd/system/*.service ${D}${systemd_system_unitdir}/
         install -m 0644 ${S}/rootfs-overlay/usr/lib/tmpfiles.d/northstar.conf ${D}${nonarch_libdir}/tmpfiles.d/
     fi
 }

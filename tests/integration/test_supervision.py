@@ -650,14 +650,14 @@ def test_autostart_in_order(runtime: Runtime) -> None:
         "sleep 1000", "app", autostart="relaxed", after={"migration": "succeeded", "database": "ready"}
     )
     never = supervised(
-        "sleep 1000", "never", autostart="relaxed", after={"migration": "failed"}, after_timeout="2s"
+        "sleep 1000", "never", autostart="relaxed", after={"migration": "failed"}, after_timeout="5s"
     )
     with started(runtime, app, database, migration, network, never) as client:
+        assert state(client, "never:0.0.1")["waiting_for"] == "migration failed"
         wait_for_state(client, "ready", "app:0.0.1")
         log = runtime.output()
         places = [log.index(f"Started {name}:0.0.1") for name in ("network", "database", "migration", "app")]
         assert places == sorted(places)
-        assert state(client, "never:0.0.1")["waiting_for"] == "migration failed"
         assert (
             wait_for_state(client, "idle", "never:0.0.1")["reason"]
             == "it has waited for migration failed in vain"

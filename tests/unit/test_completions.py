@@ -109,7 +109,7 @@ def fish(line: str) -> list[str]:
         ("nstar sto", ["stop"]),
         ("nstar -j sto", ["stop"]),
         ("nstar --ti", ["--timeout"]),
-        ("nstar -u unix:///x stop -", ["-h", "--help", "-t", "--timeout"]),
+        ("nstar -u unix:///x stop -", ["-h", "--help", "-t", "--timeout", "-s", "--signal"]),
         ("nstar stop ", ["hello", "other:0.0.1", "other:0.0.2"]),
         ("nstar stop h", ["hello"]),
         ("nstar stop other:", ["0.0.1", "0.0.2"]),

@@ -29,7 +29,7 @@ def offer(p: Program, name: str, link: Register) -> None:
     """Make the socket, and send it to the other end of `link`."""
     p.purpose = f"make the socket @{name} for notifications"
     kind = SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK
-    offered = p.value("socket", int(AF_UNIX), int(kind), 0, of="notify")
+    offered = p.value("socket", int(AF_UNIX), int(kind), 0, of="socket")
     p.call("setsockopt", offered, SOL_SOCKET, SO_PASSCRED, p.put(struct.pack("<i", 1)), 4)
     address = struct.pack("<H", AF_UNIX) + b"\0" + name.encode()
     p.call("bind", offered, p.put(address), len(address))

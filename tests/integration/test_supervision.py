@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runtime import TIMEOUT, Runtime, environment, shell, wait_for, with_mounts
+from runtime import REPOSITORY, TIMEOUT, Runtime, environment, shell, wait_for, with_mounts
 
 from northstar import manifest as manifests
 from northstar.client import Client, Refused
@@ -740,3 +740,103 @@ def test_a_bad_boot(runtime: Runtime, way: str) -> None:
         assert (done.returncode, done.stdout) == (1, "boot is bad: a:0.0.1\n")
         wait_until(told.exists)
         assert client.boot(wait=True).state == "bad"
+
+
+# --- descriptors that stay
+
+STORING = """
+import array
+number = int(os.environ.get("LISTEN_FDS", "0"))
+ours = os.environ.get("LISTEN_PID") == str(os.getpid())
+print("run", number, os.environ.get("LISTEN_FDNAMES"), ours, flush=True)
+if number:
+    server = socket.socket(fileno=3)
+else:
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    server.bind(("127.0.0.1", 0))
+    server.listen(100)
+    def store(name, *descriptors):
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        notify.sendmsg([b"FDSTORE=1\\nFDNAME=" + name], rights, 0, address)
+    with open("/proc/self/status") as file:
+        store(b"file", file.fileno())
+    store(b"web", server.fileno())
+    store(b"again", server.fileno())
+    print("port", server.getsockname()[1], flush=True)
+tell("READY=1")
+while True:
+    connection, _ = server.accept()
+    what = connection.recv(10)
+    if what == b"crash":
+        os._exit(1)
+    connection.sendall(what)
+    connection.close()
+"""
+
+
+def ask(port: int, what: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as client:
+        client.sendall(what)
+        return client.recv(10)
+
+
+def test_a_listening_socket_outlives_a_crash(runtime: Runtime) -> None:
+    """No client is refused while nobody serves it."""
+    sections = {"ready": "notify", "restart": {"policy": "always", "delay": "500ms"}, "fdstore": 2}
+    manifest = {**python(STORING, **sections), "network": "host", "console": {"permissions": ["ident"]}}
+    with started(runtime, manifest) as client:
+        client.start("a:0.0.1")
+        client.wait(["a:0.0.1"])
+        wait_until(lambda: len(runtime.printed("a:0.0.1")) == 2)
+        port = int(runtime.printed("a:0.0.1")[1].split()[1])
+        assert ask(port, b"hello") == b"hello"
+        before = descriptors_of_daemon(runtime)
+        for number in range(3):
+            assert ask(port, b"crash") == b""
+            began = time.monotonic()
+            assert ask(port, b"hello") == b"hello"
+            assert time.monotonic() - began > 0.3
+            wait_until(lambda: len(runtime.printed("a:0.0.1")) == 3 + number)  # noqa: B023
+            assert runtime.printed("a:0.0.1")[-1] == "run 1 web True"
+        assert descriptors_of_daemon(runtime) <= before + 1
+        client.stop("a:0.0.1")
+        with pytest.raises(OSError):
+            ask(port, b"hello")
+        client.start("a:0.0.1")
+        wait_until(lambda: "run 0 None False" in runtime.printed("a:0.0.1")[5:])
+
+
+# --- the examples
+
+
+def pack_examples(runtime: Runtime, *names: str) -> None:
+    for name in names:
+        directory = REPOSITORY / "examples" / name
+        parsed = manifests.parse((directory / "manifest.yaml").read_bytes())
+        key = runtime.key if runtime.verified else None
+        pack.pack_root(parsed, str(directory / "root"), str(runtime.repository), key=key)
+
+
+def test_example_ready(runtime: Runtime) -> None:
+    pack_examples(runtime, "ready")
+    with started(runtime) as client:
+        client.start("ready:0.0.1")
+        assert state(client, "ready:0.0.1")["state"] == "started"
+        (waited,) = client.wait(["ready:0.0.1"])
+        assert (waited.state, state(client, "ready:0.0.1")["status"]) == ("ready", "waiting for work")
+        client.stop("ready:0.0.1")
+        if shutil.which("systemd-notify"):
+            client.start("ready:0.0.1", "/ready.sh")
+            (waited,) = client.wait(["ready:0.0.1"])
+            assert (waited.state, state(client, "ready:0.0.1")["status"]) == ("ready", "waiting for work")
+
+
+def test_example_ordered(runtime: Runtime) -> None:
+    pack_examples(runtime, "ordered-app", "ordered-database", "ordered-migration")
+    with started(runtime):
+        done = nstar(runtime, "start", "--with-dependencies", "--wait", "ordered-app")
+        assert (done.returncode, done.stderr) == (0, "")
+        log = runtime.output()
+        texts = ("opening the database", "the database is open", "migrated", "the database is there")
+        places = [log.index(text) for text in texts]
+        assert places == sorted(places)

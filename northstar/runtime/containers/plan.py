@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from northstar.names import Container
     from northstar.programs.plan import MountPlan, Plan
     from northstar.runtime.containers.command import Command
+    from northstar.supervision.model import Settings
 
 RLIMITS = {
     "cpu": 0,
@@ -76,6 +77,21 @@ class Notify(NamedTuple):
     place: str = ""
     """Where the file `source` is mounted."""
     source: str = ""
+    listen: dict[str, str] = {}  # noqa: RUF012
+    """Variables about descriptors that it has left for this run."""
+    stored: int = 0
+    """Their number. They come first, as sd_listen_fds(3) wants it."""
+
+
+def expected_notify(manifest: Manifest, settings: Settings) -> Notify | None:
+    """What a start would have, as far as it is known before: the image is one of `sextant`."""
+    if not settings.notifies:
+        return None
+    interval = 0.0 if settings.watchdog is None else settings.watchdog.interval
+    place = extension.notify_place(manifest)
+    if place is None:
+        return Notify("@northstar-RANDOM", interval, "northstar-RANDOM")
+    return Notify(place, interval, "", place, "SOCKET")
 
 
 class Places(NamedTuple):
@@ -128,8 +144,9 @@ def roles(manifest: Manifest, group_roles: list[str], notify: Notify | None = No
 
     `group_roles` are those of the control group.
     """
-    found: list[str | int] = []
-    number = FIRST_DESCRIPTOR
+    stored = 0 if notify is None else notify.stored
+    number = FIRST_DESCRIPTOR + stored
+    found: list[str | int] = list(range(FIRST_DESCRIPTOR, number))
     if manifest.console is not None:
         found.append(number)
         number += 1
@@ -190,7 +207,7 @@ def build(
 
 def _with_notify(env: list[str], notify: Notify) -> list[str]:
     """A variable that the manifest has as well would hide ours."""
-    ours = {"NOTIFY_SOCKET": notify.address}
+    ours = {"NOTIFY_SOCKET": notify.address, **notify.listen}
     if notify.interval:
         ours["WATCHDOG_USEC"] = str(round(notify.interval * 1e6))
     kept = [variable for variable in env if variable.partition("=")[0] not in ours]

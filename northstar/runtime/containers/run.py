@@ -17,6 +17,7 @@ from northstar.runtime.containers.cleanups import CleanUps
 from northstar.runtime.containers.sockets import ContainerSockets
 from northstar.runtime.output.streams import Streams
 from northstar.runtime.spawning.process import NeverBegan, Process
+from northstar.runtime.supervision.descriptors import environment
 from northstar.supervision.model import MAIN
 
 if TYPE_CHECKING:
@@ -30,10 +31,13 @@ if TYPE_CHECKING:
     from northstar.runtime.controlgroups.group import Group
     from northstar.runtime.debugging.debugger import Attached, Debugger
     from northstar.runtime.eventloop.loop import Future
+    from northstar.runtime.supervision.descriptors import Stored
     from northstar.runtime.supervision.notifysocket import NotifySocket
     from northstar.supervision.notification import Message
 
 _log = log.Logger("runtime::run")
+APPLICATION = 2
+"""The pid of the application, as it sees it itself: its init is the first process."""
 MAX_DRAINED = 1024
 """Notifications that are read after the end of a program."""
 _NETWORK_NAMESPACES = "/run/netns"
@@ -64,6 +68,7 @@ class Run:
         "record",
         "resources",
         "sessions",
+        "stored",
     )
 
     def __init__(
@@ -76,6 +81,8 @@ class Run:
         self._attached: Attached | None = None
         self.notify: NotifySocket | None = None
         """Through which its program tells how it is."""
+        self.stored: list[Stored] = []
+        """Copies of what earlier runs have left for this one."""
         self.groups: list[int] = []
         """Numbers of its supplementary groups."""
         self.sessions: set[Session] = set()
@@ -90,6 +97,7 @@ class Run:
 
         Raises the errors of a start request.
         """
+        self._clean_ups.add("close what earlier runs have left", self._close_stored)
         try:
             if self.record.settings.notifies:
                 self._make_notify_socket()
@@ -107,6 +115,11 @@ class Run:
             raise self._translate(error) from None
         finally:
             self._host.loop.spawn(self._host.engine.prepare())
+
+    def _close_stored(self) -> None:
+        for each in self.stored:
+            os.close(each.number)
+        self.stored = []
 
     def _make_notify_socket(self) -> None:
         # Most containers have none.
@@ -143,6 +156,7 @@ class Run:
             self._clean_ups.add("end the tools that watch it", self._detach)
             await self._attach(self._host.debugger)
         await self.process.running()
+        self._close_stored()
         if self.notify is not None:
             self.notify.began()
 
@@ -165,6 +179,7 @@ class Run:
         """Make what the container gets; `stack` closes those ends of it that the engine has copied."""
         host, manifest = self._host, self.record.manifest
         descriptors = [
+            *(each.number for each in self.stored),
             *self._connect(stack),
             *self._open_streams(stack),
             *self._open_sockets(stack),
@@ -188,6 +203,8 @@ class Run:
             self.notify.abstract_name,
             self.notify.place,
             self.notify.source,
+            environment(self.stored, APPLICATION) if self.stored else {},
+            len(self.stored),
         )
 
     def listen(self, tell: Callable[[Message, list[int]], None]) -> None:

@@ -19,6 +19,7 @@ from northstar.errors import (
     StartContainerStarted,
     Unexpected,
 )
+from northstar.kernel import sockets
 from northstar.runtime import log
 from northstar.runtime.containers import binds, command, devices, plan
 from northstar.runtime.containers.records import PLAIN
@@ -26,6 +27,7 @@ from northstar.runtime.containers.run import Run
 from northstar.runtime.containers.startlimit import START_LIMIT, within_limit
 from northstar.runtime.duration import duration
 from northstar.runtime.eventloop.loop import Future, Timeout
+from northstar.runtime.supervision.descriptors import Descriptors
 from northstar.runtime.supervision.ordering import Ordering
 from northstar.supervision import state as s
 
@@ -40,7 +42,10 @@ if TYPE_CHECKING:
     from northstar.runtime.containers.mounts import Mounts
     from northstar.runtime.containers.records import Containers, Record, Request
     from northstar.runtime.eventloop.loop import Mutex
+    from northstar.runtime.supervision.supervised import Supervised
     from northstar.runtime.supervision.supervisor import Supervisor
+    from northstar.supervision.notification import Message
+    from northstar.supervision.state import State
 
 _log = log.Logger("runtime::state")
 
@@ -70,7 +75,10 @@ class Starts:
         self._stopping = stopping
         self._supervisor = supervisor
         self._ordering = Ordering(containers, supervisor)
+        self.descriptors = Descriptors(host.loop)
+        """What containers have left for their next runs."""
         supervisor.attach(self._start_again, self._check_health, self._ordering.moved)
+        supervisor.watch(self._forget_descriptors)
 
     async def start(
         self,
@@ -121,9 +129,19 @@ class Starts:
         _log.info(f"Started {container} ({run.process.pid}) in {spent:.3f}s")
         self._events.started(container, spent)
         self._supervisor.happen(record, s.Executing())
-        run.listen(lambda message, descriptors: self._supervisor.told(record, message))
+        run.listen(lambda message, descriptors: self._told(record, message, descriptors))
         self._host.loop.spawn(self._watch(record, run))
         self._host.loop.spawn(binds.warn_of_missing(self._host.loop, run.record.manifest))
+
+    def _told(self, record: Record, message: Message, descriptors: list[int]) -> None:
+        if record.settings.fdstore:
+            self.descriptors.told(record.container.name, record.settings.fdstore, message, descriptors)
+        self._supervisor.told(record, message)
+
+    def _forget_descriptors(self, record: Supervised, _: State) -> None:
+        """Who has been stopped has no next run that he was to be prepared for."""
+        if record.settings.fdstore and record.state.phase == s.IDLE:
+            self.descriptors.forget(record.container.name)
 
     @property
     def _start_limit(self) -> float:
@@ -143,7 +161,7 @@ class Starts:
                 raise StartContainerStarted(container)
             self._containers.check_start(record)
             self._check_generation(record, generation)
-            chosen = self._command(record, *request)
+            self._command(record, *request)
             resources = self._containers.resources_of(record.manifest)
             needed = [record, *(self._containers.get(resource) for resource in set(resources.values()))]
             missing = [needed_record for needed_record in needed if not needed_record.mounted]
@@ -152,12 +170,19 @@ class Starts:
                 for error in await self._mounts.mount_records(missing):
                     if error is not None:
                         raise error
-            self._check_generation(record, generation)
+            stored = await self.descriptors.handed_over(container.name) if record.settings.fdstore else []
+            chosen = self._command(record, *request, len(stored))
+            try:
+                self._check_generation(record, generation)
+            except StartContainerFailed:
+                sockets.close_all([each.number for each in stored])
+                raise
             if generation is None:
                 self._ordering.warn(record)
                 self._supervisor.happen(record, s.Start())
             record.run = Run(self._host, record, resources, Future())
             record.request = request
+            record.run.stored = stored
         _log.info(f"Creating {container}")
         _log.debug(f'Container {container} init is "{chosen.argv[0]}"')
         _log.debug(f'Container {container} argv is "{" ".join(chosen.argv)}"')
@@ -176,14 +201,19 @@ class Starts:
             raise StartContainerFailed(record.container, "the start was cancelled")
 
     def _command(
-        self, record: Record, init: str | None, arguments: Sequence[str], environment: Mapping[str, str]
+        self,
+        record: Record,
+        init: str | None,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        stored: int = 0,
     ) -> Command:
         """What a start would execute. Raises the errors of a start request."""
         if record.problem is not None:
             raise StartContainerFailed(record.container, record.problem)
         command.check_environment(environment)
         command.check_arguments(init, arguments, environment)
-        return command.command(record.manifest, init, arguments, environment)
+        return command.command(record.manifest, init, arguments, environment, stored)
 
     async def explain(
         self,
@@ -207,7 +237,8 @@ class Starts:
             tree = await host.loop.in_thread(devices.path_for, host.site.places.devices, manifest)
         except OSError as error:
             raise Unexpected(f"{error.filename}: {error.strerror}") from None
-        order = host.plan(record, chosen, resources, group_roles, numbers, tree)
+        notify = plan.expected_notify(manifest, record.settings)
+        order = host.plan(record, chosen, resources, group_roles, numbers, tree, notify)
         return {"lines": explanation.lines(order)}
 
     async def _watch(self, record: Record, run: Run) -> None:
@@ -258,6 +289,8 @@ class Starts:
         for record in wanted:
             _log.info(f"Autostarting {record.container} ({str(record.manifest.autostart).capitalize()})")
         await self._mounts.mount_for(wanted)
+        if (longest := self._ordering.longest_stop()) > 0:
+            _log.info(f"Stopping these containers may take up to {longest:.0f} s")
         free = self._ordering.hold(wanted)
         results = await self._host.loop.gather(
             *(self._autostart_one(record) for record in free), limit=AUTOSTART_PARALLEL

@@ -85,6 +85,11 @@ class Ordering:
 
     # --- shutdown
 
+    def longest_stop(self) -> float:
+        """Seconds that `stop_all` may take, with everything running and nobody answering."""
+        times = {r.container.name: r.settings.stop.timeout for r in self._containers if r.settings.asked}
+        return order.longest(self._graph(), times) if times else 0.0
+
     async def stop_all(self) -> None:
         """Stop what runs: containers with sections about supervision in their way, all others at once."""
         for record in self._containers:
@@ -114,13 +119,3 @@ class Ordering:
         return await self._supervisor.within(
             limit, lambda: any(record.state.phase not in s.ALIVE for record in running)
         )
-
-
-def longest_stop(containers: Iterable[Supervised]) -> float:
-    """Seconds that `stop_all` may take at most, with everything running."""
-    times: dict[str, float] = {}
-    for record in containers:
-        if record.settings.asked:
-            times[record.container.name] = record.settings.stop.timeout
-    graph = {r.container.name: tuple(r.settings.after) for r in containers}
-    return order.longest(graph, times)

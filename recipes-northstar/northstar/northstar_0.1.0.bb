@@ -41,6 +41,8 @@ SYSTEMD_AUTO_ENABLE:${PN}-agent = "disable"
 USERADD_PACKAGES = "${PN}-agent"
 USERADD_PARAM:${PN}-agent = "--system --home-dir ${localstatedir}/lib/northstar-agent --no-create-home \
                              --shell /sbin/nologin --user-group northstar-agent"
+# Enabled by images that mark boots as good.
+FILES:${PN} += "${systemd_system_unitdir}/northstar-boot-complete.service"
 
 do_install:append:class-target() {
     install -d ${D}${sysconfdir}/northstar/keys ${D}${datadir}/northstar/packages ${D}${sbindir}
@@ -56,7 +58,7 @@ do_install:append:class-target() {
     fi
     if ${@bb.utils.contains('DISTRO_FEATURES', 'systemd', 'true', 'false', d)}; then
         install -d ${D}${systemd_system_unitdir} ${D}${nonarch_libdir}/tmpfiles.d
-        install -m 0644 ${S}/rootfs-overlay/usr/lib/systemd/system/northstar.service ${D}${systemd_system_unitdir}/
+        install -m 0644 ${S}/rootfs-overlay/usr/lib/systemd/system/*.service ${D}${systemd_system_unitdir}/
         install -m 0644 ${S}/rootfs-overlay/usr/lib/tmpfiles.d/northstar.conf ${D}${nonarch_libdir}/tmpfiles.d/
         for unit in northstar-agent.service northstar-agent-poll.service northstar-agent-poll.timer; do
             install -m 0644 ${S}/rootfs-overlay/usr/lib/systemd/system/$unit ${D}${systemd_system_unitdir}/

@@ -68,7 +68,7 @@ def test_others_have_turns_during_an_umount() -> None:
     loop = Loop(fail)
     made = runtime(loop, Mounter(events))
     for name in NAMES:
-        record = Record(name, None, SimpleNamespace(manifest=None))  # type: ignore[arg-type]
+        record = Record(name, None, SimpleNamespace(manifest=SimpleNamespace(custom=None, autostart=None)))  # type: ignore[arg-type]
         record.mounted = True
         made.containers.add(record)
 
@@ -94,7 +94,9 @@ def test_kill_of_a_process_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> No
     lines: list[str] = []
     monkeypatch.setattr(log, "record", lambda level, target, message: lines.append(f"{level}: {message}"))
     made = runtime(None, None)
-    record: Any = Record(NAMES[0], None, SimpleNamespace(manifest=None))  # type: ignore[arg-type]
+    record: Any = Record(
+        NAMES[0], None, SimpleNamespace(manifest=SimpleNamespace(custom=None, autostart=None))
+    )  # type: ignore[arg-type]
     made.containers.add(record)
     process = Ended()
     record.run = SimpleNamespace(process=process)

@@ -48,6 +48,8 @@ _READ_SIZE_LONG = 64 * 1024
 """While a line is read that needs more than the share."""
 _IN_A_ROW = 16
 """Handlers of one client before others have a turn, also if it sends faster than we answer."""
+_PATIENT = (requests.Boot, requests.Stop, requests.Wait)
+"""What may wait for long."""
 _LONG_LINE = 16 * 1024
 """Bytes of a line that takes so long to decode that others would notice."""
 
@@ -205,6 +207,8 @@ class Connection:
             _log.warn(f"{name}: Requested notifications without notification permission. Disconnecting...")
             await self.send(messages.connect_nack_permission())
             return False
+        if message.subscribe_notifications and message.notifications:
+            self._services.notifications.subscribe(self, frozenset(message.notifications))
         await self.send(messages.connect_ack())
         self._outbox.subscribed = message.subscribe_notifications
         if self._outbox.subscribed:
@@ -256,7 +260,25 @@ class Connection:
             return await handlers.logs(self, request)
         if isinstance(request, requests.Updates) and request.follow:
             self._services.notifications.follow_updates(self)
+        if isinstance(request, _PATIENT):
+            return await self._answer_patiently(request)
         return await handlers.handle(self.peer, request)
+
+    async def _answer_patiently(self, request: requests.Request) -> bytes:
+        """A request may wait for long: until the client has gone, and notifications go out meanwhile."""
+        answer = self._services.loop.spawn(self._services.handlers.handle(self.peer, request))
+        self._busy = False
+        self._flush_notifications()
+        try:
+            while not answer.done and (there := self._transport.look()) is not None:
+                # Who sends more requests meanwhile gets their answers behind this one.
+                await self._services.loop.first(answer, *([] if there else [self._transport.stirred()]))
+        finally:
+            self._busy = True
+            if not answer.done:
+                answer.cancel()
+        line: bytes = answer.result() if answer.done else b""
+        return line
 
     # --- reading
 

@@ -30,8 +30,6 @@ COMPATIBLE_HOST = "(x86_64|aarch64).*-linux"
 INITSCRIPT_NAME = "northstar"
 INITSCRIPT_PARAMS = "defaults 80 20"
 SYSTEMD_SERVICE:${PN} = "northstar.service"
-# Enabled by images that mark boots as good.
-FILES:${PN} += "${systemd_system_unitdir}/northstar-boot-complete.service"
 
 do_install:append:class-target() {
     install -d ${D}${sysconfdir}/northstar/keys ${D}${datadir}/northstar/packages ${D}${sbindir}
@@ -66,7 +64,8 @@ FILES:${PN}-nstar = "${bindir}/nstar ${PYTHON_SITEPACKAGES_DIR}/northstar/nstar 
 FILES:${PN}-sextant = "${bindir}/sextant ${PYTHON_SITEPACKAGES_DIR}/northstar/sextant \
                        ${PYTHON_SITEPACKAGES_DIR}/northstar/lint \
                        ${PYTHON_SITEPACKAGES_DIR}/northstar/oci"
-FILES:${PN} += "${nonarch_libdir}/tmpfiles.d"
+# The unit about the boot is enabled by images that mark boots as good.
+FILES:${PN} += "${nonarch_libdir}/tmpfiles.d ${systemd_system_unitdir}/northstar-boot-complete.service"
 CONFFILES:${PN} = "${sysconfdir}/northstar/northstar.toml"
 
 RDEPENDS:${PN} = "python3-compression \

@@ -179,9 +179,8 @@ def _checked(state: State, settings: Settings, event: s.Checked, now: float) -> 
     state = state._replace(failed_checks=state.failed_checks + 1)
     if state.failed_checks != health.threshold:
         return state, []
-    reason = f"{health.threshold} checks of its health have failed" + (
-        f": {event.reason}" if event.reason else ""
-    )
+    cause = f": {event.reason}" if event.reason else ""
+    reason = f"{health.threshold} checks of its health have failed{cause}"
     if health.on_failure == model.RESTART:
         return _fail(state, settings, reason, now)
     return state, [s.Announce("unhealthy", {"reason": reason})]
@@ -242,12 +241,8 @@ def _stopping(state: State, settings: Settings, now: float, timeout: float) -> S
 
 def _fail(state: State, settings: Settings, reason: str, now: float, number: int = 0) -> Outcome:
     """It runs, and must not go on as it is."""
-    state = _stopping(state, settings, now, settings.stop.timeout)._replace(failure=reason)
-    actions: list[Action] = [
-        s.Announce("unhealthy", {"reason": reason}),
-        s.Signal(number or settings.stop.signal),
-    ]
-    return state, actions
+    told, asked = s.Announce("unhealthy", {"reason": reason}), s.Signal(number or settings.stop.signal)
+    return _stopping(state, settings, now, settings.stop.timeout)._replace(failure=reason), [told, asked]
 
 
 def _start_failed(state: State, settings: Settings, event: s.StartFailed, now: float) -> Outcome:

@@ -41,8 +41,6 @@ SYSTEMD_AUTO_ENABLE:${PN}-agent = "disable"
 USERADD_PACKAGES = "${PN}-agent"
 USERADD_PARAM:${PN}-agent = "--system --home-dir ${localstatedir}/lib/northstar-agent --no-create-home \
                              --shell /sbin/nologin --user-group northstar-agent"
-# Enabled by images that mark boots as good.
-FILES:${PN} += "${systemd_system_unitdir}/northstar-boot-complete.service"
 
 do_install:append:class-target() {
     install -d ${D}${sysconfdir}/northstar/keys ${D}${datadir}/northstar/packages ${D}${sbindir}
@@ -89,7 +87,8 @@ FILES:${PN}-agent = "${bindir}/northstar-agent ${PYTHON_SITEPACKAGES_DIR}/norths
                      ${sysconfdir}/northstar/agent.toml ${sysconfdir}/init.d/northstar-agent \
                      ${systemd_system_unitdir}/northstar-agent* \
                      ${nonarch_libdir}/tmpfiles.d/northstar-agent.conf"
-FILES:${PN} += "${nonarch_libdir}/tmpfiles.d"
+# The unit about the boot is enabled by images that mark boots as good.
+FILES:${PN} += "${nonarch_libdir}/tmpfiles.d ${systemd_system_unitdir}/northstar-boot-complete.service"
 CONFFILES:${PN} = "${sysconfdir}/northstar/northstar.toml"
 CONFFILES:${PN}-agent = "${sysconfdir}/northstar/agent.toml"
 

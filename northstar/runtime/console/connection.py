@@ -21,14 +21,11 @@ from northstar.runtime.eventloop.transport import Transport
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
     from northstar.names import Container
-    from northstar.runtime.console.handlers import Handlers
-    from northstar.runtime.console.notifications import Notifications
     from northstar.runtime.console.peer import Peer
-    from northstar.runtime.console.throttle import Budget
-    from northstar.runtime.eventloop.loop import Future, Loop, Mutex, Task, Timer
+    from northstar.runtime.console.services import Services
+    from northstar.runtime.eventloop.loop import Future, Task, Timer
     from northstar.runtime.output.lastoutput import LastOutput
 
 _log = log.Logger("runtime::console")
@@ -52,32 +49,6 @@ _PATIENT = (requests.Boot, requests.Stop, requests.Wait)
 """What may wait for long."""
 _LONG_LINE = 16 * 1024
 """Bytes of a line that takes so long to decode that others would notice."""
-
-
-class Services:
-    """What all connections have in common."""
-
-    __slots__ = ("backlog", "decoding", "handlers", "long_lines", "loop", "notifications", "on_request")
-
-    def __init__(
-        self,
-        loop: Loop,
-        notifications: Notifications,
-        handlers: Handlers,
-        decoding: Mutex,
-        long_lines: Budget,
-        backlog: int,
-    ) -> None:
-        """`backlog` is the number of notifications that a slow subscriber may fall behind."""
-        self.loop = loop
-        self.notifications = notifications
-        self.handlers = handlers
-        self.decoding = decoding
-        """Held while a long line is decoded: one thread for all, however many clients send such lines."""
-        self.long_lines = long_lines
-        self.backlog = backlog
-        self.on_request: Callable[[requests.Request], None] | None = None
-        """Hears of requests, if there is monitoring."""
 
 
 class Connection:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from northstar.errors import ApiError, StartContainerFailed, Unexpected
 from northstar.runtime import log
 from northstar.runtime.containers.events import Observer
 from northstar.runtime.eventloop.loop import Future, Timeout
+from northstar.runtime.spawning import enginelink
 from northstar.updates.device import Failure
 from northstar.updates.versions import Installed
 
@@ -31,6 +33,8 @@ _log = log.Logger("runtime::updates")
 
 STOP_GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL, and after that until it is given up."""
+LAST_WORDS = 5.0
+"""Seconds that the end of a run may take before its last output is looked at."""
 LINES = 20
 """Of its last output that are told of a container that has failed."""
 
@@ -58,9 +62,10 @@ class Trials(Observer):
         self._stopping = stopping
         self._runs: dict[Container, Run] = {}
         """Of containers that updates have started."""
-        self._ends: dict[Container, ExitStatus] = {}
+        self._ends: dict[Container, ExitStatus | None] = {}
+        """How those that updates have started have ended, None if they have not."""
         self._alarm = Future()
-        """Done when something happens to a container that is not its end."""
+        """Done when something has happened to a container."""
 
     @property
     def stopping(self) -> bool:
@@ -94,7 +99,7 @@ class Trials(Observer):
         """Done when its application executes. Raises ApiError."""
         record = self._containers.get(container)
         record.trial = trial
-        self._ends.pop(container, None)
+        self._ends[container] = None
         try:
             await self._starts.start(container, None, (), {}, environment)
         except ApiError:
@@ -107,13 +112,13 @@ class Trials(Observer):
 
     def accept(self, container: Container) -> None:
         """It has proved itself."""
-        self._runs.pop(container, None)
+        self._forget(container)
         if container in self._containers:
             self._containers.get(container).trial = False
 
     async def stop(self, container: Container) -> None:
         """Done when nothing of its run is left. Raises Unexpected if it does not end."""
-        self._runs.pop(container, None)
+        self._forget(container)
         record = self._containers.get(container) if container in self._containers else None
         if record is None or record.run is None:
             return
@@ -133,7 +138,7 @@ class Trials(Observer):
     async def wait_ready(self, container: Container) -> None:
         """Wait until a container that was started is ready. Raises Failure."""
         await wait_ready(self._loop, self._containers.get(container))
-        self._check(container)
+        await self._check(container)
 
     async def wait_failure(self, containers: Sequence[Container], seconds: float) -> None:
         """Wait for so long. Raises Failure as soon as one of them has ended."""
@@ -142,7 +147,7 @@ class Trials(Observer):
         try:
             while True:
                 for container in containers:
-                    self._check(container)
+                    await self._check(container)
                 if late.done:
                     return
                 self._alarm = Future()
@@ -151,13 +156,28 @@ class Trials(Observer):
         finally:
             timer.cancel()
 
-    def _check(self, container: Container) -> None:
-        """Raises Failure if the run that was begun is not there any more."""
+    async def _check(self, container: Container) -> None:
+        """Raises Failure if the run that was begun is over, or reads what it must not."""
         if container in self._containers and self._containers.get(container).damage is not None:
             raise Failure(container, "has a damaged image")
         run = self._runs.get(container)
-        if run is None or run.ended.done or self._containers.get(container).run is not run:
-            raise Failure(container, self._end_of(container))
+        if run is not None and not self._is_over(container, run):
+            return
+        if run is not None:
+            with contextlib.suppress(Timeout):
+                # Its last words have been read then.
+                await self._loop.wait_for(run.ended, LAST_WORDS)
+        raise Failure(container, self._end_of(container))
+
+    def _is_over(self, container: Container, run: Run) -> bool:
+        """Whether it has ended, also if that was not dealt with yet."""
+        if self._ends.get(container) is not None or run.ended.done or run.process.pidfd < 0:
+            return True
+        return enginelink.ended(run.process.pidfd)
+
+    def _forget(self, container: Container) -> None:
+        self._runs.pop(container, None)
+        self._ends.pop(container, None)
 
     def _end_of(self, container: Container) -> str:
         status = self._ends.get(container)
@@ -180,9 +200,10 @@ class Trials(Observer):
     # --- events
 
     def ended(self, run: Run, status: ExitStatus) -> None:
-        """Remember how a container has ended."""
-        if run.record.container in self._runs or run.record.container in self._ends:
+        """An application has ended; it takes a while until nothing of the run is left."""
+        if run.record.container in self._ends:
             self._ends[run.record.container] = status
+            self._alarm.set_result()
 
     def damaged(self, container: Container) -> None:
         """One on trial has failed by that."""

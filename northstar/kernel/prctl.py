@@ -38,6 +38,11 @@ _arguments = (ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _prctl = function("prctl", ctypes.c_int, *_arguments)
 
 
+def set_parent_death_signal(number: int) -> None:
+    """The caller gets this signal when the thread that made it ends (Linux 2.1.57). Not inherited by fork."""
+    check(_prctl(PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
 def set_child_subreaper(on: bool) -> None:
     """Orphaned descendants become children of the caller (Linux 3.4). Not inherited by fork."""
     check(_prctl(PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")

@@ -10,10 +10,11 @@ import tempfile
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from northstar import API_VERSION, __version__, manifest, terminal
-from northstar.errors import ManifestError, NorthstarError, PackageError
-from northstar.npk import archive, keys, pack, package, signature, squashfs
-from northstar.sextant import arguments, explaining, importing, linting, resigning, skeleton
+from northstar import API_VERSION, __version__, terminal
+from northstar.errors import NorthstarError, PackageError
+from northstar.lint import filters
+from northstar.npk import archive, keys, pack, package, signature, sources, squashfs
+from northstar.sextant import arguments, explaining, importing, indexing, linting, resigning, skeleton
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,6 +55,11 @@ def parser() -> argparse.ArgumentParser:
     linting.options(
         commands.add_parser(
             "lint", help="tell what is wrong with a container", description=linting.run.__doc__
+        )
+    )
+    indexing.options(
+        commands.add_parser(
+            "index", help="make the index for delta downloads", description=indexing.run.__doc__
         )
     )
     commands.add_parser("schema", help="print the JSON schema of manifests").set_defaults(run=_schema)
@@ -124,8 +130,8 @@ def _pack(options: argparse.Namespace) -> None:
             for variant in _variants(description, options):
                 pack.pack_image(variant, image, options.out, key=key)
         return
-    description = _read_manifest(options.manifest_path)
-    _check_filter(description, options.manifest_path)
+    description = sources.read_manifest(options.manifest_path)
+    filters.check(description, options.manifest_path)
     for variant in _variants(description, options):
         if options.image is not None:
             pack.pack_image(variant, options.image, options.out, key=key)
@@ -140,28 +146,6 @@ def _pack(options: argparse.Namespace) -> None:
                 mksquashfs=options.mksquashfs,
                 warn=_warn,
             )
-
-
-def _read_manifest(path: str) -> Manifest:
-    try:
-        with open(path, "rb") as file:
-            return manifest.parse(file.read())
-    except OSError as error:
-        raise NorthstarError(f"failed to read {path}: {error.strerror}") from None
-    except ManifestError as error:
-        raise NorthstarError(f"{path}: {error}", error.hint) from None
-
-
-def _check_filter(description: Manifest, path: str) -> None:
-    """Find mistakes in the system call filter here and not on the device. Raises NorthstarError."""
-    if description.seccomp is None:
-        return
-    from northstar.seccomp import compile as compiler
-
-    try:
-        compiler.check(description.seccomp, description.capabilities)
-    except compiler.SeccompError as error:
-        raise NorthstarError(f"{path}: {error}") from None
 
 
 def _variants(description: Manifest, options: argparse.Namespace) -> list[Manifest]:

@@ -306,7 +306,7 @@ def test_verified(
     control.close()
     assert found.device == entry_of(target).device
     assert found.deferred_remove
-    assert found.readonly
+    assert found.flags & dm.DM_READONLY_FLAG
     assert found.uuid.startswith(module.DM_UUID_PREFIX)
     mounter.umount(str(target))
     wait_until(lambda: not mapped(), "the mapped device is gone")

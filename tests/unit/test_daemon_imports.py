@@ -24,9 +24,11 @@ LOADED = "import sys, northstar.runtime.main, northstar.runtime.daemon; print(*s
         "glob",
         "hmac",
         "nacl",
-        "northstar.updates",
         "northstar.policy.check",
+        "northstar.trial",
+        "northstar.updates",
         "pyseccomp",
+        "subprocess",
         "yaml",
     ],
 )

@@ -19,7 +19,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("engine", "manifest"),
     # Formats and rules, pure.
     ("npk", "programs", "protocol", "seccomp"),
-    ("client", "config", "lint", "oci"),
+    ("client", "config", "delta", "fleet", "lint", "oci"),
+    ("agent",),
     # The daemon.
     ("runtime", "runtime.duration", "runtime.inheritance", "runtime.ownstream"),
     ("runtime.log",),
@@ -32,7 +33,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runtime.daemon",),
     ("runtime.main",),
     # Commands.
-    ("__main__", "nstar", "sextant"),
+    ("nstar", "sextant", "trial"),
+    ("__main__",),
 )
 """The lowest first. Those of one layer do not know each other."""
 

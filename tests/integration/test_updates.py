@@ -23,6 +23,7 @@ from northstar.client import Client, Notification, Refused
 pytestmark = needs(has_loop, has_squashfs)
 
 SETTLE = 0.3
+MEM = '[repositories.mem]\ntype = "mem"'
 TELL = "echo $NORTHSTAR_VERSION $NORTHSTAR_TRIAL $NORTHSTAR_UPDATE_FROM; "
 FOREVER = f"trap 'exit 0' TERM; {TELL} while :; do sleep 0.1; done"
 BROKEN = "echo what is wrong; exit 3"
@@ -532,6 +533,50 @@ def test_nstar_update(runtime: Runtime, client: Client) -> None:
     done = nstar(runtime, "update", "app:1.0.0", "--allow-downgrade", "--wait")
     assert done.returncode == 0
     assert running(client) == ["app:1.0.0"]
+
+
+def test_nstar_update_of_what_is_not_there(runtime: Runtime, client: Client) -> None:
+    """A missing repository or file, and a package that the device has no room for: nothing is left behind."""
+    path = str(runtime.pack(app("1.1.0"), runtime.base / "spare"))
+    for arguments, code, message in (
+        ((path, "--repository", "nowhere"), 3, "invalid repository nowhere"),
+        (("missing.npk",), 1, "missing.npk"),
+        (("app:7.0.0",), 3, "invalid container app:7.0.0"),
+        ((path, "other:1.0.0"), 3, "invalid container other:1.0.0"),
+    ):
+        done = nstar(runtime, "update", *arguments, "--wait")
+        assert (done.returncode, message in done.stderr) == (code, True), done.stderr
+        assert client.list() == ["app:1.0.0"]
+        assert client.updates() == ([], [])
+
+
+def test_no_room_for_both_versions(runtime: Runtime) -> None:
+    """The old one is kept, whatever the capacity."""
+    runtime.configure(repositories=TOP)
+    text = runtime.config.read_text().replace('[repositories.mem]\ntype = "mem"', f"{MEM}\ncapacity_num = 1")
+    runtime.config.write_text(text)
+    with runtime.started() as client:
+        install(runtime, client, app("1.0.0"), repository="mem")
+        with pytest.raises(Refused, match="max number of container reached"):
+            install(runtime, client, app("1.1.0"), repository="mem")
+        assert client.list() == ["app:1.0.0"]
+
+
+def test_a_container_that_others_use_as_a_resource(runtime: Runtime, client: Client) -> None:
+    """They go on with the version that they have got."""
+    mounts = {
+        **shell("x")["mounts"],
+        "/resource": {"type": "resource", "name": "app", "version": ">=1.0.0", "dir": "/"},
+    }
+    install(runtime, client, app("1.0.0", name="user", mounts=mounts))
+    client.start("user:1.0.0")
+    for version in ("1.1.0", "1.2.0"):
+        install(runtime, client, app(version))
+        assert outcome(client, client.update([f"app:{version}"]))["phase"] == "good"
+    assert running(client) == ["app:1.2.0", "user:1.0.0"]
+    # 1.0.0 is not needed by anybody but `user`, so it cannot be removed yet.
+    runtime.wait_for_log("app:1.0.0 is not needed any more, and cannot be removed")
+    assert journal(runtime)["remove"] == ["1.0.0"]
 
 
 def test_nstar_takes_the_version_that_counts(runtime: Runtime) -> None:

@@ -125,7 +125,7 @@ def _exists(parent: int, name: str) -> bool:
 
 
 def _remove(data_dir: str, name: str) -> None:
-    from northstar.runtime.containers import persist
+    from northstar.runtime.storage import persist
 
     persist.wipe(data_dir, name)
 

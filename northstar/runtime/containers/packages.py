@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from northstar.errors import ApiError, InstallDuplicate, InvalidRepository, Unexpected
 from northstar.runtime import log
-from northstar.runtime.containers import filters, persist, users
+from northstar.runtime.containers import filters, users
 from northstar.runtime.containers.records import Record
 from northstar.runtime.eventloop.loop import Mutex
+from northstar.runtime.storage import persist
 from northstar.runtime.storage.repository import close
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from northstar.manifest import Manifest
     from northstar.names import Container
     from northstar.npk.package import Package
+    from northstar.runtime.containers.currency import Currency
     from northstar.runtime.containers.events import Events
     from northstar.runtime.containers.mounts import Mounts
     from northstar.runtime.containers.records import Containers
-    from northstar.runtime.containers.updating import Updating
     from northstar.runtime.eventloop.loop import Loop
     from northstar.runtime.storage.repository import Insert, Repository
 
@@ -41,7 +42,7 @@ class Packages:
         mounts: Mounts,
         mutex: Mutex,
         events: Events,
-        updating: Updating,
+        currency: Currency,
     ) -> None:
         """`data_dir` is where persistent data is, `mutex` is held by whatever changes the containers."""
         self._loop = loop
@@ -51,7 +52,7 @@ class Packages:
         self._mounts = mounts
         self._mutex = mutex
         self._events = events
-        self._updating = updating
+        self._currency = currency
         self._publishing = Mutex()
 
     async def add_repository(self, repository: Repository) -> None:
@@ -113,7 +114,7 @@ class Packages:
             # One after the other, so that no two of them are the same container or take the same room.
             async with self._publishing:
                 self._check_new(repository_id, package.container)
-                await self._updating.before_install(package.container, repository)
+                await self._currency.before_install(package.container, repository)
                 await self._loop.in_thread(insert.publish)
                 async with self._mutex:
                     insert.adopt()
@@ -147,7 +148,7 @@ class Packages:
             record = self._containers.get(container)
             try:
                 if not unneeded:
-                    self._updating.check_uninstall(container)
+                    self._currency.check_uninstall(container)
                 if wipe:
                     self._check_wipe(record)
                 if record.mounted or record.run is not None:
@@ -166,7 +167,7 @@ class Packages:
         _log.info(f"Uninstalled {container}")
         self._events.uninstalled(container)
         if not unneeded:
-            await self._updating.after_uninstall(container)
+            await self._currency.after_uninstall(container)
 
     def _check_wipe(self, record: Record) -> None:
         """Raises Unexpected if the persistent data is in use by another version."""

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
     from northstar.names import Container
     from northstar.runtime.containers.command import Command
+    from northstar.runtime.containers.currency import Currency
     from northstar.runtime.containers.events import Events
     from northstar.runtime.containers.host import Host
     from northstar.runtime.containers.mounts import Mounts
     from northstar.runtime.containers.records import Containers, Record
-    from northstar.runtime.containers.updating import Updating
     from northstar.runtime.eventloop.loop import Mutex
 
 _log = log.Logger("runtime::state")
@@ -55,7 +55,7 @@ class Starts:
         mounts: Mounts,
         mutex: Mutex,
         events: Events,
-        updating: Updating,
+        currency: Currency,
         stopping: Future,
     ) -> None:
         """`stopping` gets the reason why the runtime shall end, and is done if it does."""
@@ -64,7 +64,7 @@ class Starts:
         self._mounts = mounts
         self._mutex = mutex
         self._events = events
-        self._updating = updating
+        self._currency = currency
         self._stopping = stopping
 
     async def start(
@@ -84,7 +84,7 @@ class Starts:
         _log.info(f"Trying to start {container}")
         try:
             if variables is None:
-                self._updating.check_free(container)
+                self._currency.check_free(container)
             record, chosen, resources = await self._prepare_start(container, init, arguments, environment)
             chosen.env.extend(f"{name}={value}" for name, value in (variables or {}).items())
             run = record.run
@@ -129,7 +129,7 @@ class Starts:
         async with self._mutex:
             record = self._containers.get(container)
             self._containers.check_start(record)
-            self._updating.check_floor(container)
+            self._currency.check_floor(container)
             await self._check_trust(record)
             chosen = self._command(record, init, arguments, environment)
             resources = self._containers.resources_of(record.manifest)
@@ -221,7 +221,7 @@ class Starts:
 
     async def autostart(self) -> None:
         """Start all containers that ask for it; raises the error of a critical one."""
-        wanted = self._updating.autostarts()
+        wanted = self._currency.autostarts()
         if not wanted:
             return
         began = time.monotonic()

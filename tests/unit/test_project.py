@@ -30,6 +30,8 @@ USED_BY_OTHERS = (
     *("scheduling", "selinux_exec", "init_filter", "_locks", "kept_ready"),
     # For what is to come: damage of a mounted package, what a host lacks.
     *("table_status", "abilities"),
+    # Restart policies will: on_burst is rollback.
+    "roll_back",
 )
 COMMENTED = {".py", ".sh", ".cfg", ".toml", ".yaml", ".yml"}
 WITHOUT_LICENCE = {"pyproject.toml", "northstar.toml"}

@@ -316,3 +316,17 @@ def test_places_that_overlap_by_a_link(tmp_path: Path) -> None:
 def test_places_of_the_older_dialect(tmp_path: Path) -> None:
     assert "log_dir /run/ns/l lies in run_dir" in problems(tmp_path, OLD.replace('"/logs"', '"/run/ns/l"'))
     assert "cgroup: a name expected" in problems(tmp_path, OLD.replace('"northstar"', '""'))
+
+
+def test_more_consoles(tmp_path: Path) -> None:
+    text = "[console.{}]\nbind = 'unix:///{}'\npermissions = {}\n"
+    first = text.format("global", "a", "'full'")
+    second = text.format("agent", "b", "['install', 'list']") + "mode = '0660'\n"
+    found = load(tmp_path, NEW + first + second).consoles
+    assert [(console.url.path, console.permissions, console.mode) for console in found] == [
+        ("/a", FULL, None),
+        ("/b", frozenset(("install", "list")), 0o660),
+    ]
+    assert "console.agent.bind: is missing" in problems(
+        tmp_path, NEW + "[console.agent]\npermissions = 'full'\n"
+    )

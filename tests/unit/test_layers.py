@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("kernel", "terminal"),
     ("engine", "manifest"),
     # Formats and rules, pure.
-    ("npk", "programs", "protocol", "seccomp"),
+    ("delta", "npk", "programs", "protocol", "seccomp"),
     ("client", "config", "lint", "oci"),
     # The daemon.
     ("runtime", "runtime.duration", "runtime.inheritance", "runtime.ownstream"),
@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runtime.daemon",),
     ("runtime.main",),
     # Commands.
-    ("__main__", "nstar", "sextant"),
+    ("__main__", "agent", "fleet", "nstar", "sextant"),
 )
 """The lowest first. Those of one layer do not know each other."""
 

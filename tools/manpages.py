@@ -37,7 +37,9 @@ def render(program: Command, page: Page) -> str:
     """A page in the macros of man(7)."""
     name = program.names[0]
     lines = [
+        # REUSE-IgnoreStart
         '.\\" SPDX-License-Identifier: Apache-2.0',
+        # REUSE-IgnoreEnd
         '.\\" Made by tools/generate from the command line of the program.',
         f'.TH {name.upper()} {page.section} "" "northstar {__version__}" "Northstar"',
         ".SH NAME",
@@ -135,13 +137,19 @@ NORTHSTAR = Page(
     {
         "EXIT STATUS": _list(
             ("0", "it was shut down, or the configuration is valid"),
-            ("1", "it could not start, or a critical container ended"),
+            ("1", "it could not start, or a critical container ended; of try: a container has failed"),
             ("2", "wrong usage"),
+            ("130 and others", "of try: 128 and the number of the signal that has ended it"),
         ),
         "FILES": _list(
             ("/etc/northstar/northstar.toml", "configuration of the init script and the unit"),
             ("/etc/northstar/keys", "public keys of repositories"),
             ("/run/northstar/console", "the console's socket"),
+        ),
+        "EXAMPLES": _example(
+            "northstar --check --config /etc/northstar/northstar.toml",
+            "sudo northstar try hello",
+            "sudo northstar try --keep message-1.0.0.npk hello-1.0.0.npk",
         ),
     },
     "nstar(1) sextant(1)",

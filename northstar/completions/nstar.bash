@@ -23,8 +23,11 @@ _nstar() {
         case "$command $word" in
             " -u" | " --url") kind=nothing ;;
             " -t" | " --timeout") kind=nothing ;;
+            "list -f" | "list --format" | "ls -f" | "ls --format") kind='words table wide json' ;;
             "exec -e" | "exec --env") kind=nothing ;;
             "notifications -n" | "notifications --number") kind=nothing ;;
+            "events -n" | "events --number") kind=nothing ;;
+            "inspect -f" | "inspect --format") kind='words table wide json' ;;
             "stop -t" | "stop --timeout") kind=nothing ;;
             "top --sort") kind='words cpu memory name processes uptime' ;;
             "top -n" | "top --iterations") kind=nothing ;;
@@ -38,7 +41,7 @@ _nstar() {
     if [[ -z $kind && $current == -* ]]; then
         case $command in
             '') kind='words -h --help -V --version -u --url -j --json --trace -t --timeout' ;;
-            list | ls) kind='words -h --help' ;;
+            list | ls) kind='words -h --help -f --format' ;;
             repositories | repos) kind='words -h --help' ;;
             mount) kind='words -h --help' ;;
             umount) kind='words -h --help' ;;
@@ -50,7 +53,8 @@ _nstar() {
             uninstall) kind='words -h --help -w --wipe' ;;
             shutdown) kind='words -h --help' ;;
             notifications) kind='words -h --help -n --number' ;;
-            inspect) kind='words -h --help' ;;
+            events) kind='words -h --help -n --number' ;;
+            inspect) kind='words -h --help -f --format' ;;
             logs) kind='words -h --help -f --follow --time' ;;
             token) kind='words -h --help' ;;
             verify-token) kind='words -h --help' ;;
@@ -64,7 +68,7 @@ _nstar() {
         esac
     elif [[ -z $kind ]]; then
         case "$command $position" in
-            " 0") kind='words list ls repositories repos mount umount start explain kill exec install uninstall shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
+            " 0") kind='words list ls repositories repos mount umount start explain kill exec install uninstall shutdown notifications events inspect logs token verify-token ident stop top check seccomp completion help' ;;
             "mount "*) kind=containers ;;
             "umount "*) kind=containers ;;
             "start "0) kind=containers ;;
@@ -78,7 +82,7 @@ _nstar() {
             "logs "0) kind=containers ;;
             "stop "0) kind=containers ;;
             "seccomp "0) kind=files ;;
-            "help "0) kind='words list ls repositories repos mount umount start explain kill exec install uninstall shutdown notifications inspect logs token verify-token ident stop top check seccomp completion help' ;;
+            "help "0) kind='words list ls repositories repos mount umount start explain kill exec install uninstall shutdown notifications events inspect logs token verify-token ident stop top check seccomp completion help' ;;
             *) ;;
         esac
     fi

@@ -273,6 +273,7 @@ def _new_repository(table: Table, name: str) -> RepositoryConfig:
         dir=_repository_dir(table),
         key=table.optional_text("key"),
         mount_on_start=table.boolean("mount_on_start", False),
+        require_mounts=table.boolean("require_mounts", False),
         capacity_num=table.optional_integer("capacity_num", high=MAX_U32),
         capacity_size=table.optional_size("capacity_size"),
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from northstar import API_VERSION, __version__, sizes, terminal
 from northstar.client.errors import PermissionDenied, Refused
 from northstar.errors import NorthstarError
-from northstar.nstar import commands, execute, logs
+from northstar.nstar import commands, events, execute, logs, views
 from northstar.nstar.check import check
 from northstar.nstar.completion import FILES, completion
 from northstar.nstar.seccomp import seccomp
@@ -84,7 +84,7 @@ def _commands(top: argparse.ArgumentParser) -> None:
         command.set_defaults(run=run, local=local, notifications=notifications)
         return command
 
-    add("list", commands.list_containers, "ls")
+    views.add_format(add("list", views.list_containers, "ls"), "table")
     add("repositories", commands.repositories, "repos")
     for name, run in (("mount", commands.mount), ("umount", commands.umount)):
         add(name, run).add_argument("containers", metavar="NAME[:VERSION]", nargs="*", help="containers")
@@ -104,10 +104,12 @@ def _commands(top: argparse.ArgumentParser) -> None:
     uninstall.add_argument("-w", "--wipe", action="store_true", help="delete the persistent data as well")
     _container(uninstall)
     add("shutdown", commands.shutdown)
-    add("notifications", commands.notifications, notifications=True).add_argument(
-        "-n", "--number", metavar="N", type=_count, help="end after N notifications"
-    )
-    _container(add("inspect", commands.inspect))
+    for name, run in (("notifications", events.notifications), ("events", events.events)):
+        add(name, run, notifications=True).add_argument(
+            "-n", "--number", metavar="N", type=_count, help="end after N of them"
+        )
+    _container(inspect := add("inspect", views.inspect))
+    views.add_format(inspect, "json")
     _container(log := add("logs", logs.show))
     logs.register(log)
     token = add("token", commands.token)

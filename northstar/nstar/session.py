@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from northstar.client import DEFAULT_URL, Client
 from northstar.client.errors import Refused
 from northstar.names import Container, check_name
+from northstar.protocol.url import ConsoleUrl
 
 if TYPE_CHECKING:
     import argparse
@@ -35,6 +36,11 @@ def default_url() -> str:
     except OSError:
         pass
     return DEFAULT_URL
+
+
+def is_local(url: str) -> bool:
+    """Whether the runtime is on this machine. A port of localhost may be another machine's, forwarded."""
+    return ConsoleUrl.parse(url).scheme == "unix"
 
 
 def write_line(line: bytes) -> None:

@@ -10,9 +10,10 @@ import tempfile
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from northstar import API_VERSION, __version__, manifest, terminal
-from northstar.errors import ManifestError, NorthstarError, PackageError
-from northstar.npk import archive, keys, pack, package, squashfs
+from northstar import API_VERSION, __version__, terminal
+from northstar.errors import NorthstarError, PackageError
+from northstar.lint import filters
+from northstar.npk import archive, keys, pack, package, sources, squashfs
 from northstar.sextant import arguments, explaining, importing, indexing, linting, skeleton
 
 if TYPE_CHECKING:
@@ -137,8 +138,8 @@ def _pack(options: argparse.Namespace) -> None:
             for variant in _variants(description, options):
                 pack.pack_image(variant, image, options.out, key=key)
         return
-    description = _read_manifest(options.manifest_path)
-    _check_filter(description, options.manifest_path)
+    description = sources.read_manifest(options.manifest_path)
+    filters.check(description, options.manifest_path)
     for variant in _variants(description, options):
         if options.image is not None:
             pack.pack_image(variant, options.image, options.out, key=key)
@@ -164,28 +165,6 @@ def _signing_key(options: argparse.Namespace) -> bytes | Signer | None:
     from northstar.npk.signing import command_signer
 
     return command_signer(options.sign_command, keys.load_public(options.public_key))
-
-
-def _read_manifest(path: str) -> Manifest:
-    try:
-        with open(path, "rb") as file:
-            return manifest.parse(file.read())
-    except OSError as error:
-        raise NorthstarError(f"failed to read {path}: {error.strerror}") from None
-    except ManifestError as error:
-        raise NorthstarError(f"{path}: {error}", error.hint) from None
-
-
-def _check_filter(description: Manifest, path: str) -> None:
-    """Find mistakes in the system call filter here and not on the device. Raises NorthstarError."""
-    if description.seccomp is None:
-        return
-    from northstar.seccomp import compile as compiler
-
-    try:
-        compiler.check(description.seccomp, description.capabilities)
-    except compiler.SeccompError as error:
-        raise NorthstarError(f"{path}: {error}") from None
 
 
 def _variants(description: Manifest, options: argparse.Namespace) -> list[Manifest]:

@@ -114,5 +114,7 @@ RDEPENDS:${PN}-ptest = "${PN}-nstar ${PN}-sextant busybox python3-asyncio python
 
 RRECOMMENDS:${PN}:class-target = "kernel-module-dm-mod kernel-module-dm-verity kernel-module-loop kernel-module-squashfs"
 RRECOMMENDS:${PN}:class-native = ""
+# The head line of nstar top.
+RRECOMMENDS:${PN}-nstar:class-target = "python3-psutil"
 
 BBCLASSEXTEND = "native nativesdk"

@@ -14,12 +14,13 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # What everything speaks of.
-    ("northstar", "errors", "names", "sizes", "text"),
-    ("kernel", "terminal"),
+    ("northstar", "errors", "sizes", "text"),
+    ("kernel", "names", "terminal"),
     ("engine", "manifest"),
     # Formats and rules, pure.
     ("delta", "npk", "programs", "protocol", "seccomp"),
-    ("client", "config", "lint", "oci"),
+    ("client", "config", "fleet", "lint", "oci"),
+    ("agent",),
     # The daemon.
     ("runtime", "runtime.duration", "runtime.inheritance", "runtime.ownstream"),
     ("runtime.log",),
@@ -32,7 +33,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runtime.daemon",),
     ("runtime.main",),
     # Commands.
-    ("__main__", "agent", "fleet", "nstar", "sextant"),
+    ("nstar", "sextant", "trial"),
+    ("__main__",),
 )
 """The lowest first. Those of one layer do not know each other."""
 

@@ -27,7 +27,11 @@ from tests.devices import Builds, Images, Selection
 from tests.results import Tier
 
 # What is not run unless it is asked for, and the variables that name the trees of other projects.
-ON_DEMAND = {"layer": ("OE_CORE", "BITBAKE", "META_OE"), "buildroot": ("BUILDROOT",)}
+ON_DEMAND: dict[str, tuple[str, ...]] = {
+    "layer": ("OE_CORE", "BITBAKE", "META_OE"),
+    "buildroot": ("BUILDROOT",),
+    "story": (),
+}
 TIERS = ("unit", "host", "fleet", *devices.DEVICES)
 LONGEST = "qemu"
 BESIDE = ("fleet", "qemu-debian", "qemu-systemd")
@@ -130,7 +134,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.add_argument(
             f"--{name}",
             action="store_true",
-            help=f"the tier {name}, which needs {', '.join(ON_DEMAND[name])}",
+            help=f"the tier {name}, which needs {', '.join(ON_DEMAND[name]) or 'a few minutes'}",
         )
     parser.add_argument("--kernel", type=Path, metavar="FILE", help="for qemu: kernel of another builder")
     parser.add_argument("--rootfs", type=Path, metavar="FILE", help="for qemu: image of another builder")

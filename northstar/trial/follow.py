@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 GRACE = 3.0
 """Seconds that containers have after SIGTERM before the runtime kills them."""
 _SIGTERM, _SIGKILL, _SIGSYS = 15, 9, 31
+_NO_NEWS = ("failed to start ", "User ")
+"""Warnings about starts, of which we are told, and about users of the host, as user 1000 is on every PC."""
 _QUIET = 0.1
 """Seconds without anything new, after the last container has ended."""
 
@@ -147,5 +149,5 @@ class Follower:
 
     def _warn(self) -> None:
         for text in self._trial.warnings():
-            if not text.startswith("failed to start "):  # its client, we, has told that already
+            if not text.startswith(_NO_NEWS):
                 note(text)

@@ -19,7 +19,7 @@ from tests.results import Tier
 
 # What is not run unless it is asked for, and the variables that name the trees of other projects.
 ON_DEMAND = {"layer": ("OE_CORE", "BITBAKE", "META_OE"), "buildroot": ("BUILDROOT",)}
-TIERS = ("unit", "host", *devices.DEVICES)
+TIERS = ("unit", "host", "fleet", *devices.DEVICES)
 NOT_SLOW = "not slow"
 REPOSITORY = Path(__file__).resolve().parent.parent
 

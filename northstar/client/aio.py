@@ -159,7 +159,9 @@ class Client:
             if where.scheme == "unix":
                 _, made = await loop.create_unix_connection(wire, where.path)
             else:
-                _, made = await loop.create_connection(wire, where.host, where.port)
+                _, made = await loop.create_connection(
+                    wire, where.host, where.port, happy_eyeballs_delay=address.NEXT_ADDRESS
+                )
         return await cls._established(made, timeout)
 
     @classmethod
@@ -214,6 +216,10 @@ class Client:
     async def repositories(self) -> _Names:
         """Names of all repositories."""
         return await self.call(calls.repositories())
+
+    async def problems(self) -> dict[str, str]:
+        """What is impaired, storage and containers, and why; nothing if all is well."""
+        return await self.call(calls.problems())
 
     async def inspect(self, container: str) -> ContainerData:
         """Everything about a container."""

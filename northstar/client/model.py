@@ -79,13 +79,18 @@ class ProcessData(NamedTuple):
 
 
 class ContainerData(NamedTuple):
-    """An installed container; `process` is None if it is not running."""
+    """An installed container; `process` is None if it is not running.
+
+    `problem` is why it is of no use at the moment, if that is known, `warnings` what it runs without.
+    """
 
     container: str
     manifest: dict[str, Any]
     repository: str
     mounted: bool
     process: ProcessData | None
+    problem: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def from_wire(cls, container: str, value: Any) -> ContainerData:
@@ -93,4 +98,12 @@ class ContainerData(NamedTuple):
         process = value["process"]
         if process is not None:
             process = ProcessData(process["pid"], process["uptime"] / 1e9, process["statistics"])
-        return cls(container, value["manifest"], value["repository"], value["mounted"], process)
+        return cls(
+            container,
+            value["manifest"],
+            value["repository"],
+            value["mounted"],
+            process,
+            value.get("problem"),
+            tuple(value.get("warnings", ())),
+        )

@@ -109,6 +109,10 @@ class Client:
         """Names of all repositories."""
         return self.call(calls.repositories())
 
+    def problems(self) -> dict[str, str]:
+        """What is impaired, storage and containers, and why; nothing if all is well."""
+        return self.call(calls.problems())
+
     def inspect(self, container: str) -> ContainerData:
         """Everything about a container."""
         return self.call(calls.inspect(container))

@@ -60,6 +60,7 @@ _sextant() {
             "lint --host-root") kind=directories ;;
             "lint --arch") kind=nothing ;;
             "lint --unsquashfs") kind=files ;;
+            "index -o" | "index --out") kind=files ;;
             *" -"*) ;;
             *) if [[ -z $command ]]; then command=$word; else position=$((position + 1)); fi ;;
         esac
@@ -75,15 +76,17 @@ _sextant() {
             init) kind='words -h --help --shell --python --static-binary -o --out' ;;
             explain) kind='words -h --help' ;;
             lint) kind='words -h --help -r --root -i --image --host-root --arch -j --json --rules --unsquashfs' ;;
+            index) kind='words -h --help -o --out' ;;
             schema) kind='words -h --help' ;;
         esac
     elif [[ -z $kind ]]; then
         case "$command $position" in
-            " 0") kind='words pack unpack inspect gen-key import init explain lint schema' ;;
+            " 0") kind='words pack unpack inspect gen-key import init explain lint index schema' ;;
             "inspect "0) kind=files ;;
             "import "0) kind=files ;;
             "explain "0) kind=files ;;
             "lint "*) kind=files ;;
+            "index "0) kind=files ;;
             *) ;;
         esac
     fi

@@ -16,6 +16,7 @@ complete -c sextant -n __fish_use_subcommand -a 'import' -d 'make manifest and i
 complete -c sextant -n __fish_use_subcommand -a 'init' -d 'make a container to begin with'
 complete -c sextant -n __fish_use_subcommand -a 'explain' -d 'show what a start would do'
 complete -c sextant -n __fish_use_subcommand -a 'lint' -d 'tell what is wrong with a container'
+complete -c sextant -n __fish_use_subcommand -a 'index' -d 'make the index for delta downloads'
 complete -c sextant -n __fish_use_subcommand -a 'schema' -d 'print the JSON schema of manifests'
 complete -c sextant -n '__fish_seen_subcommand_from pack' -s h -l help -d 'show this help message and exit'
 complete -c sextant -n '__fish_seen_subcommand_from pack' -s m -l manifest-path -r -F -d 'manifest in YAML, JSON or TOML'
@@ -73,4 +74,7 @@ complete -c sextant -n '__fish_seen_subcommand_from lint' -s j -l json -d 'print
 complete -c sextant -n '__fish_seen_subcommand_from lint' -l rules -d 'print all rules with their reasons, and end'
 complete -c sextant -n '__fish_seen_subcommand_from lint' -l unsquashfs -r -F -d 'program (unsquashfs)'
 complete -c sextant -n '__fish_seen_subcommand_from lint' -F
+complete -c sextant -n '__fish_seen_subcommand_from index' -s h -l help -d 'show this help message and exit'
+complete -c sextant -n '__fish_seen_subcommand_from index' -s o -l out -r -F -d '(default: NPK.idx)'
+complete -c sextant -n '__fish_seen_subcommand_from index' -F
 complete -c sextant -n '__fish_seen_subcommand_from schema' -s h -l help -d 'show this help message and exit'

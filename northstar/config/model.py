@@ -33,12 +33,16 @@ class ConsoleConfig(NamedTuple):
 
 
 class RepositoryConfig(NamedTuple):
-    """A repository: a directory, or in memory if `dir` is None. `key` is the path of a public key."""
+    """A repository: a directory, or in memory if `dir` is None. `key` is the path of a public key.
+
+    `require_mounts`: the runtime does not start without what `mount_on_start` mounts.
+    """
 
     id: str
     dir: str | None
     key: str | None = None
     mount_on_start: bool = False
+    require_mounts: bool = False
     capacity_num: int | None = None
     capacity_size: int | None = None
 

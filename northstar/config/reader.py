@@ -185,28 +185,30 @@ def _metrics(table: Table) -> MetricsConfig | None:
 def _consoles(table: Table) -> tuple[tuple[ConsoleConfig, ...], ConsoleOptions]:
     options_table = table.table("options")
     container_options = ConsoleOptions() if options_table is None else _options(options_table)
-    listener = table.table("global")
-    consoles: tuple[ConsoleConfig, ...] = ()
-    if listener is not None:
-        own = listener.table("options")
-        url = listener.take("bind", "a URL", _url, None, needed=True)
-        permissions = listener.take(
-            "permissions", '"full" or a list of permissions', _permissions, FULL, needed=True
-        )
-        if url is not None and url.scheme != "unix" and "exec" in permissions:
-            listener.problem("permissions", "exec needs a unix socket, as descriptors go with the request")
-        consoles = (
-            ConsoleConfig(
-                url or ConsoleUrl("unix", "", 0, ""),
-                permissions,
-                ConsoleOptions() if own is None else _options(own),
-                listener.take("mode", 'a mode such as "0660"', _mode, None, needed=False),
-                listener.boolean("insecure", False),
-                listener.integer("max_connections", 2048, 1),
-            ),
-        )
+    # Any other table is one more console.
+    names = [name for name, value in table.values.items() if isinstance(value, dict) and name != "options"]
+    found = (table.table(name) for name in names)
+    consoles = tuple(_console(listener) for listener in found if listener is not None)
     table.finish()
     return consoles, container_options
+
+
+def _console(listener: Table) -> ConsoleConfig:
+    own = listener.table("options")
+    url = listener.take("bind", "a URL", _url, None, needed=True)
+    permissions = listener.take(
+        "permissions", '"full" or a list of permissions', _permissions, FULL, needed=True
+    )
+    if url is not None and url.scheme != "unix" and "exec" in permissions:
+        listener.problem("permissions", "exec needs a unix socket, as descriptors go with the request")
+    return ConsoleConfig(
+        url or ConsoleUrl("unix", "", 0, ""),
+        permissions,
+        ConsoleOptions() if own is None else _options(own),
+        listener.take("mode", 'a mode such as "0660"', _mode, None, needed=False),
+        listener.boolean("insecure", False),
+        listener.integer("max_connections", 2048, 1),
+    )
 
 
 def _options(table: Table) -> ConsoleOptions:
@@ -271,6 +273,7 @@ def _new_repository(table: Table, name: str) -> RepositoryConfig:
         dir=_repository_dir(table),
         key=table.optional_text("key"),
         mount_on_start=table.boolean("mount_on_start", False),
+        require_mounts=table.boolean("require_mounts", False),
         capacity_num=table.optional_integer("capacity_num", high=MAX_U32),
         capacity_size=table.optional_size("capacity_size"),
     )

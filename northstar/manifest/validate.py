@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 MAX_SOCKETS = 64
 
+RESERVED_PREFIX = "NORTHSTAR_"
+"""Of variables that only the runtime sets; a manifest may have others than these, as upstream allows it."""
 RESERVED_ENV = ("NORTHSTAR_NAME", "NORTHSTAR_VERSION", "NORTHSTAR_CONTAINER", "NORTHSTAR_CONSOLE")
 
 _NOT_FOR_RESOURCES = (

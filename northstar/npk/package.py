@@ -25,7 +25,7 @@ __all__ = ["Package", "Verity", "format_version", "load"]
 
 _SUPPORTED = Version.parse(API_VERSION)
 # No two parts that can match the same blanks are neighbours: matching takes linear time.
-_COMMENT = re.compile(r"(?:\{\s*)?\"?version\"?\s*:\s*(['\"]?)([^\s'\"}]+)\1\s*(?:\}\s*)?")
+_COMMENT = r"(?:\{\s*)?\"?version\"?\s*:\s*(['\"]?)([^\s'\"}]+)\1\s*(?:\}\s*)?"
 
 
 class Package(NamedTuple):
@@ -37,6 +37,8 @@ class Package(NamedTuple):
     image_size: int
     verity: Verity | None
     size: int
+    modified: int
+    """When the file was last written to, in nanoseconds since 1970, before it was looked at."""
 
     @property
     def container(self) -> Container:
@@ -61,7 +63,8 @@ def load(fd: int, key: bytes | None, path: str) -> Package:
 
 
 def _load(fd: int, key: bytes | None) -> Package:
-    size = os.fstat(fd).st_size
+    found = os.fstat(fd)
+    size = found.st_size
     contents = archive.read(fd, size)
     hashes = None
     if key is not None:
@@ -82,7 +85,7 @@ def _load(fd: int, key: bytes | None) -> Package:
     if image.offset % archive.BLOCK:
         raise ArchiveError(f"{archive.IMAGE} is not aligned to {archive.BLOCK} bytes")
     protection = None if hashes is None else _verity(fd, image, hashes)
-    return Package(description, version, image.offset, image.size, protection, size)
+    return Package(description, version, image.offset, image.size, protection, size, found.st_mtime_ns)
 
 
 def _manifest_text(fd: int, contents: Archive) -> bytes:
@@ -98,7 +101,7 @@ def format_version(comment: bytes) -> Version:
         text = comment.decode("utf-8")
     except UnicodeDecodeError:
         text = ""
-    match = _COMMENT.fullmatch(text.lstrip())
+    match = re.fullmatch(_COMMENT, text.lstrip())
     if match is None:
         raise ValueError("comment malformed: no format version")
     version = Version.parse(match[2])

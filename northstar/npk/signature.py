@@ -19,7 +19,7 @@ Signer = Callable[[bytes], bytes]
 
 _SEPARATOR = b"---"
 _HASH = r"[0-9a-fA-F]{64}"
-_LINE = re.compile(r"(?P<indent> *)(?P<key>[a-z.-]+):(?: (?P<value>\S+))?")
+_LINE = r"(?P<indent> *)(?P<key>[a-z.-]+):(?: (?P<value>\S+))?"
 _EXPECTED = {
     ("meta", "hash"): _HASH,
     ("manifest.yaml", "hash"): _HASH,
@@ -109,7 +109,7 @@ def _hashes(message: bytes) -> Hashes:
     sections: set[str] = set()
     section = ""
     for line in lines:
-        match = _LINE.fullmatch(line.rstrip())
+        match = re.fullmatch(_LINE, line.rstrip())
         if match is None:
             raise SignatureError(f"signature.yaml is malformed at {line[:40]!r}")
         key, value = match["key"], match["value"]

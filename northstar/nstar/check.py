@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from northstar import API_VERSION
-from northstar.client.errors import PermissionDenied
+from northstar.client.errors import ConnectionClosed, PermissionDenied
 from northstar.errors import NorthstarError
 from northstar.nstar.finding import Finding
 from northstar.nstar.session import Session, is_local
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SCRIPT = "check_conf.sh"
 _OPTION = re.compile(r"CONFIG_\w+")
 
+_CONTAINER = "containers."
 _DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
@@ -120,7 +121,7 @@ def _runtime(options: argparse.Namespace, missing: Collection[str]) -> Iterator[
     with session.client:
         yield Finding("ok", f"runtime: {options.url} answers, protocol {API_VERSION}")
         found: list[ContainerData] = []
-        for look in (_repositories, partial(_containers, found)):
+        for look in (_repositories, partial(_containers, found), _problems):
             yield from _looked(look, session)
     if is_local(options.url):
         from northstar.nstar import device
@@ -142,11 +143,27 @@ def _repositories(session: Session) -> Iterator[Finding]:
     yield Finding("ok" if names else "FAILED", f"repositories: {', '.join(names) or 'none'}")
 
 
+def _problems(session: Session) -> Iterator[Finding]:
+    """Last, as a runtime that does not know the request closes the connection."""
+    try:
+        problems = session.client.problems()
+    except ConnectionClosed:
+        yield Finding("optional", "runtime: it does not tell what is impaired")
+        return
+    for place, reason in sorted(problems.items()):
+        if place.startswith(_CONTAINER):
+            yield Finding("FAILED", f"container {place.removeprefix(_CONTAINER)}: {reason}")
+        else:
+            yield Finding("FAILED", f"{place}: {reason}")
+
+
 def _containers(found: list[ContainerData], session: Session) -> Iterator[Finding]:
     found += session.inspected(sorted(session.client.list()))
     running = sum(data.process is not None for data in found)
     yield Finding("ok", f"containers: {len(found)} installed, {running} running")
     for data in found:
+        for warning in data.warnings:
+            yield Finding("info", f"container {data.container}: {warning}")
         autostart = data.manifest.get("autostart")
         if autostart and data.process is None:
             yield Finding("info", f"container {data.container}: autostart {autostart}, not running now")

@@ -14,25 +14,33 @@ if TYPE_CHECKING:
     from northstar.client import Client, ExitStatus
     from northstar.nstar.session import Session
 
-_SIGTERM, _SIGKILL = 15, 9
+_SIGTERM, _SIGKILL, _SIGCONT = 15, 9, 18
 
 
 def stop(session: Session, options: argparse.Namespace) -> None:
-    """Stop a container. It gets SIGTERM, and SIGKILL if it does not end in time."""
+    """Stop a container. It gets SIGTERM, and SIGKILL if it does not end in time.
+
+    SIGCONT follows SIGTERM, as a process that is stopped takes notice of nothing else.
+    """
     name = session.container(options.container)
     session.client.kill(name, _SIGTERM)
+    _kill_again(session.client, name, _SIGCONT)
     status = _exit_status(session.client, name, options.grace)
     if status is None:
-        try:
-            session.client.kill(name, _SIGKILL)
-        except Refused as error:
-            # It has ended meanwhile; the notification is on its way.
-            if error.variant != "stop_container_not_started":
-                raise
+        _kill_again(session.client, name, _SIGKILL)
         status = _exit_status(session.client, name, None)
     if status is None:
         raise ConnectionClosed
     session.say(f"stopped {name}: {status}")
+
+
+def _kill_again(client: Client, name: str, number: int) -> None:
+    try:
+        client.kill(name, number)
+    except Refused as error:
+        # It has ended meanwhile; the notification is on its way.
+        if error.variant != "stop_container_not_started":
+            raise
 
 
 def _exit_status(client: Client, name: str, limit: float | None) -> ExitStatus | None:

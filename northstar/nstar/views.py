@@ -145,7 +145,7 @@ def inspect(session: Session, options: argparse.Namespace) -> None:
 
 def _raw(data: ContainerData) -> dict[str, Any]:
     process = data.process
-    return {
+    shown = {
         "manifest": data.manifest,
         "repository": data.repository,
         "mounted": data.mounted,
@@ -157,6 +157,11 @@ def _raw(data: ContainerData) -> dict[str, Any]:
             "statistics": process.statistics,
         },
     }
+    if data.problem is not None:
+        shown["problem"] = data.problem
+    if data.warnings:
+        shown["warnings"] = list(data.warnings)
+    return shown
 
 
 def _summary(data: ContainerData) -> Iterator[tuple[str, str]]:
@@ -167,6 +172,10 @@ def _summary(data: ContainerData) -> Iterator[tuple[str, str]]:
         yield "Type", "resource"
         return
     yield from _state(data)
+    if data.problem is not None:
+        yield "Problem", data.problem
+    for warning in data.warnings:
+        yield "Warning", warning
     yield "Command", shlex.join(_command(data))
     yield "User", f"uid {manifest['uid']}, gid {manifest['gid']}"
     for key, name in (("suppl_groups", "Groups"), ("capabilities", "Capabilities")):

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from northstar.errors import ProtocolError
 from northstar.protocol import fields, requests
 from northstar.protocol.messages import NOT_A_MESSAGE, ServerMessage
+from northstar.sizes import MAX_U64
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
 MIN_I32, MAX_I32 = -(1 << 31), (1 << 31) - 1
-MAX_U64 = (1 << 64) - 1
 MAX_DEPTH = 64
 """Levels of objects and arrays in a line."""
 MAX_VALUES = 1 << 16
@@ -24,6 +24,7 @@ MAX_VALUES = 1 << 16
 _UNITS: dict[str, Any] = {
     "ident": requests.Ident(),
     "list": requests.List(),
+    "problems": requests.Problems(),
     "repositories": requests.Repositories(),
     "shutdown": requests.Shutdown(),
 }

@@ -25,6 +25,8 @@ _REQUIRED: dict[type, str] = {
     # its own there would be manifests and configurations that upstream refuses.
     requests.Logs: "inspect",
     requests.Mount: "mount",
+    # inspect tells the same of each container.
+    requests.Problems: "inspect",
     requests.Repositories: "repositories",
     requests.Shutdown: "shutdown",
     requests.TokenCreate: "token_create",

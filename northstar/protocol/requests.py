@@ -128,6 +128,14 @@ class Mount(NamedTuple):
         return {"mount": {"containers": [str(container) for container in self.containers]}}
 
 
+class Problems(NamedTuple):
+    """What is impaired: storage and containers that cannot be used."""
+
+    def wire(self) -> Any:
+        """JSON value."""
+        return "problems"
+
+
 class Repositories(NamedTuple):
     """All repositories."""
 
@@ -221,6 +229,7 @@ Request = (
     | List
     | Logs
     | Mount
+    | Problems
     | Repositories
     | Shutdown
     | Start

@@ -14,7 +14,7 @@ from northstar import API_VERSION, __version__, terminal
 from northstar.errors import NorthstarError, PackageError
 from northstar.lint import filters
 from northstar.npk import archive, keys, pack, package, sources, squashfs
-from northstar.sextant import arguments, explaining, importing, linting, skeleton
+from northstar.sextant import arguments, explaining, importing, indexing, linting, skeleton
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,6 +53,11 @@ def parser() -> argparse.ArgumentParser:
     linting.options(
         commands.add_parser(
             "lint", help="tell what is wrong with a container", description=linting.run.__doc__
+        )
+    )
+    indexing.options(
+        commands.add_parser(
+            "index", help="make the index for delta downloads", description=indexing.run.__doc__
         )
     )
     commands.add_parser("schema", help="print the JSON schema of manifests").set_defaults(run=_schema)

@@ -78,6 +78,8 @@ key = "/etc/system.pub"
 mount_on_start = true
 [repositories.scratch]
 type = "mem"
+mount_on_start = true
+require_mounts = true
 capacity_num = 10
 capacity_size = "100MB"
 [repositories.other]
@@ -104,6 +106,7 @@ mode = "0660"
         "/etc/system.pub",
         True,
     )
+    assert [found.require_mounts for found in (system, scratch, other)] == [False, True, False]
     assert (scratch.dir, scratch.capacity_num, scratch.capacity_size) == (None, 10, 100_000_000)
     assert other.dir is None
     assert found.output_buffer_size == 1 << 20

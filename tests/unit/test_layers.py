@@ -14,12 +14,13 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # What everything speaks of.
-    ("northstar", "errors", "names", "sizes", "text"),
-    ("kernel", "terminal"),
+    ("northstar", "errors", "sizes", "text"),
+    ("kernel", "names", "terminal"),
     ("engine", "manifest"),
     # Formats and rules, pure.
     ("npk", "programs", "protocol", "seccomp"),
-    ("client", "config", "lint", "oci"),
+    ("client", "config", "delta", "fleet", "lint", "oci"),
+    ("agent",),
     # The daemon.
     ("runtime", "runtime.duration", "runtime.inheritance", "runtime.ownstream"),
     ("runtime.log",),

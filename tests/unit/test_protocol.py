@@ -41,6 +41,7 @@ GOLDEN: list[tuple[Any, str]] = [
     ),
     (requests.Logs(A, True), '{"request":{"logs":{"container":"a:0.0.1","follow":true}}}'),
     (requests.Mount((A, A)), '{"request":{"mount":{"containers":["a:0.0.1","a:0.0.1"]}}}'),
+    (requests.Problems(), '{"request":"problems"}'),
     (requests.Repositories(), '{"request":"repositories"}'),
     (requests.Shutdown(), '{"request":"shutdown"}'),
     (
@@ -230,7 +231,9 @@ any_request = st.one_of(
     st.builds(requests.TokenVerify, st.binary(min_size=40, max_size=40), names, st.binary(max_size=50)),
     st.builds(requests.Umount, st.lists(containers, max_size=3).map(tuple)),
     st.builds(requests.Uninstall, containers, st.booleans()),
-    st.sampled_from([requests.Ident(), requests.List(), requests.Repositories(), requests.Shutdown()]),
+    st.sampled_from(
+        [requests.Ident(), requests.List(), requests.Problems(), requests.Repositories(), requests.Shutdown()]
+    ),
 )
 
 

@@ -60,7 +60,7 @@ def test_nothing_that_is_inherited_reaches_the_tests() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["nonesuch"], "no such tier: nonesuch; there are unit, host, qemu-debian, qemu-systemd, qemu"),
+        (["nonesuch"], "no such tier: nonesuch; there are unit, host, fleet, qemu-debian,"),
         (["--nonesuch"], "unrecognized arguments"),
         (["host", "--fast"], "--fast is for the tier unit"),
     ],

@@ -48,6 +48,7 @@ class Handlers:
             requests.Kill: self._kill,
             requests.List: self._list,
             requests.Mount: self._mount,
+            requests.Problems: self._problems,
             requests.Repositories: self._repositories,
             requests.Shutdown: self._shutdown,
             requests.Start: self._start,
@@ -74,6 +75,9 @@ class Handlers:
 
     async def _repositories(self, _: Peer, __: requests.Repositories) -> object:
         return {"repositories": list(self._runtime.repositories)}
+
+    async def _problems(self, _: Peer, __: requests.Problems) -> object:
+        return {"problems": self._runtime.problems()}
 
     async def _shutdown(self, _: Peer, __: requests.Shutdown) -> object:
         self._runtime.request_shutdown()

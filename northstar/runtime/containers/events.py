@@ -26,6 +26,9 @@ class Observer:
     def exited(self, container: Container, status: ExitStatus) -> None:
         """A container has ended, and nothing of its run is left."""
 
+    def damaged(self, container: Container) -> None:
+        """A block of a container's image was read that is not what it was signed as; again and again."""
+
     def installed(self, container: Container) -> None:
         """A package was added."""
 
@@ -65,6 +68,11 @@ class Events(Observer):
         """See `Observer`."""
         for observer in self._observers:
             observer.exited(container, status)
+
+    def damaged(self, container: Container) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.damaged(container)
 
     def installed(self, container: Container) -> None:
         """See `Observer`."""

@@ -11,6 +11,7 @@ from northstar.runtime import log
 from northstar.runtime.containers import filters, persist, users
 from northstar.runtime.containers.records import Record
 from northstar.runtime.eventloop.loop import Mutex
+from northstar.runtime.storage.repository import close
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +69,7 @@ class Packages:
             if isinstance(outcome, bytes):
                 record.filter = outcome
             else:
-                record.problem = str(outcome)
+                record.unusable = str(outcome)
                 _log.warn(f"{container} cannot be started: {outcome}")
             self._containers.add(record)
 
@@ -154,7 +155,7 @@ class Packages:
             descriptor = record.repository.forget(container)
             self._containers.remove(record)
             # The last one of a deleted file gives back its room.
-            await self._loop.in_thread(os.close, descriptor)
+            await self._loop.in_thread(close, descriptor, _log, str(container))
         _log.info(f"Uninstalled {container}")
         self._events.uninstalled(container)
 

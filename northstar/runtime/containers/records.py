@@ -25,7 +25,10 @@ _log = log.Logger("runtime::state")
 class Record:
     """An installed container."""
 
-    __slots__ = ("container", "filter", "mounted", "output", "package", "problem", "repository", "run")
+    __slots__ = (
+        *("container", "damage", "device", "filter", "left_out", "mount_failure", "mounted", "output"),
+        *("package", "repository", "run", "unusable"),
+    )
 
     def __init__(
         self, container: Container, repository: Repository, package: Package, application_filter: bytes = b""
@@ -33,8 +36,16 @@ class Record:
         self.container = container
         self.filter = application_filter
         """System call filter of the application, a BPF program."""
-        self.problem: str | None = None
+        self.unusable: str | None = None
         """Why it cannot be started, if that is known."""
+        self.mount_failure: str | None = None
+        """Why it could not be mounted when that was last tried."""
+        self.device = 0
+        """Number of the device that its image is mounted from."""
+        self.damage: str | None = None
+        """What is wrong with its image, if something has been found since it was mounted."""
+        self.left_out: list[str] = []
+        """What it has been started without, and why."""
         self.repository = repository
         self.package = package
         self.mounted = False
@@ -42,6 +53,11 @@ class Record:
         """What it has written since its last start."""
         self.run: Run | None = None
         """Set from the moment a start is under way until the exit is dealt with."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why it is of no use at the moment, None if nothing of that kind is known."""
+        return self.unusable or self.mount_failure or self.damage
 
     @property
     def manifest(self) -> Manifest:

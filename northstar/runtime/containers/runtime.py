@@ -58,6 +58,8 @@ class Runtime:
         self.packages = Packages(
             host.loop, places.data_dir, repositories, self.containers, self.mounts, mutex, events
         )
+        self.degraded: dict[str, str] = {}
+        """Storage that cannot be used, by the name of its setting, and why."""
         self.up = False
         self.stopping = Future()
         """Done when the runtime shall end; the result is the reason if it is a failure."""
@@ -78,6 +80,14 @@ class Runtime:
         """Let the runtime end, after the requests at hand."""
         self.stopping.set_result(failure)
 
+    def problems(self) -> dict[str, str]:
+        """What cannot be used at the moment, storage and containers, and why."""
+        found = dict(self.degraded)
+        for record in self.containers:
+            if record.problem is not None:
+                found[f"containers.{record.container}"] = record.problem
+        return found
+
     async def inspect(self, container: Container) -> dict[str, Any]:
         """The data object of an inspect response."""
         record = self.containers.get(container)
@@ -87,12 +97,18 @@ class Runtime:
             processes = await run.processes()
             statistics = await self._host.loop.in_thread(run.statistics)
             process = _process_data(run, processes, statistics)
-        return {
+        data = {
             "manifest": dump.to_json(record.manifest),
             "repository": record.repository.id,
             "mounted": record.mounted,
             "process": process,
         }
+        # Upstream's clients know neither.
+        if record.problem is not None:
+            data["problem"] = record.problem
+        if run is not None and record.left_out:
+            data["warnings"] = list(record.left_out)
+        return data
 
     def kill(self, container: Container, number: signal.Signals) -> None:
         """Send a signal to a running container."""

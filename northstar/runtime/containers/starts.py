@@ -99,7 +99,7 @@ class Starts:
         _log.info(f"Started {container} ({run.process.pid}) in {spent:.3f}s")
         self._events.started(container, spent)
         self._host.loop.spawn(self._watch(record, run))
-        self._host.loop.spawn(binds.warn_of_missing(self._host.loop, run.record.manifest))
+        self._host.loop.spawn(binds.tell_left_out(self._host.loop, record))
 
     @property
     def _start_limit(self) -> float:
@@ -126,6 +126,7 @@ class Starts:
                 for error in await self._mounts.mount_records(missing):
                     if error is not None:
                         raise error
+            record.left_out = []
             record.run = Run(self._host, record, resources, Future())
         _log.info(f"Creating {container}")
         _log.debug(f'Container {container} init is "{chosen.argv[0]}"')
@@ -140,8 +141,8 @@ class Starts:
         self, record: Record, init: str | None, arguments: Sequence[str], environment: Mapping[str, str]
     ) -> Command:
         """What a start would execute. Raises the errors of a start request."""
-        if record.problem is not None:
-            raise StartContainerFailed(record.container, record.problem)
+        if record.unusable is not None:
+            raise StartContainerFailed(record.container, record.unusable)
         command.check_environment(environment)
         command.check_arguments(init, arguments, environment)
         return command.command(record.manifest, init, arguments, environment)

@@ -9,6 +9,7 @@ and signals reach the right processes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -17,9 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from northstar.engine import instructions as isa
 from northstar.errors import StartContainerFailed
+from northstar.kernel import proc, sockets
 from northstar.kernel import process as kernel_process
-from northstar.kernel import sockets
 from northstar.programs import attendance
+from northstar.runtime import log
 from northstar.runtime.eventloop import transport
 from northstar.runtime.spawning import enginelink, reports
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from northstar.runtime.spawning.reports import Report
 
     Begin = Callable[[Encoded, Sequence[int]], Awaitable[Newborn]]
+
+_log = log.Logger("runtime::state")
 
 PROTOCOL_VIOLATION = -1
 
@@ -133,8 +137,13 @@ class Process:
 
     def release(self) -> None:
         """Let an init that was created with `hold` go on, or a supervisor wait for its command."""
-        with contextlib.suppress(OSError):  # it has ended, which the next report tells
+        try:
             self._status.send(b"g")
+        except OSError as error:
+            # It has ended, which the next report tells; or it would wait for ever.
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+                _log.warn(f"{self.container} cannot be told to go on: {error.strerror}")
+                self.kill()
 
     async def abandon(self) -> None:
         """End an init that was created with `hold` and never released."""
@@ -180,7 +189,8 @@ class Process:
         return status
 
     def kill(self, number: int = signal.SIGKILL) -> bool:
-        """Send a signal: SIGKILL to init, which takes everything with it; others to its process group.
+        """Send a signal: SIGKILL to init, which takes everything with it; others to its process group, and to
+        the application wherever it is.
 
         False if it has ended already. Raises OSError.
         """
@@ -194,9 +204,28 @@ class Process:
                 kernel_process.pidfd_send_signal(self.pidfd, number)
             else:
                 kernel_process.killpg(self.pid, number)
+                self._signal_application(number)
         except ProcessLookupError:
             return False
         return True
+
+    def _signal_application(self, number: int) -> None:
+        """If it has left the process group of init (setsid(2), setpgid(2))."""
+        pid = proc.child_by_number(self.pid, attendance.APPLICATION)
+        if pid is None:
+            return
+        try:
+            pidfd = kernel_process.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            # Once more, as the pid may have been somebody else's when it was opened.
+            if pid == proc.child_by_number(self.pid, attendance.APPLICATION) and os.getpgid(pid) != self.pid:
+                kernel_process.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            return
+        finally:
+            os.close(pidfd)
 
     async def _close_status(self) -> None:
         """What a hostile init has left in it may take long to close; where there is nothing, it does not."""

@@ -90,8 +90,8 @@ class Repository:
 
     def close(self) -> None:
         """Close all files."""
-        for fd in self._fds.values():
-            os.close(fd)
+        for container, fd in self._fds.items():
+            close(fd, self.log, f"{container} of {self.id}")
         self._fds.clear()
         self.packages.clear()
 
@@ -108,6 +108,16 @@ class Repository:
 
     def _new_insert(self, size: int) -> Insert:
         raise NotImplementedError
+
+
+def close(fd: int, log: Logger, what: str) -> None:
+    """Close a file. Blocks. A file system may have failed or gone, which is logged: the descriptor is closed
+    nevertheless (close(2)).
+    """
+    try:
+        os.close(fd)
+    except OSError as error:
+        log.warn(f"Failed to close {what}: {error.strerror}")
 
 
 class Insert:
@@ -150,8 +160,8 @@ class Insert:
     def discard(self) -> None:
         """Throw away what was received, unless it was adopted. Blocks. What cannot be removed is logged."""
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1
+            close(fd, self._repository.log, f"a package for {self._repository.id}")
 
     def release(self) -> None:
         """Give back the room that was reserved, once."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SUFFIX, INDEX_SUFFIX = ".npk", ".npk.idx"
+SUFFIX = ".npk"
 MAX_INDEX_SIZE = 4 << 20
 MAX_FILE_NAME = 255
 MAX_SETTLE = 3600

@@ -51,6 +51,9 @@ class Notification(NamedTuple):
         return cls(kind, details=body)
 
     def __str__(self) -> str:
+        if self.kind == "update":
+            containers = ", ".join(self.details["containers"])
+            return f"update {self.details['id']} to {containers}: {self.details['phase']}"
         if self.kind == "exit":
             return f"container {self.container} exited with status {self.status}"
         if self.kind == "c_group":
@@ -91,6 +94,8 @@ class ContainerData(NamedTuple):
     process: ProcessData | None
     problem: str | None = None
     warnings: tuple[str, ...] = ()
+    current: bool | None = None
+    """Whether it is the version that its name stands for; None if the runtime does not tell."""
 
     @classmethod
     def from_wire(cls, container: str, value: Any) -> ContainerData:
@@ -106,4 +111,5 @@ class ContainerData(NamedTuple):
             process,
             value.get("problem"),
             tuple(value.get("warnings", ())),
+            value.get("current"),
         )

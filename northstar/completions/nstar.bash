@@ -25,6 +25,13 @@ _nstar() {
             " -t" | " --timeout") kind=nothing ;;
             "list -f" | "list --format" | "ls -f" | "ls --format") kind='words table wide json' ;;
             "exec -e" | "exec --env") kind=nothing ;;
+            "update -r" | "update --repository") kind=nothing ;;
+            "update --settle") kind=nothing ;;
+            "update --attempts") kind=nothing ;;
+            "update --data") kind='words keep copy' ;;
+            "update --reference") kind=nothing ;;
+            "updates --acknowledge") kind=nothing ;;
+            "updates --cancel") kind=nothing ;;
             "notifications -n" | "notifications --number") kind=nothing ;;
             "events -n" | "events --number") kind=nothing ;;
             "inspect -f" | "inspect --format") kind='words table wide json' ;;
@@ -51,6 +58,8 @@ _nstar() {
             exec) kind='words -h --help -t --tty -T --no-tty -e --env' ;;
             install) kind='words -h --help' ;;
             uninstall) kind='words -h --help -w --wipe' ;;
+            update) kind='words -h --help -w --wait -r --repository --settle --attempts --allow-downgrade --force --data --reference' ;;
+            updates) kind='words -h --help --acknowledge --cancel' ;;
             shutdown) kind='words -h --help' ;;
             notifications) kind='words -h --help -n --number' ;;
             events) kind='words -h --help -n --number' ;;
@@ -68,7 +77,7 @@ _nstar() {
         esac
     elif [[ -z $kind ]]; then
         case "$command $position" in
-            " 0") kind='words list ls repositories repos mount umount start explain kill exec install uninstall shutdown notifications events inspect logs token verify-token ident stop top check seccomp completion help' ;;
+            " 0") kind='words list ls repositories repos mount umount start explain kill exec install uninstall update updates shutdown notifications events inspect logs token verify-token ident stop top check seccomp completion help' ;;
             "mount "*) kind=containers ;;
             "umount "*) kind=containers ;;
             "start "0) kind=containers ;;
@@ -78,11 +87,12 @@ _nstar() {
             "install "0) kind=files ;;
             "install "1) kind=repositories ;;
             "uninstall "0) kind=containers ;;
+            "update "0) kind=files ;;
             "inspect "0) kind=containers ;;
             "logs "0) kind=containers ;;
             "stop "0) kind=containers ;;
             "seccomp "0) kind=files ;;
-            "help "0) kind='words list ls repositories repos mount umount start explain kill exec install uninstall shutdown notifications events inspect logs token verify-token ident stop top check seccomp completion help' ;;
+            "help "0) kind='words list ls repositories repos mount umount start explain kill exec install uninstall update updates shutdown notifications events inspect logs token verify-token ident stop top check seccomp completion help' ;;
             *) ;;
         esac
     fi

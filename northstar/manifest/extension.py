@@ -8,6 +8,9 @@
         mounts:
           /etc/service.conf: required,file
           /data: noexec
+        floor: 1.0.2
+
+`floor` is the lowest version that may run once this one has proved itself in an update.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from northstar.manifest import model
 from northstar.manifest.tree import fail
+from northstar.names import Version
 
 if TYPE_CHECKING:
     from northstar.manifest.model import Manifest
@@ -28,6 +32,7 @@ NOEXEC = "noexec"
 """Of a persist mount: no program can be executed there."""
 
 _PATH = "custom.northstar.mounts"
+_FLOOR = "custom.northstar.floor"
 _WORDS: dict[type, tuple[str, ...]] = {
     model.Bind: (REQUIRED, FILE, DIRECTORY),
     model.Persist: (NOEXEC,),
@@ -46,6 +51,32 @@ def mounts(manifest: Manifest) -> dict[str, frozenset[str]]:
             fail(path, f"duplicate mount point {target}")
         found[target] = _words(value, type(manifest.mounts[target]), path)
     return found
+
+
+def floor(manifest: Manifest) -> Version | None:
+    """The floor that a manifest asks for, None if it asks for none. Raises ManifestError."""
+    section = manifest.custom.get("northstar") if isinstance(manifest.custom, dict) else None
+    value = section.get("floor") if isinstance(section, dict) else None
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        fail(_FLOOR, "a version is expected")
+    try:
+        version = Version.parse(value)
+    except ValueError as error:
+        fail(_FLOOR, str(error))
+    if version > manifest.version:
+        fail(_FLOOR, f"{version} is higher than the container's own version {manifest.version}")
+    return version
+
+
+def restarts(manifest: Manifest) -> bool:
+    """Whether the container has a restart policy, so that it comes back when it ends."""
+    section = manifest.custom.get("northstar") if isinstance(manifest.custom, dict) else None
+    policy = section.get("restart") if isinstance(section, dict) else None
+    if isinstance(policy, dict):
+        policy = policy.get("policy")
+    return policy not in (None, "never")
 
 
 def _members(value: Any, key: str) -> dict[str, Any]:

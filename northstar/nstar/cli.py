@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from northstar import API_VERSION, __version__, sizes, terminal
 from northstar.client.errors import PermissionDenied, Refused
 from northstar.errors import NorthstarError
-from northstar.nstar import commands, events, execute, logs, views
+from northstar.nstar import commands, events, execute, logs, update, views
 from northstar.nstar.check import check
 from northstar.nstar.completion import FILES, completion
 from northstar.nstar.seccomp import seccomp
@@ -28,7 +28,8 @@ EXIT_REFUSED = 3
 
 _EPILOG = f"""\
 The default URL is ${URL_VARIABLE}, else unix://{DEVICE_SOCKET} if that exists, else tcp://localhost:4200.
-Exit codes: 0 done, 1 failed (no connection, for instance), 2 wrong usage, 3 refused by the runtime.
+Exit codes: 0 done, 1 failed (no connection, for instance), 2 wrong usage, 3 refused by the runtime,
+4 an update was rolled back.
 130 interrupted (SIGINT, as shells tell it), 141 nobody reads the output.
 exec: that of the command, 128 + N if signal N has ended it; 1, 2 and 3 can be either's.
 """
@@ -103,6 +104,10 @@ def _commands(top: argparse.ArgumentParser) -> None:
     uninstall = add("uninstall", commands.uninstall)
     uninstall.add_argument("-w", "--wipe", action="store_true", help="delete the persistent data as well")
     _container(uninstall)
+    update.add_arguments(add("update", update.update, notifications=True))
+    updates = add("updates", update.show)
+    updates.add_argument("--acknowledge", metavar="ID", help="forget how it has ended")
+    updates.add_argument("--cancel", metavar="ID", help="give it up before its trial")
     add("shutdown", commands.shutdown)
     for name, run in (("notifications", events.notifications), ("events", events.events)):
         add(name, run, notifications=True).add_argument(
@@ -230,11 +235,11 @@ def _carry_out(options: argparse.Namespace) -> int:
         error.filename = options.url
         raise
     try:
-        options.run(session, options)
+        code = options.run(session, options)
     except (Refused, PermissionDenied):
         session.say_refusal()
         raise
-    return 0
+    return code or 0
 
 
 if __name__ == "__main__":

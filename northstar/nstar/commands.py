@@ -88,8 +88,8 @@ def install(session: Session, options: argparse.Namespace) -> None:
 
 
 def uninstall(session: Session, options: argparse.Namespace) -> None:
-    """Remove a package."""
-    name = session.container(options.container)
+    """Remove a package. The version may be left out only if there is no other one."""
+    name = session.container(options.container, unique=True)
     session.client.uninstall(name, options.wipe)
     session.say(f"uninstalled {name}")
 

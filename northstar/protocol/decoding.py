@@ -58,12 +58,27 @@ _STRUCTS: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]]] 
     ),
     "umount": (requests.Umount, {"containers": fields.containers}),
     "uninstall": (requests.Uninstall, {"container": fields.container, "wipe": fields.boolean}),
+    "update": (
+        requests.Update,
+        {
+            "containers": fields.containers,
+            "attempts": fields.count,
+            "settle": fields.seconds,
+            "allow_downgrade": fields.flag,
+            "force": fields.flag,
+            "data": fields.word("keep"),
+            "reference": fields.word(""),
+        },
+    ),
+    "update_ack": (requests.UpdateAck, {"id": fields.text}),
+    "update_cancel": (requests.UpdateCancel, {"id": fields.text}),
+    "updates": (requests.Updates, {"follow": fields.flag}),
 }
 _CONNECT: tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]] = (
     requests.Connect,
     {"version": fields.version, "subscribe_notifications": fields.boolean},
 )
-_OPTIONAL = ("init", "follow")
+_OPTIONAL = ("init", "follow", "attempts", "settle", "allow_downgrade", "force", "data", "reference")
 _ENVELOPES = ("connect", "connect_ack", "connect_nack", "request", "response", "notification")
 _FREQUENT: dict[bytes, Any] = {
     json.dumps({"request": name}, separators=(",", ":")).encode(): unit for name, unit in _UNITS.items()

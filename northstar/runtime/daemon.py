@@ -140,6 +140,7 @@ class Daemon:
         if to_mount:
             _log.info(f"Trying to mount containers from repository {', '.join(to_mount)}")
             await self._runtime.mounts.mount_on_start(to_mount)
+        await self._runtime.updating.recover(self._runtime.repositories)
         await self._runtime.starts.autostart()
         await self._engine.prepare()
         await self._runtime.set_up()
@@ -155,7 +156,10 @@ class Daemon:
     def _watch_for_damage(self) -> None:
         # Without a key nobody notices damage, so there is nothing to watch.
         from northstar.runtime.containers.damage import DamageWatch
+        from northstar.runtime.containers.damagecontrol import DamageControl
 
+        runtime = self._runtime
+        self._parts.events.add(DamageControl(self._loop, runtime.containers, runtime.updating))
         try:
             self._damage = DamageWatch(self._loop, self._runtime.containers, self._parts.events)
         except OSError as error:

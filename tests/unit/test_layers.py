@@ -18,22 +18,22 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("kernel", "names", "terminal"),
     ("engine", "manifest"),
     # Formats and rules, pure.
-    ("npk", "programs", "protocol", "seccomp"),
-    ("client", "config", "delta", "fleet", "lint", "oci"),
-    ("agent",),
+    ("delta", "npk", "programs", "protocol", "seccomp"),
+    ("policy",),
+    ("client", "config", "fleet", "lint", "oci"),
     # The daemon.
     ("runtime", "runtime.duration", "runtime.inheritance", "runtime.ownstream"),
     ("runtime.log",),
     ("runtime.eventloop",),
     ("runtime.controlgroups", "runtime.output", "runtime.spawning", "runtime.storage"),
-    ("runtime.debugging",),
+    ("runtime.debugging", "updates"),
     ("runtime.containers",),
     ("runtime.console", "runtime.monitoring"),
     ("runtime.parts",),
     ("runtime.daemon",),
     ("runtime.main",),
     # Commands.
-    ("nstar", "sextant", "trial"),
+    ("agent", "nstar", "sextant", "trial"),
     ("__main__",),
 )
 """The lowest first. Those of one layer do not know each other."""

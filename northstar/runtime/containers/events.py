@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from northstar.names import Container
     from northstar.runtime.containers.run import Run
     from northstar.runtime.spawning.process import ExitStatus
@@ -37,6 +39,9 @@ class Observer:
 
     def memory_event(self, container: Container, event: dict[str, int | None]) -> None:
         """A container's control group ran out of memory."""
+
+    def updated(self, details: dict[str, Any]) -> None:
+        """An update has come to its next phase."""
 
 
 class Events(Observer):
@@ -88,3 +93,7 @@ class Events(Observer):
         """See `Observer`."""
         for observer in self._observers:
             observer.memory_event(container, event)
+
+    def updated(self, details: dict[str, Any]) -> None:
+        for observer in self._observers:
+            observer.updated(details)

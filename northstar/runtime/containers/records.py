@@ -11,7 +11,7 @@ from northstar.runtime.containers import plan
 from northstar.runtime.output.lastoutput import LastOutput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from northstar.manifest.model import Manifest
     from northstar.names import Container
@@ -27,7 +27,7 @@ class Record:
 
     __slots__ = (
         *("container", "damage", "device", "filter", "left_out", "mount_failure", "mounted", "output"),
-        *("package", "repository", "run", "unusable"),
+        *("package", "repository", "run", "trial", "unusable"),
     )
 
     def __init__(
@@ -53,6 +53,8 @@ class Record:
         """What it has written since its last start."""
         self.run: Run | None = None
         """Set from the moment a start is under way until the exit is dealt with."""
+        self.trial = False
+        """Whether it has been started by an update and has not proved itself yet."""
 
     @property
     def problem(self) -> str | None:
@@ -71,6 +73,8 @@ class Containers:
     def __init__(self) -> None:
         self._records: dict[Container, Record] = {}
         self._names: list[str] | None = None
+        self.usable: Callable[[Container], bool] | None = None
+        """Whether a resource may be chosen, if updates have something to say about that."""
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self._records.values())
@@ -140,4 +144,7 @@ class Containers:
 
     def resources_of(self, manifest: Manifest) -> dict[str, Container]:
         """The resources that a start would use now; raises StartContainerMissingResource."""
-        return plan.resources(manifest, self._records)
+        known: Iterable[Container] = self._records
+        if self.usable is not None:
+            known = filter(self.usable, known)
+        return plan.resources(manifest, list(known))

@@ -12,12 +12,13 @@ from northstar.kernel import namespaces, proc
 from northstar.manifest import model
 from northstar.programs import start
 from northstar.runtime import log
-from northstar.runtime.containers import devices, persist
+from northstar.runtime.containers import devices
 from northstar.runtime.containers.cleanups import CleanUps
 from northstar.runtime.containers.plan import groups
 from northstar.runtime.containers.sockets import ContainerSockets
 from northstar.runtime.output.streams import Streams
 from northstar.runtime.spawning.process import NeverBegan, Process
+from northstar.runtime.storage import persist
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

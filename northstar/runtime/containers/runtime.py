@@ -19,6 +19,7 @@ from northstar.runtime.containers.mounts import Mounts
 from northstar.runtime.containers.packages import Packages
 from northstar.runtime.containers.records import Containers
 from northstar.runtime.containers.starts import Starts
+from northstar.runtime.containers.updating import Updating
 from northstar.runtime.eventloop.loop import Future, Mutex
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from northstar.config.model import UpdatesConfig
     from northstar.names import Container
     from northstar.protocol import requests
     from northstar.runtime.containers.events import Events
@@ -48,6 +50,7 @@ class Runtime:
         mounter: Mounter,
         mount_parallel: int | None,
         events: Events,
+        updates: UpdatesConfig,
     ) -> None:
         """At most `mount_parallel` packages are mounted at a time."""
         self._host = host
@@ -55,15 +58,24 @@ class Runtime:
         self.containers = Containers()
         self.repositories = repositories
         self.mounts = Mounts(host.loop, places.run_dir, self.containers, mounter, mutex, mount_parallel)
+        self.updating = Updating(host.loop, self.containers, updates, places.data_dir)
         self.packages = Packages(
-            host.loop, places.data_dir, repositories, self.containers, self.mounts, mutex, events
+            host.loop,
+            places.data_dir,
+            repositories,
+            self.containers,
+            self.mounts,
+            mutex,
+            events,
+            self.updating,
         )
         self.degraded: dict[str, str] = {}
         """Storage that cannot be used, by the name of its setting, and why."""
         self.up = False
         self.stopping = Future()
         """Done when the runtime shall end; the result is the reason if it is a failure."""
-        self.starts = Starts(host, self.containers, self.mounts, mutex, events, self.stopping)
+        self.starts = Starts(host, self.containers, self.mounts, mutex, events, self.updating, self.stopping)
+        self.updating.attach(self.starts, self.packages, events, self.stopping)
         self._up = Future()
 
     async def wait_until_up(self) -> None:
@@ -102,6 +114,7 @@ class Runtime:
             "repository": record.repository.id,
             "mounted": record.mounted,
             "process": process,
+            **self.updating.describe_container(container),
         }
         # Upstream's clients know neither.
         if record.problem is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from northstar.errors import (
     ApiError,
+    PackageError,
     StartContainerFailed,
     StartContainerResource,
     StartContainerStarted,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from northstar.names import Container
     from northstar.runtime.containers.command import Command
+    from northstar.runtime.containers.currency import Currency
     from northstar.runtime.containers.events import Events
     from northstar.runtime.containers.host import Host
     from northstar.runtime.containers.mounts import Mounts
@@ -53,6 +55,7 @@ class Starts:
         mounts: Mounts,
         mutex: Mutex,
         events: Events,
+        currency: Currency,
         stopping: Future,
     ) -> None:
         """`stopping` gets the reason why the runtime shall end, and is done if it does."""
@@ -61,6 +64,7 @@ class Starts:
         self._mounts = mounts
         self._mutex = mutex
         self._events = events
+        self._currency = currency
         self._stopping = stopping
 
     async def start(
@@ -69,12 +73,20 @@ class Starts:
         init: str | None,
         arguments: Sequence[str],
         environment: Mapping[str, str],
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        """Start a container; done when its application is executing."""
+        """Start a container; done when its application is executing.
+
+        `variables` come from an update, and no client can set them. While the name is being updated,
+        nobody else starts it.
+        """
         began = time.monotonic()
         _log.info(f"Trying to start {container}")
         try:
+            if variables is None:
+                self._currency.check_free(container)
             record, chosen, resources = await self._prepare_start(container, init, arguments, environment)
+            chosen.env.extend(f"{name}={value}" for name, value in (variables or {}).items())
             run = record.run
             assert run is not None
             try:
@@ -117,6 +129,8 @@ class Starts:
         async with self._mutex:
             record = self._containers.get(container)
             self._containers.check_start(record)
+            self._currency.check_floor(container)
+            await self._check_trust(record)
             chosen = self._command(record, init, arguments, environment)
             resources = self._containers.resources_of(record.manifest)
             needed = [record, *(self._containers.get(resource) for resource in set(resources.values()))]
@@ -136,6 +150,15 @@ class Starts:
         _log.debug(f"Container {container} stdout is {streams.stdout if streams else 'discard'}")
         _log.debug(f"Container {container} stderr is {streams.stderr if streams else 'discard'}")
         return record, chosen, resources
+
+    async def _check_trust(self, record: Record) -> None:
+        """Raises StartContainerFailed if the package was revoked since it was loaded."""
+        if not record.repository.changes:
+            return
+        try:
+            await self._host.loop.in_thread(record.repository.check, record.package, str(record.container))
+        except PackageError as error:
+            raise StartContainerFailed(record.container, error.reason) from None
 
     def _command(
         self, record: Record, init: str | None, arguments: Sequence[str], environment: Mapping[str, str]
@@ -176,7 +199,8 @@ class Starts:
         """Deal with the end of a run. Whatever fails, it is over in the end."""
         container = record.container
         status = await run.process.exited()
-        critical = record.manifest.autostart == "critical" and not status.success and not self._stopping.done
+        critical = record.manifest.autostart == "critical" and not status.success
+        critical = critical and not record.trial and not self._stopping.done
         lived = duration(time.monotonic() - run.process.started)
         message = f"exited after {lived} with status {status}"
         if critical:
@@ -197,7 +221,7 @@ class Starts:
 
     async def autostart(self) -> None:
         """Start all containers that ask for it; raises the error of a critical one."""
-        wanted = [record for record in self._containers if record.manifest.autostart]
+        wanted = self._currency.autostarts()
         if not wanted:
             return
         began = time.monotonic()

@@ -13,6 +13,7 @@ from northstar.runtime.monitoring.openmetrics import Family, Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any
 
     from northstar.names import Container
     from northstar.runtime.containers.records import Containers
@@ -66,6 +67,7 @@ REQUESTS = Family(
 DEGRADED = Family(
     "northstar_degraded", "gauge", "", ("place",), "Storage and containers that cannot be used: 1 for each."
 )
+UPDATES = Family("northstar_updates", "counter", "", ("result",), "Updates that have ended.")
 FAMILIES = (
     CONTAINERS,
     STARTS,
@@ -78,8 +80,11 @@ FAMILIES = (
     CONNECTIONS,
     REQUESTS,
     DEGRADED,
+    UPDATES,
 )
 
+PHASES = ("staged", "trying", "rolling_back")
+"""Of updates that have not ended."""
 BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds."""
 
@@ -120,6 +125,7 @@ class Metrics(Observer):
         self._counts: dict[Container, _Counts] = {}
         self._requests: dict[str, int] = {}
         self._start_times = Histogram(BUCKETS)
+        self._updates: dict[str, int] = {}
 
     # --- events
 
@@ -149,6 +155,12 @@ class Metrics(Observer):
         """Forget a container."""
         self._counts.pop(container, None)
 
+    def updated(self, details: dict[str, Any]) -> None:
+        """An update has come to its next phase; its last one is the result."""
+        phase = details["phase"]
+        if phase not in PHASES:
+            self._updates[phase] = self._updates.get(phase, 0) + 1
+
     def requested(self, request: object) -> None:
         """A request has arrived."""
         kind = _WORD.sub("_", type(request).__name__).lower()
@@ -175,6 +187,7 @@ class Metrics(Observer):
             CONNECTIONS: (((peer,), number) for peer, number in self._count_connections().items()),
             REQUESTS: (((kind,), number) for kind, number in self._requests.items()),
             DEGRADED: (((place,), 1) for place in self._problems()),
+            UPDATES: (((result,), number) for result, number in self._updates.items()),
         }
         texts = (
             self._start_times.render(family)

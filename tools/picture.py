@@ -82,7 +82,7 @@ def svg() -> str:
     parts = [
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' "
         f"height='{HEIGHT}' role='img' aria-label='What runs where'>",
-        "<!-- SPDX-License-Identifier: Apache-2.0. Made by tools/generate. -->",
+        "<!-- Made by tools/generate. -->",
         f"<defs><marker id='head' viewBox='0 0 10 10' refX='9' refY='5' markerWidth='7' markerHeight='7' "
         f"orient='auto'><path d='M0 0L10 5L0 10z' fill='{_LINE}'/></marker></defs>",
         f"<rect width='{WIDTH}' height='{HEIGHT}' rx='10' fill='#ffffff'/>",

@@ -278,7 +278,7 @@ def broken_manifest(path: Path) -> str:
 def unknown_call(path: Path) -> str:
     (path / "bad").mkdir()
     (path / "bad/manifest.yaml").write_text(
-        "name: x\nversion: 1.0.0\ninit: /x\nuid: 1000\ngid: 1000\nseccomp: {allow: {oepn: any}}\n"
+        "name: x\nversion: 1.0.0\ninit: /x\nuid: 1000\ngid: 1000\nseccomp: {allow: {opeen: any}}\n"
     )
     return "bad"
 
@@ -288,7 +288,7 @@ BAD = {
     cut_off: "bad.npk: ",
     empty_directory: "bad: there is neither a manifest nor a package",
     broken_manifest: "bad/manifest.yaml: ",
-    unknown_call: "no architecture has a system call 'oepn'",
+    unknown_call: "no architecture has a system call 'opeen'",
     lambda path: "missing": "missing does not exist",
 }
 

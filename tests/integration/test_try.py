@@ -158,6 +158,7 @@ def test_empty_runtime_stays(runtime: Runtime, base: Path) -> None:
         package = packed(runtime, shell("one", "echo started later; sleep 1000"))
         assert client.install(str(package), "default") == "one:0.0.1"
         client.start("one:0.0.1")
+    tried.wait_for("started later")
     assert tried.process.poll() is None
     assert tried.interrupt() == 130
     assert tried.nothing_left()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the tiers of the tests and adds up their results.
 
-An emulated machine keeps one processor busy. So tiers that leave this machine's own devices alone run beside the
-longest one; what they print comes when they are done.
+An emulated machine keeps one processor busy. So tiers that leave this machine's own devices alone run beside
+the longest one; what they print comes when they are done.
 """
 
 from __future__ import annotations

@@ -141,13 +141,13 @@ def test_tiers_beside_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
 
     def work() -> list[Tier]:
         subprocess.run(["echo", "from a command"], check=True)
-        print("from within", flush=True)
+        subprocess.run(["sh", "-c", "echo from another >&2"], check=True)
         return [found]
 
     with tiers.Beside(work, tmp_path / "log") as beside:
         assert "from" not in capfd.readouterr().out
     assert beside.tiers == [found]
-    assert capfd.readouterr().out == "from a command\nfrom within\n"
+    assert capfd.readouterr().out == "from a command\nfrom another\n"
 
 
 def test_tiers_beside_others_that_come_to_no_end(tmp_path: Path) -> None:

@@ -13,13 +13,15 @@ import time
 from pathlib import Path
 
 from qemu import cache
-from tests import devices, inherited, results
+from tests import devices, inherited, results, soak
 from tests.devices import Builds, Images, Selection
 from tests.results import Tier
 
 # What is not run unless it is asked for, and the variables that name the trees of other projects.
 ON_DEMAND = {"layer": ("OE_CORE", "BITBAKE", "META_OE"), "buildroot": ("BUILDROOT",)}
 TIERS = ("unit", "host", *devices.DEVICES)
+QEMU_PARTS = ("kernel", "boot", "faults")
+"""What belongs to the own kernel, and boots machines of its own."""
 NOT_SLOW = "not slow"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -28,6 +30,8 @@ def main() -> int:
     """Run the tiers named in the arguments; the exit code."""
     options = parse(sys.argv[1:])
     inherited.reset()
+    if options.soak is not None:
+        return soak.run(options.soak)
     selection = Selection(options.match, options.failed)
     images = Images(options.kernel, options.rootfs)
     on_demand = [name for name in ON_DEMAND if getattr(options, name)]
@@ -66,6 +70,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             action="store_true",
             help=f"the tier {name}, which needs {', '.join(ON_DEMAND[name])}",
         )
+    parser.add_argument(
+        "--soak", type=float, metavar="HOURS", help="nothing but faults, with new seeds, for so long"
+    )
     parser.add_argument("--kernel", type=Path, metavar="FILE", help="for qemu: kernel of another builder")
     parser.add_argument("--rootfs", type=Path, metavar="FILE", help="for qemu: image of another builder")
     options = parser.parse_args(arguments)
@@ -92,7 +99,7 @@ def on_device(name: str, images: Images, selection: Selection, work: Path) -> li
     """A tier in QEMU; with the own kernel also the tests of its options, and of what it does at boot."""
     tiers = []
     if name == "qemu" and None in images:
-        tiers += [pytest_tier(part, work, selection, f"tests/{part}") for part in ("kernel", "boot")]
+        tiers += [pytest_tier(part, work, selection, f"tests/{part}") for part in QEMU_PARTS]
     return [*tiers, devices.run(name, images, selection, cache_directory(name), work)]
 
 
@@ -114,7 +121,7 @@ def cache_directory(name: str) -> Path:
 
 def last_failed(name: str) -> bool:
     """Whether tests of this tier failed when they were last run."""
-    parts = [name, "kernel", "boot"] if name == "qemu" else [name]
+    parts = [name, *QEMU_PARTS] if name == "qemu" else [name]
     for path in (cache_directory(part) / "v/cache/lastfailed" for part in parts):
         if path.exists() and json.loads(path.read_text()):
             return True

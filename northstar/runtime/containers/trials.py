@@ -116,10 +116,13 @@ class Trials(Observer):
         if run is None:
             raise Failure(container, self._end_of(container))
         self._runs[container] = run
+        if not trial:
+            self._starts.descriptors.preserve(container.name, False)
 
     def accept(self, container: Container) -> None:
         """It has proved itself."""
         self._forget(container)
+        self._starts.descriptors.preserve(container.name, False)
         if container in self._containers:
             _set_trial(self._containers.get(container), False)
 
@@ -130,6 +133,8 @@ class Trials(Observer):
         if record is None:
             return
         if record.state.phase in (*s.ALIVE, s.WAITING):
+            # Who comes next goes on with the sockets of this one.
+            self._starts.descriptors.preserve(container.name, True)
             self._supervisor.happen(record, s.Stop())
             limit = record.settings.stop.timeout_max + STOP_GRACE
             if not await self._supervisor.within(limit, lambda: record.state.phase not in s.ALIVE):

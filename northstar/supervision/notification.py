@@ -28,7 +28,6 @@ class Message(NamedTuple):
     ready: bool = False
     stopping: bool = False
     reloading: bool = False
-    """The descriptor that came along is to be closed when everything before it has been dealt with."""
     restart_reset: bool = False
     watchdog: str = ""
     """FEED, TRIGGER, or nothing."""

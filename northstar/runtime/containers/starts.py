@@ -179,6 +179,7 @@ class Starts:
                 raise
             if generation is None:
                 self._ordering.warn(record)
+                self._withdraw_others(record)
                 self._supervisor.happen(record, s.Start())
             record.run = Run(self._host, record, resources, Future())
             record.request = request
@@ -191,6 +192,13 @@ class Starts:
         _log.debug(f"Container {container} stdout is {streams.stdout if streams else 'discard'}")
         _log.debug(f"Container {container} stderr is {streams.stderr if streams else 'discard'}")
         return record, chosen, resources
+
+    def _withdraw_others(self, record: Record) -> None:
+        """Another version that waits for its next start would only find this one running."""
+        for other in self._containers:
+            same = other.container.name == record.container.name and other is not record
+            if same and other.state.phase == s.WAITING:
+                self._supervisor.happen(other, s.Stop())
 
     @staticmethod
     def _check_generation(record: Record, generation: int | None) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from bench import autostart, console, device, importing, many, memory, start, startup, upstream
+from bench import autostart, console, delta, device, fleet, importing, many, memory, start, startup, upstream
 from bench.daemon import bench
 from bench.installation import installed
 from northstar import __version__
@@ -24,12 +24,15 @@ SECTIONS = {
     "console": console.measure,
     "importing": importing.measure,
     "device": device.measure,
+    "delta": delta.measure,
+    "fleet": fleet.measure,
 }
+ON_DEMAND = ("device", "delta", "fleet")
 
 
 def main() -> int:
     """Run the sections named in the arguments."""
-    wanted = sys.argv[1:] or [name for name in SECTIONS if name != "device"]
+    wanted = sys.argv[1:] or [name for name in SECTIONS if name not in ON_DEMAND]
     unknown = [name for name in wanted if name not in SECTIONS]
     if unknown:
         known = ", ".join(SECTIONS)

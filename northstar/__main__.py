@@ -1,6 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python3 -m northstar` is the daemon."""
+"""`northstar`, and `python3 -m northstar`: the daemon, or `northstar try`."""
 
-from northstar.runtime.main import main
+from __future__ import annotations
 
-main()
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+TRY = "try"
+
+
+def main() -> NoReturn:
+    """Run what the arguments of the process ask for."""
+    if sys.argv[1:2] == [TRY]:
+        from northstar.trial import cli
+
+        sys.exit(cli.main(sys.argv[2:]))
+    from northstar.runtime.main import main as daemon
+
+    daemon()
+
+
+if __name__ == "__main__":
+    main()

@@ -6,8 +6,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from northstar.sizes import MAX_U64
+
 MAX_NAME = 1024
-MAX_U64 = (1 << 64) - 1
 MAX_COMPARATORS = 32
 
 _NAME = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._-]*", re.ASCII)
@@ -15,11 +16,11 @@ _NUMBER = r"(?:0|[1-9][0-9]*)"
 _IDENTIFIER = rf"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
 _PRE = rf"(?:-(?P<pre>{_IDENTIFIER}(?:\.{_IDENTIFIER})*))?"
 _BUILD = r"(?:\+(?P<build>[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?"
-_VERSION = re.compile(rf"({_NUMBER})\.({_NUMBER})\.({_NUMBER}){_PRE}{_BUILD}", re.ASCII)
-_COMPARATOR = re.compile(
+# Compiled when they are needed, which is seldom.
+_VERSION = rf"({_NUMBER})\.({_NUMBER})\.({_NUMBER}){_PRE}{_BUILD}"
+_COMPARATOR = (
     rf"(?P<op>=|>=|>|<=|<|~|\^|) *(?P<major>{_NUMBER})"
-    rf"(?:\.(?P<minor>{_NUMBER}|[*xX])(?:\.(?P<patch>{_NUMBER}|[*xX]){_PRE}{_BUILD})?)?",
-    re.ASCII,
+    rf"(?:\.(?P<minor>{_NUMBER}|[*xX])(?:\.(?P<patch>{_NUMBER}|[*xX]){_PRE}{_BUILD})?)?"
 )
 
 
@@ -46,10 +47,13 @@ class Version(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Version:
         """From `major.minor.patch[-pre][+build]` (semver.org); ValueError."""
-        match = _VERSION.fullmatch(text)
-        if match is None:
-            raise ValueError(f"invalid version {text[:80]!r}: not of the form major.minor.patch")
-        numbers = [int(match[i]) for i in (1, 2, 3)]
+        parts = text.split(".") if text.isascii() else []
+        if len(parts) != 3 or not all(part.isdigit() and (part[0] != "0" or part == "0") for part in parts):
+            match = re.fullmatch(_VERSION, text, re.ASCII)
+            if match is None:
+                raise ValueError(f"invalid version {text[:80]!r}: not of the form major.minor.patch")
+            parts = [match[1], match[2], match[3]]
+        numbers = [int(part) for part in parts]
         if max(numbers) > MAX_U64:
             raise ValueError(f"invalid version {text[:80]!r}: a part exceeds 64 bits")
         return cls(*numbers)
@@ -123,7 +127,7 @@ class VersionReq:
 
 
 def _parse_comparator(part: str, whole: str) -> _Comparator:
-    match = _COMPARATOR.fullmatch(part)
+    match = re.fullmatch(_COMPARATOR, part, re.ASCII)
     if match is None:
         raise ValueError(f"invalid version requirement {whole[:80]!r}")
     numbers: list[int] = []

@@ -25,7 +25,7 @@ _DURATION_UNITS = {
     ("years", "year", "y"): 31_557_600 * _SECOND,
 }
 _NANOSECONDS = {name: factor for names, factor in _DURATION_UNITS.items() for name in names}
-_DURATION_PART = re.compile(r"\s*([0-9][0-9\s]*)([A-Za-z]+)", re.ASCII)
+_DURATION_PART = r"\s*([0-9][0-9\s]*)([A-Za-z]+)"
 
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _FACTORS = {
@@ -48,8 +48,9 @@ def parse_duration(text: str) -> float:
     position = 0
     total = 0
     rest = text.rstrip()
+    grammar = re.compile(_DURATION_PART, re.ASCII)
     while position < len(rest):
-        match = _DURATION_PART.match(rest, position)
+        match = grammar.match(rest, position)
         if match is None:
             raise ValueError(f"invalid duration {text[:40]!r}: a number and a unit expected, as in 1m30s")
         number, unit = match.groups()

@@ -73,7 +73,7 @@ def make_disk(path: Path, root: str, log: Path, trees: dict[str, Path] | None = 
         for name in _DIRECTORIES:
             (disk / name).mkdir(parents=True)
         for name, tree in (trees or {}).items():
-            shutil.copytree(tree, disk / name, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
+            rootfs.copy(tree, disk / name)
         shutil.copy(rootfs.busybox(), disk / "busybox")
         shutil.copy(_HARNESS, disk / "init")
         shutil.copy(_AGENT, disk / "qemu-agent")

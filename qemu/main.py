@@ -71,7 +71,11 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--timeout", metavar="SECONDS", type=float, default=600.0, help="limit of CMD (%(default)s)"
     )
-    result.add_argument("--build", action="store_true", help="make kernel and image, and do not boot")
+    result.add_argument(
+        "--build",
+        action="store_true",
+        help="make kernel and image, tell where they and the key for packages are, and do not boot",
+    )
     return result
 
 
@@ -86,6 +90,8 @@ def main() -> int:
         root = options.rootfs or rootfs.image(options.init) / "rootfs.squashfs"
         if options.build:
             print(f"kernel: {boot.image}\nrootfs: {root}")
+            if options.rootfs is None:
+                print(f"key: {rootfs.keys() / 'northstar.key'}")
             return 0
         with tempfile.TemporaryDirectory(prefix="northstar-data-") as work:
             return _boot(options, _machine(options, boot, root, Path(work)))

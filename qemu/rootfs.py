@@ -55,7 +55,8 @@ PYTHON = "3.11"
 BASE_REVISION = "2"  # to be changed with the way in which a base is made
 SITE_PACKAGES = "usr/lib/python3/dist-packages"
 PROGRAMS = {
-    "northstar": "northstar.runtime.main",
+    "northstar": "northstar.__main__",
+    "northstar-agent": "northstar.agent.main",
     "nstar": "northstar.nstar.main",
     "sextant": "northstar.sextant.cli",
 }
@@ -234,10 +235,14 @@ def _fill_image(target: Path, init: str, overlays: dict[Path, str]) -> None:
             keys() / "northstar.key",
             "--out",
             packages,
+            "--stories",
+            root / "usr/share/northstar/examples",
         ]
         steps.run(
             script, target / "build.log", environment={**os.environ, "NORTHSTAR_ARCH": debian.ARCHITECTURE}
         )
+        # Commands of --exec name the scripts as they are named here.
+        (root / "examples").symlink_to("usr/share/northstar/examples")
         squash(root, target / "rootfs.squashfs", target / "build.log")
 
 
@@ -294,12 +299,20 @@ def _make_test_wheels(target: Path) -> None:
 
 
 def test_disk(path: Path, trees: dict[str, Path], log: Path) -> None:
-    """Make a squashfs of the given directories under their names."""
+    """Make a squashfs of the given directories and files under their names."""
     with tempfile.TemporaryDirectory(prefix="test-disk-", dir=cache.directory()) as work:
         root = Path(work) / "disk"
         for name, tree in trees.items():
-            shutil.copytree(tree, root / name, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
+            copy(tree, root / name)
         squash(root, path, log)
+
+
+def copy(tree: Path, target: Path) -> None:
+    """Copy a file, or a directory without what Python has compiled."""
+    if tree.is_file():
+        shutil.copy(tree, target)
+    else:
+        shutil.copytree(tree, target, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
 
 
 def busybox() -> Path:

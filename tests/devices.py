@@ -247,6 +247,7 @@ def machine_options(device: Device, images: Images, work: Path) -> Options:
         "site": rootfs.test_wheels() / "site",
         "tests/integration": REPOSITORY / "tests/integration",
         "tests/device": REPOSITORY / "tests/device",
+        "SPECIFICATION.md": REPOSITORY / "SPECIFICATION.md",
         "image": image,
     }
     common = Options(kernel=boot.image, rootfs=Path(), initramfs=boot.initramfs, memory=MEMORY)

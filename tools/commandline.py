@@ -7,9 +7,13 @@ import argparse
 import re
 from typing import NamedTuple
 
+from northstar.__main__ import TRY
+from northstar.agent import main as agent_main
+from northstar.fleet import cli as fleet_cli
 from northstar.nstar import cli as nstar_cli
 from northstar.runtime import main as northstar_main
 from northstar.sextant import cli as sextant_cli
+from northstar.trial import cli as trial_cli
 
 
 class Option(NamedTuple):
@@ -52,23 +56,38 @@ def sextant() -> Command:
     return _command(sextant_cli.parser(), ("sextant",), "")
 
 
+def fleet() -> Command:
+    """The operator's tool."""
+    return _command(fleet_cli.parser(), ("northstar-fleet",), "")
+
+
 def northstar() -> Command:
-    """The daemon, whose parser is a getopt with a text for --help."""
-    text = northstar_main.HELP
+    """The daemon, whose own options are in a text for --help, and `try`."""
+    attempt = _command(trial_cli.parser(), (TRY,), "try containers in a throw-away runtime")
+    return _command_of_text("northstar", northstar_main.USAGE, northstar_main.HELP, attempt)
+
+
+def agent() -> Command:
+    """The update agent."""
+    return _command_of_text("northstar-agent", agent_main.USAGE, agent_main.HELP)
+
+
+def _command_of_text(name: str, usage: str, text: str, *commands: Command) -> Command:
+    """A program whose parser is a getopt with a text for --help."""
     description, _, rest = text.partition("\n\noptions:\n")
     options, _, epilog = rest.partition("\n\n")
     found = re.findall(
         r"^  (-\S[^\n]*?)(?:  +|\n +)(\S.*?)(?=^  -|\Z)", options + "\n", re.DOTALL | re.MULTILINE
     )
     return Command(
-        ("northstar",),
+        (name,),
         "",
         " ".join(description.split()),
         " ".join(epilog.split()),
-        northstar_main.USAGE.removeprefix("usage: northstar ").strip(),
+        usage.removeprefix(f"usage: {name} ").strip(),
         tuple(_option_of_text(strings, " ".join(text.split())) for strings, text in found),
         (),
-        (),
+        commands,
     )
 
 

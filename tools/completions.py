@@ -15,10 +15,13 @@ _KINDS = {
     "NPK": "files",
     "FILE": "files",
     "IMAGE": "files",
+    "PACKAGE|DIRECTORY": "files",
     "PATH": "files",
     "DIR": "directories",
 }
+# REUSE-IgnoreStart
 _HEAD = "# SPDX-License-Identifier: Apache-2.0\n# Made by tools/generate from the command line of {name}.\n"
+# REUSE-IgnoreEnd
 
 
 def files() -> dict[str, str]:

@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple
 
 from northstar import __version__
-from tools.commandline import Argument, Command, Option, northstar, nstar, sextant
+from tools.commandline import Argument, Command, Option, agent, fleet, northstar, nstar, sextant
 
 
 class Page(NamedTuple):
@@ -23,7 +23,13 @@ def files() -> dict[str, str]:
     """Content by file name."""
     return {
         f"{program.names[0]}.{page.section}": render(program, page)
-        for program, page in ((northstar(), NORTHSTAR), (nstar(), NSTAR), (sextant(), SEXTANT))
+        for program, page in (
+            (northstar(), NORTHSTAR),
+            (nstar(), NSTAR),
+            (sextant(), SEXTANT),
+            (agent(), AGENT),
+            (fleet(), FLEET),
+        )
     }
 
 
@@ -31,7 +37,9 @@ def render(program: Command, page: Page) -> str:
     """A page in the macros of man(7)."""
     name = program.names[0]
     lines = [
+        # REUSE-IgnoreStart
         '.\\" SPDX-License-Identifier: Apache-2.0',
+        # REUSE-IgnoreEnd
         '.\\" Made by tools/generate from the command line of the program.',
         f'.TH {name.upper()} {page.section} "" "northstar {__version__}" "Northstar"',
         ".SH NAME",
@@ -129,13 +137,19 @@ NORTHSTAR = Page(
     {
         "EXIT STATUS": _list(
             ("0", "it was shut down, or the configuration is valid"),
-            ("1", "it could not start, or a critical container ended"),
+            ("1", "it could not start, or a critical container ended; of try: a container has failed"),
             ("2", "wrong usage"),
+            ("130 and others", "of try: 128 and the number of the signal that has ended it"),
         ),
         "FILES": _list(
             ("/etc/northstar/northstar.toml", "configuration of the init script and the unit"),
             ("/etc/northstar/keys", "public keys of repositories"),
             ("/run/northstar/console", "the console's socket"),
+        ),
+        "EXAMPLES": _example(
+            "northstar --check --config /etc/northstar/northstar.toml",
+            "sudo northstar try hello",
+            "sudo northstar try --keep message-1.0.0.npk hello-1.0.0.npk",
         ),
     },
     "nstar(1) sextant(1)",
@@ -190,4 +204,48 @@ SEXTANT = Page(
         ),
     },
     "nstar(1) northstar(8) mksquashfs(1) skopeo(1)",
+)
+AGENT = Page(
+    8,
+    "take updates from a fleet server",
+    {
+        "EXIT STATUS": _list(
+            ("0", "it was ended, the poll is done, or the configuration is valid"),
+            ("1", "failed; mistakes found by --check"),
+            ("2", "wrong usage"),
+            ("78", "the configuration has mistakes"),
+        ),
+        "FILES": _list(
+            ("/etc/northstar/agent.toml", "configuration"),
+            ("/var/lib/northstar-agent", "what survives a power cut, and downloads"),
+            ("/run/northstar-agent", "what is lost at a reboot without harm"),
+        ),
+    },
+    "northstar(8) northstar-fleet(1)",
+)
+FLEET = Page(
+    1,
+    "publish packages to a fleet and roll them out",
+    {
+        "EXIT STATUS": _list(
+            ("0", "done"),
+            ("1", "failed"),
+            ("2", "wrong usage"),
+            ("3", "a watched rollout was not good"),
+            ("130", "interrupted"),
+        ),
+        "ENVIRONMENT": _list(
+            ("NORTHSTAR_FLEET_URL", "the server, if --url is not given"),
+            ("NORTHSTAR_FLEET_USER", "the user, if --user is not given"),
+            ("NORTHSTAR_FLEET_PASSWORD", "the password, if --password-file is not given"),
+        ),
+        "EXAMPLES": _example(
+            "northstar-fleet add board-1",
+            "northstar-fleet publish hello-1.0.1.npk --name hello",
+            "northstar-fleet assign hello:1.0.1 --to controllerId==board-1",
+            "northstar-fleet rollout hello --to 'attribute.arch==aarch64' --groups 5 --watch",
+            "northstar-fleet devices",
+        ),
+    },
+    "northstar-agent(8) sextant(1)",
 )

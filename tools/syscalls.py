@@ -52,7 +52,9 @@ def module(directory: Path) -> str:
     version = directory.resolve().parent.name.partition("@")[2]
     kernel = re.search(r"--branch v([0-9.]+) .*linux", (directory / "linux/Dockerfile").read_text())
     parts = [
+        # REUSE-IgnoreStart
         "# SPDX-License-Identifier: Apache-2.0\n"
+        # REUSE-IgnoreEnd
         f'"""System calls of Linux {kernel[1] if kernel else "?"}: made by tools/syscalls.py, '
         f'from golang.org/x/sys {version}."""\n\n'
         "from __future__ import annotations\n",

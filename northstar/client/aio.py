@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from northstar.client import address, calls, logs, supervision
+from northstar.client import address, calls, logs, supervision, updates
 from northstar.client.errors import ConnectionClosed
 from northstar.client.protocol import BACKLOG, ClientProtocol
 from northstar.client.upload import Upload
+from northstar.client.wire import Wire
 from northstar.errors import NorthstarError
 from northstar.protocol.url import ConsoleUrl
 
@@ -45,83 +45,6 @@ _Errors = list[Any]
 _SIGTERM = 15
 
 
-class _Wire(asyncio.Protocol):
-    """The connection: what arrives is handed to those who wait for it."""
-
-    def __init__(self, protocol: ClientProtocol) -> None:
-        self.protocol = protocol
-        self.error: Exception | None = None
-        self.established: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.arrived = asyncio.Event()
-        self.waiting: deque[asyncio.Future[Any]] = deque()
-        self._transport: asyncio.Transport
-        self._writable = asyncio.Event()
-        self._writable.set()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self.protocol.receive(data)
-        except NorthstarError as error:
-            self._deliver()
-            self.fail(error)
-        else:
-            self._deliver()
-
-    def eof_received(self) -> None:
-        self.fail(ConnectionClosed())
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.fail(ConnectionClosed())
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    async def write(self, data: bytes) -> None:
-        """Send, waiting as long as the runtime does not read."""
-        if self.error is not None:
-            raise self.error
-        self._transport.write(data)
-        await self._writable.wait()
-
-    def response(self) -> asyncio.Future[Any]:
-        """The response of the request that is sent next."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.waiting.append(future)
-        return future
-
-    def fail(self, error: Exception) -> None:
-        """The connection has ended; the first reason is told to all who wait."""
-        if self.error is not None:
-            return
-        self.error = error
-        for future in (self.established, *self.waiting):
-            if not future.done():
-                future.set_exception(error)
-                # Whoever waited may be gone; that is no reason to complain in the log.
-                future.exception()
-        self.waiting.clear()
-        self.arrived.set()
-        self._writable.set()
-        self._transport.abort()
-
-    def _deliver(self) -> None:
-        if self.protocol.established and not self.established.done():
-            self.established.set_result(None)
-        while self.protocol.responses:
-            response, future = self.protocol.responses.popleft(), self.waiting.popleft()
-            if not future.done():
-                future.set_result(response)
-        if self.protocol.notifications:
-            self.arrived.set()
-
-
 class Client:
     """A connection to a runtime, made by `connect` or `from_env`. Containers are given as `name:version`.
 
@@ -130,7 +53,7 @@ class Client:
     nevertheless. Only `install` closes the connection when it is cancelled half way.
     """
 
-    def __init__(self, wire: _Wire) -> None:
+    def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._sending = asyncio.Lock()
 
@@ -154,14 +77,16 @@ class Client:
         where = ConsoleUrl.parse(url)
         loop = asyncio.get_running_loop()
 
-        def wire() -> _Wire:
-            return _Wire(ClientProtocol(notifications, backlog=backlog, trace=trace))
+        def wire() -> Wire:
+            return Wire(ClientProtocol(notifications, backlog=backlog, trace=trace))
 
         async with asyncio.timeout(address.CONNECT_TIMEOUT):
             if where.scheme == "unix":
                 _, made = await loop.create_unix_connection(wire, where.path)
             else:
-                _, made = await loop.create_connection(wire, where.host, where.port)
+                _, made = await loop.create_connection(
+                    wire, where.host, where.port, happy_eyeballs_delay=address.NEXT_ADDRESS
+                )
         return await cls._established(made, timeout)
 
     @classmethod
@@ -176,11 +101,11 @@ class Client:
         """Connect through the console that a container inherits (environment variable NORTHSTAR_CONSOLE)."""
         protocol = ClientProtocol(notifications, backlog=backlog, trace=trace)
         loop = asyncio.get_running_loop()
-        _, made = await loop.create_unix_connection(lambda: _Wire(protocol), sock=address.inherited())
+        _, made = await loop.create_unix_connection(lambda: Wire(protocol), sock=address.inherited())
         return await cls._established(made, timeout)
 
     @classmethod
-    async def _established(cls, wire: _Wire, timeout: float | None) -> Client:
+    async def _established(cls, wire: Wire, timeout: float | None) -> Client:
         try:
             async with asyncio.timeout(timeout):
                 await wire.write(wire.protocol.connect())
@@ -216,6 +141,10 @@ class Client:
     async def repositories(self) -> _Names:
         """Names of all repositories."""
         return await self.call(calls.repositories())
+
+    async def problems(self) -> dict[str, str]:
+        """What is impaired, storage and containers, and why; nothing if all is well."""
+        return await self.call(calls.problems())
 
     async def inspect(self, container: str) -> ContainerData:
         """Everything about a container."""
@@ -321,6 +250,46 @@ class Client:
     async def uninstall(self, container: str, wipe: bool = False) -> None:
         """Remove a package, with the container's persistent data if `wipe`."""
         await self.call(calls.uninstall(container, wipe))
+
+    async def update(
+        self,
+        containers: Sequence[str],
+        *,
+        attempts: int = 1,
+        settle: float | None = None,
+        allow_downgrade: bool = False,
+        force: bool = False,
+        data: str = "keep",
+        reference: str = "",
+    ) -> str:
+        """Begin an update to these versions, which have to prove themselves; its id.
+
+        `settle` is how many seconds they have to be ready. `updates(follow=True)` before lets notifications
+        of kind `update` tell of its phases.
+        """
+        return await self.call(
+            updates.begin(
+                containers,
+                attempts=attempts,
+                settle=settle,
+                allow_downgrade=allow_downgrade,
+                force=force,
+                data=data,
+                reference=reference,
+            )
+        )
+
+    async def updates(self, follow: bool = False) -> updates.Updates:
+        """Open updates, and those that have ended and are not acknowledged; with `follow` notifications."""
+        return await self.call(updates.show(follow))
+
+    async def acknowledge_update(self, key: str) -> None:
+        """Forget how an update has ended."""
+        await self.call(updates.acknowledge(key))
+
+    async def cancel_update(self, key: str) -> None:
+        """Give up an update whose trial has not begun."""
+        await self.call(updates.cancel(key))
 
     async def create_token(self, target: str, shared: bytes) -> bytes:
         """A token by which `target` can verify who we are."""

@@ -47,6 +47,15 @@ def repositories() -> Call[list[str]]:
     return Call(requests.Repositories(), lambda response: list(result(response, "repositories")))
 
 
+def problems() -> Call[dict[str, str]]:
+    """What is impaired, and why."""
+
+    def decode(response: Any) -> dict[str, str]:
+        return {str(place): str(reason) for place, reason in dict(result(response, "problems")).items()}
+
+    return Call(requests.Problems(), decode)
+
+
 def inspect(container: str) -> Call[ContainerData]:
     """Everything about a container."""
 

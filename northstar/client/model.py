@@ -51,6 +51,9 @@ class Notification(NamedTuple):
         return cls(kind, details=body)
 
     def __str__(self) -> str:
+        if self.kind == "update":
+            containers = ", ".join(self.details["containers"])
+            return f"update {self.details['id']} to {containers}: {self.details['phase']}"
         if self.kind == "exit":
             return f"container {self.container} exited with status {self.status}"
         if self.kind == "c_group":
@@ -97,13 +100,20 @@ class ProcessData(NamedTuple):
 
 
 class ContainerData(NamedTuple):
-    """An installed container; `process` is None if it is not running."""
+    """An installed container; `process` is None if it is not running.
+
+    `problem` is why it is of no use at the moment, if that is known, `warnings` what it runs without.
+    """
 
     container: str
     manifest: dict[str, Any]
     repository: str
     mounted: bool
     process: ProcessData | None
+    problem: str | None = None
+    warnings: tuple[str, ...] = ()
+    current: bool | None = None
+    """Whether it is the version that its name stands for; None if the runtime does not tell."""
     supervision: dict[str, Any] = {}  # noqa: RUF012
     """Its state and what will become of it, see docs/console.md; empty if the runtime does not tell."""
 
@@ -113,5 +123,14 @@ class ContainerData(NamedTuple):
         process = value["process"]
         if process is not None:
             process = ProcessData(process["pid"], process["uptime"] / 1e9, process["statistics"])
-        supervision = value.get("supervision") or {}
-        return cls(container, value["manifest"], value["repository"], value["mounted"], process, supervision)
+        return cls(
+            container,
+            value["manifest"],
+            value["repository"],
+            value["mounted"],
+            process,
+            value.get("problem"),
+            tuple(value.get("warnings", ())),
+            value.get("current"),
+            value.get("supervision") or {},
+        )

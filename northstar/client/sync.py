@@ -8,7 +8,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from northstar.client import address, calls, logs, supervision
+from northstar.client import address, calls, logs, supervision, updates
 from northstar.client.errors import ClientError, ConnectionClosed
 from northstar.client.protocol import BACKLOG, ClientProtocol
 from northstar.client.upload import Upload
@@ -110,6 +110,10 @@ class Client:
     def repositories(self) -> _Names:
         """Names of all repositories."""
         return self.call(calls.repositories())
+
+    def problems(self) -> dict[str, str]:
+        """What is impaired, storage and containers, and why; nothing if all is well."""
+        return self.call(calls.problems())
 
     def inspect(self, container: str) -> ContainerData:
         """Everything about a container."""
@@ -247,6 +251,46 @@ class Client:
     def uninstall(self, container: str, wipe: bool = False) -> None:
         """Remove a package, with the container's persistent data if `wipe`."""
         self.call(calls.uninstall(container, wipe))
+
+    def update(
+        self,
+        containers: Sequence[str],
+        *,
+        attempts: int = 1,
+        settle: float | None = None,
+        allow_downgrade: bool = False,
+        force: bool = False,
+        data: str = "keep",
+        reference: str = "",
+    ) -> str:
+        """Begin an update to these versions, which have to prove themselves; its id.
+
+        `settle` is how many seconds they have to be ready. `updates(follow=True)` before lets notifications
+        of kind `update` tell of its phases.
+        """
+        return self.call(
+            updates.begin(
+                containers,
+                attempts=attempts,
+                settle=settle,
+                allow_downgrade=allow_downgrade,
+                force=force,
+                data=data,
+                reference=reference,
+            )
+        )
+
+    def updates(self, follow: bool = False) -> updates.Updates:
+        """Open updates, and those that have ended and are not acknowledged; with `follow` notifications."""
+        return self.call(updates.show(follow))
+
+    def acknowledge_update(self, key: str) -> None:
+        """Forget how an update has ended."""
+        self.call(updates.acknowledge(key))
+
+    def cancel_update(self, key: str) -> None:
+        """Give up an update whose trial has not begun."""
+        self.call(updates.cancel(key))
 
     def create_token(self, target: str, shared: bytes) -> bytes:
         """A token by which `target` can verify who we are."""

@@ -29,9 +29,12 @@ _northstar() {
     if [[ -z $kind && $current == -* ]]; then
         case $command in
             '') kind='words -h --help -c --config -d --disable-mount-namespace --check -V --version' ;;
+            try) kind='words -h --help -k --keep -v --verbose' ;;
         esac
     elif [[ -z $kind ]]; then
         case "$command $position" in
+            " 0") kind='words try' ;;
+            "try "*) kind=files ;;
             *) ;;
         esac
     fi

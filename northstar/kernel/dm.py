@@ -26,8 +26,6 @@ DM_TABLE_STATUS = 0xC138FD0C
 DM_LIST_VERSIONS = 0xC138FD0D
 
 DM_READONLY_FLAG = 1 << 0
-DM_SUSPEND_FLAG = 1 << 1
-DM_ACTIVE_PRESENT_FLAG = 1 << 5
 DM_BUFFER_FULL_FLAG = 1 << 8
 DM_DEFERRED_REMOVE = 1 << 17
 
@@ -100,7 +98,7 @@ _SPEC = ctypes.sizeof(dm_target_spec)
 class Device:
     """State of a mapped device. `open_count` counts openers including mounts."""
 
-    __slots__ = ("deferred_remove", "device", "flags", "name", "open_count", "readonly", "uuid")
+    __slots__ = ("deferred_remove", "device", "flags", "name", "open_count", "uuid")
 
     def __init__(self, head: dm_ioctl) -> None:
         self.name = os.fsdecode(head.name)
@@ -108,7 +106,6 @@ class Device:
         self.device = device_number(head.dev)
         self.open_count = int(head.open_count)
         self.flags = int(head.flags)
-        self.readonly = bool(head.flags & DM_READONLY_FLAG)
         self.deferred_remove = bool(head.flags & DM_DEFERRED_REMOVE)
 
 

@@ -37,6 +37,7 @@ _statfs = function("statfs", ctypes.c_char_p, ctypes.POINTER(statfs_buf))
 _fstatfs = function("fstatfs", ctypes.c_int, ctypes.POINTER(statfs_buf))
 _sync_file_range = function("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 _fallocate = function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_syncfs = function("syncfs", ctypes.c_int)
 _SYNC_FILE_RANGE_WRITE = 2
 _FALLOC_FL_KEEP_SIZE = 1
 
@@ -59,6 +60,20 @@ def start_writeback(fd: int, offset: int, size: int) -> None:
     check(_sync_file_range(fd, offset, size, _SYNC_FILE_RANGE_WRITE), "sync_file_range")
 
 
+def sync_directory(fd: int) -> None:
+    """Make permanent which names there are in an open directory (fsync(2)). Blocks. Raises OSError.
+
+    File systems that synchronise no directories (EINVAL: some over a network or of FUSE) are synchronised as
+    a whole instead (syncfs(2)).
+    """
+    try:
+        os.fsync(fd)
+    except OSError as failure:
+        if failure.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        check(_syncfs(fd), "syncfs")
+
+
 def allocate(fd: int, size: int) -> None:
     """Reserve room for the first `size` bytes of a file, which stays as long as it is (fallocate(2)).
 
@@ -68,6 +83,11 @@ def allocate(fd: int, size: int) -> None:
         code = ctypes.get_errno()
         if code not in (errno.EOPNOTSUPP, errno.ENOSYS):
             raise error("fallocate", code=code)
+
+
+def syncfs(fd: int) -> None:
+    """Write out everything of the file system of an open file (syncfs(2)). EIO: some of it is lost."""
+    check(_syncfs(fd), "syncfs")
 
 
 def make_block_node(path: str | bytes, device: tuple[int, int], mode: int = 0o600) -> None:

@@ -184,9 +184,7 @@ class MountEntry:
     __slots__ = (
         "device",
         "fstype",
-        "mount_id",
         "options",
-        "parent_id",
         "propagation",
         "root",
         "source",
@@ -202,8 +200,6 @@ class MountEntry:
         if not separator or len(before) < 6 or len(after) < 3:
             raise OSError(errno.EINVAL, "malformed mountinfo line", line)
         major, _, minor = before[2].partition(b":")
-        self.mount_id = int(before[0])
-        self.parent_id = int(before[1])
         self.device = (int(major), int(minor))
         self.root = unescape(before[3])
         self.target = unescape(before[4])

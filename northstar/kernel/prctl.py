@@ -22,6 +22,8 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_SET_THP_DISABLE = 41
 PR_CAP_AMBIENT = 47
+PR_SET_IO_FLUSHER = 57
+PR_SET_MEMORY_MERGE = 67
 
 AMBIENT_RAISE = 2
 AMBIENT_CLEAR_ALL = 4
@@ -34,6 +36,11 @@ _PR_MCE_KILL_CLEAR = 0
 
 _arguments = (ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _prctl = function("prctl", ctypes.c_int, *_arguments)
+
+
+def set_parent_death_signal(number: int) -> None:
+    """The caller gets this signal when the thread that made it ends (Linux 2.1.57). Not inherited by fork."""
+    check(_prctl(PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
 
 
 def set_child_subreaper(on: bool) -> None:
@@ -54,6 +61,16 @@ def allow_huge_pages() -> None:
 def clear_memory_failure_policy() -> None:
     """The system's policy for memory that has failed (Linux 2.6.32) instead of an inherited one."""
     check(_prctl(PR_MCE_KILL, _PR_MCE_KILL_CLEAR, 0, 0, 0), "prctl(PR_MCE_KILL)")
+
+
+def clear_io_flusher() -> None:
+    """No exceptions from waiting for memory (Linux 5.6), which are inherited. EPERM: no CAP_SYS_RESOURCE."""
+    check(_prctl(PR_SET_IO_FLUSHER, 0, 0, 0, 0), "prctl(PR_SET_IO_FLUSHER)")
+
+
+def clear_memory_merge() -> None:
+    """Pages are not merged with equal ones (Linux 6.4); inherited, and a way to guess what others have."""
+    check(_prctl(PR_SET_MEMORY_MERGE, 0, 0, 0, 0), "prctl(PR_SET_MEMORY_MERGE)")
 
 
 def clear_securebits() -> None:

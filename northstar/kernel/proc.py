@@ -56,9 +56,28 @@ def has_executed(pid: int) -> bool:
     return lives or not flags & _PF_FORKNOEXEC
 
 
+def child_by_number(init: int, number: int) -> int | None:
+    """The child of a namespace's init that has this pid in there; None if there is none (Linux 4.1)."""
+    for pid in children(init):
+        try:
+            lines = _read(f"/proc/{pid}/status").split(b"\nNSpid:")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if len(lines) == 2 and int(lines[1].partition(b"\n")[0].split()[-1]) == number:
+            return pid
+    return None
+
+
 def max_open_files() -> int:
     """fs.nr_open: what RLIMIT_NOFILE cannot exceed, not even unlimited and with privileges (Linux 2.6.25)."""
     return int(_read("/proc/sys/fs/nr_open"))
+
+
+def children(pid: int) -> list[int]:
+    """Pids of the children of a process."""
+    if os.path.exists(f"/proc/{pid}/task/{pid}/children"):
+        return list(_children(pid))
+    return [process.pid for process in _descendants_by_parent(pid) if process.parent == pid]
 
 
 def descendants(pid: int) -> list[Process]:

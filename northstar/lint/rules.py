@@ -40,11 +40,14 @@ _RULES = (
         WARNING,
         "every system call of the kernel can be made, and so every mistake in one be used",
     ),
+    Rule("broken-filter", ERROR, "the package is refused, or the name has no effect"),
     Rule("no-memory-limit", WARNING, "a leak takes the memory of the whole device"),
     Rule("no-pids-limit", NOTE, "only the limit of the runtime's configuration stops a fork bomb"),
     Rule("writable-system-bind", ERROR, "a program that can change the system can take it over"),
     Rule("sensitive-bind", WARNING, "it shows devices, sockets or processes that are not the container's"),
-    Rule("missing-host-path", WARNING, "a start fails if the source of a bind mount is not there"),
+    Rule(
+        "missing-host-path", WARNING, "without its source a bind mount is left out, or the start is refused"
+    ),
     Rule(
         "dangerous-capability", WARNING, "with this capability a program can take over the device, or nearly"
     ),

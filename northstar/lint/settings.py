@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from northstar.lint import filters
 from northstar.lint.rules import finding
 from northstar.manifest import model
 
@@ -89,6 +90,8 @@ def _running(manifest: Manifest) -> Iterator[Finding]:
     attributes = cgroups.memory.attrs if cgroups.memory is not None else {}
     if manifest.seccomp is None:
         yield finding("no-seccomp", "seccomp", "there is no filter of system calls")
+    elif broken := filters.problem(manifest):
+        yield finding("broken-filter", "seccomp", broken.removeprefix("seccomp: "))
     if (limit is None or limit < 0) and not {"memory.max", "limit_in_bytes"} & attributes.keys():
         yield finding("no-memory-limit", "cgroups.memory", "there is no limit of memory")
     if cgroups.pids is None:

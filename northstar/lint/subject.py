@@ -11,7 +11,7 @@ from northstar.lint import contents, files, permit, settings
 from northstar.lint.rules import finding
 from northstar.manifest import encodings, tree
 from northstar.manifest.parse import from_tree
-from northstar.npk import archive
+from northstar.npk import archive, sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from northstar.lint.permit import Sorted
     from northstar.lint.rules import Finding
 
-_MANIFESTS = ("manifest.yaml", "manifest.yml", "manifest.json", "manifest.toml")
 _ZIP_MAGIC = b"PK"
 _SOMEBODY = 65534
 
@@ -91,18 +90,12 @@ def _open(path: str, options: Options) -> _Subject:
 
 def _directory(path: str, options: Options) -> _Subject:
     """A directory with a manifest, and beside it `root` or `fs.img`, unless the options name others."""
-    for name in _MANIFESTS:
-        if os.path.exists(os.path.join(path, name)):
-            break
-    else:
-        raise NorthstarError(f"{path}: there is no {', '.join(_MANIFESTS)}")
-    root, image = os.path.join(path, "root"), os.path.join(path, archive.IMAGE)
+    found = sources.directory(path)
+    if found is None:
+        raise NorthstarError(f"{path}: there is no {', '.join(sources.MANIFESTS)}")
     if options.root is None and options.image is None:
-        if os.path.isdir(root):
-            options = options._replace(root=root)
-        elif os.path.exists(image):
-            options = options._replace(image=image)
-    with open(os.path.join(path, name), "rb") as file:
+        options = options._replace(root=found.root, image=found.image)
+    with open(found.manifest, "rb") as file:
         return _with_files(file.read(), options)
 
 

@@ -27,10 +27,10 @@ _MAX_TOML_DOTS = 2 * MAX_DEPTH
 _MAX_DIGITS = 38
 """Of an integer in JSON, 128 bits; longer ones are floats, as in upstream's parser."""
 _MAX_BITS, _MAX_TOML_BITS = 128, 64
-_TOML_STRING = re.compile(r"""\"[^"]*"|'[^']*'""")
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_TOML_STRING = r"""\"[^"]*"|'[^']*'"""
+_SURROGATE = r"\\u[dD][89a-fA-F]"
 
-_TOML_LINE = re.compile(r"""^\s*(\[{1,2}[^\]]+\]{1,2}|["']?[\w."-]+["']?\s*=)""")
+_TOML_LINE = r"""^\s*(\[{1,2}[^\]]+\]{1,2}|["']?[\w."-]+["']?\s*=)"""
 
 
 def parse(data: bytes) -> Any:
@@ -63,7 +63,7 @@ def _json(text: str) -> Any:
             raise
         raise ManifestError(f"invalid JSON: {error}") from None
     _check(tree, 1, _MAX_BITS)
-    if _SURROGATE.search(text):
+    if "\\u" in text and re.search(_SURROGATE, text):
         _check_surrogates(tree)
     return tree
 
@@ -133,7 +133,7 @@ def _toml(text: str) -> Any:
     if len(text) > MAX_TOML_SIZE:
         raise ManifestError(f"the manifest has {len(text)} characters, the limit for TOML is {MAX_TOML_SIZE}")
     for line in text.split("\n"):
-        if line.count(".") > _MAX_TOML_DOTS and _TOML_STRING.sub("", line).count(".") > _MAX_TOML_DOTS:
+        if line.count(".") > _MAX_TOML_DOTS and re.sub(_TOML_STRING, "", line).count(".") > _MAX_TOML_DOTS:
             raise ManifestError(f"nested deeper than {MAX_DEPTH} levels")
     try:
         tree = tomllib.loads(text, parse_float=_toml_float)
@@ -156,5 +156,5 @@ def _looks_like_toml(text: str) -> bool:
     for line in text.splitlines():
         stripped = line.strip()
         if stripped and not stripped.startswith("#"):
-            return _TOML_LINE.match(stripped) is not None
+            return re.match(_TOML_LINE, stripped) is not None
     return False

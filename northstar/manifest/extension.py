@@ -8,6 +8,10 @@
         mounts:
           /etc/service.conf: required,file
           /data: noexec
+        floor: 1.0.2
+
+`floor` is the lowest version that may run once this one has proved itself in an update.
+
 
 The sections about supervision have a reader of their own, `northstar.manifest.supervision`.
 """
@@ -18,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from northstar.manifest import model
 from northstar.manifest.tree import fail
+from northstar.names import Version
 from northstar.supervision.model import CRITICAL, DEFAULTS, SECTIONS
 
 if TYPE_CHECKING:
@@ -35,6 +40,7 @@ NOTIFY_PLACE = "/run/host/notify"
 """Where a container finds the socket for its notifications (systemd's container interface)."""
 
 _PATH = "custom.northstar.mounts"
+_FLOOR = "custom.northstar.floor"
 _WORDS: dict[type, tuple[str, ...]] = {
     model.Bind: (REQUIRED, FILE, DIRECTORY),
     model.Persist: (NOEXEC,),
@@ -53,6 +59,23 @@ def mounts(manifest: Manifest) -> dict[str, frozenset[str]]:
             fail(path, f"duplicate mount point {target}")
         found[target] = _words(value, type(manifest.mounts[target]), path)
     return found
+
+
+def floor(manifest: Manifest) -> Version | None:
+    """The floor that a manifest asks for, None if it asks for none. Raises ManifestError."""
+    section = manifest.custom.get("northstar") if isinstance(manifest.custom, dict) else None
+    value = section.get("floor") if isinstance(section, dict) else None
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        fail(_FLOOR, "a version is expected")
+    try:
+        version = Version.parse(value)
+    except ValueError as error:
+        fail(_FLOOR, str(error))
+    if version > manifest.version:
+        fail(_FLOOR, f"{version} is higher than the container's own version {manifest.version}")
+    return version
 
 
 def supervision(manifest: Manifest) -> Settings:

@@ -7,11 +7,11 @@ from typing import Any
 
 from northstar.manifest import model, tree
 from northstar.manifest.tree import fail, integer, is_null, join, string
+from northstar.sizes import MAX_U64
 
 MAX_U16 = (1 << 16) - 1
 MAX_PIDS = 1 << 22
 """PID_MAX_LIMIT of the kernel."""
-MAX_U64 = (1 << 64) - 1
 MIN_I64, MAX_I64 = -(1 << 63), (1 << 63) - 1
 
 _U16 = (0, MAX_U16)

@@ -28,9 +28,8 @@ MAX_ENV_VALUE = 1024
 MAX_VALUES = 50
 MAX_U16 = (1 << 16) - 1
 MAX_U32 = (1 << 32) - 1
-MAX_U64 = (1 << 64) - 1
 
-_CONTEXT = re.compile(r"[A-Za-z0-9:_]+", re.ASCII)
+_CONTEXT = r"[A-Za-z0-9:_]+"
 
 
 def parse(data: bytes) -> model.Manifest:
@@ -196,10 +195,10 @@ def _rule(value: Any, path: str) -> model.ArgRule | None:
         items = tree.sequence(members["values"], join(path, "values"))
         if len(items) > MAX_VALUES:
             fail(join(path, "values"), f"{len(items)} values, at most {MAX_VALUES} are allowed")
-        values = tuple(integer(item, join(path, "values"), 0, MAX_U64) for item in items)
+        values = tuple(integer(item, join(path, "values"), 0, sizes.MAX_U64) for item in items)
     mask = None
     if not is_null(members.get("mask")):
-        mask = integer(members["mask"], join(path, "mask"), 0, MAX_U64)
+        mask = integer(members["mask"], join(path, "mask"), 0, sizes.MAX_U64)
     if values is None and mask is None:
         fail(path, "neither values nor mask")
     return model.ArgRule(index, values, mask)
@@ -212,7 +211,7 @@ def _selinux(value: Any, path: str) -> model.Selinux:
         if is_null(members.get(key)):
             return None
         text = _limited(string(members[key], join(path, key)), join(path, key), 1, MAX_CONTEXT)
-        if not _CONTEXT.fullmatch(text):
+        if not re.fullmatch(_CONTEXT, text, re.ASCII):
             fail(join(path, key), f"{text!r} has other characters than letters, digits, : and _")
         return text
 
@@ -244,7 +243,7 @@ def _rlimits(value: Any, path: str) -> dict[str, model.Rlimit]:
         soft, hard = (
             None
             if is_null(members.get(key))
-            else integer(members[key], join(path, f"{name}.{key}"), 0, MAX_U64)
+            else integer(members[key], join(path, f"{name}.{key}"), 0, sizes.MAX_U64)
             for key in ("soft", "hard")
         )
         limits[name] = model.Rlimit(soft, hard)
@@ -355,7 +354,7 @@ def _mount(value: Any, path: str) -> model.Mount:
 def _size(value: Any, path: str) -> int:
     number = value.value if isinstance(value, Scalar) else value
     if isinstance(number, int) and not isinstance(number, bool):
-        return integer(value, path, 0, MAX_U64)
+        return integer(value, path, 0, sizes.MAX_U64)
     return _checked(sizes.parse_tmpfs_size, value, path, resolved=True)
 
 

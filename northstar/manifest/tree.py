@@ -11,11 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from northstar.errors import ManifestError
+from northstar.sizes import MAX_U64
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
-
-MAX_U64 = (1 << 64) - 1
 
 
 class Scalar(NamedTuple):

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 MAX_SOCKETS = 64
 
+RESERVED_PREFIX = "NORTHSTAR_"
+"""Of variables that only the runtime sets; a manifest may have others than these, as upstream allows it."""
 RESERVED_ENV = ("NORTHSTAR_NAME", "NORTHSTAR_VERSION", "NORTHSTAR_CONTAINER", "NORTHSTAR_CONSOLE")
 
 _NOT_FOR_RESOURCES = (
@@ -42,6 +44,7 @@ def check(manifest: Manifest) -> None:
             _check_resource_mount(target, mount)
     _check_overlaps(manifest)
     extension.mounts(manifest)
+    extension.floor(manifest)
     extension.supervision(manifest)
     if len(manifest.sockets) > MAX_SOCKETS:
         fail("sockets", f"{len(manifest.sockets)} sockets, at most {MAX_SOCKETS} are allowed")

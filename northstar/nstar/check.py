@@ -5,45 +5,43 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING
 
 from northstar import API_VERSION
-from northstar.client.errors import PermissionDenied
+from northstar.client.errors import ConnectionClosed, PermissionDenied
 from northstar.errors import NorthstarError
-from northstar.nstar.session import Session
+from northstar.nstar.finding import Finding
+from northstar.nstar.session import Session, is_local
 from northstar.protocol.url import ConsoleUrl
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
+
+    from northstar.client import ContainerData
 
 SCRIPT = "check_conf.sh"
+_OPTION = re.compile(r"CONFIG_\w+")
 
+_CONTAINER = "containers."
 _DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 
 
-class Finding(NamedTuple):
-    """One line: `state` is `ok`, `info`, `optional`, `MISSING` (in the kernel) or `FAILED`."""
-
-    state: str
-    text: str
-
-    @property
-    def good(self) -> bool:
-        """Whether containers can run nevertheless."""
-        return self.state not in ("MISSING", "FAILED")
-
-
 def check(options: argparse.Namespace) -> int:
-    """Check this device: kernel and runtime.
+    """Check this device, its kernel and runtime.
 
     The kernel is checked by check_conf.sh, if the runtime is on this machine; of the runtime its connection,
-    repositories and containers. Exit code 0: all is well, 1: something is missing or fails.
+    repositories and containers. If it listens at a unix socket, memory, clock, free space, and whether the
+    kernel can read its packages are looked at as well. Exit code 0: all is well, 1: something is missing or
+    fails.
     """
-    findings = [*_kernel(options.url), *_runtime(options)]
+    kernel = list(_kernel(options.url))
+    findings = [*kernel, *_state(options.url), *_runtime(options, _missing_options(kernel))]
     if options.json:
         print(json.dumps([finding._asdict() for finding in findings]))
     else:
@@ -96,10 +94,24 @@ def findings_of(output: str) -> Iterator[Finding]:
             yield Finding(state, text)
 
 
+def _missing_options(findings: Iterable[Finding]) -> set[str]:
+    """Options that the kernel does not have."""
+    absent = (finding.text for finding in findings if finding.state in ("MISSING", "optional"))
+    return {word for text in absent for word in _OPTION.findall(text)}
+
+
+def _state(url: str) -> Iterator[Finding]:
+    if is_local(url):
+        # Other commands have no use for what this loads.
+        from northstar.nstar import device
+
+        yield from device.state()
+
+
 # --- runtime
 
 
-def _runtime(options: argparse.Namespace) -> Iterator[Finding]:
+def _runtime(options: argparse.Namespace, missing: Collection[str]) -> Iterator[Finding]:
     try:
         session = Session(options)
     except (NorthstarError, OSError) as error:
@@ -108,8 +120,13 @@ def _runtime(options: argparse.Namespace) -> Iterator[Finding]:
         return
     with session.client:
         yield Finding("ok", f"runtime: {options.url} answers, protocol {API_VERSION}")
-        for look in (_repositories, _containers):
+        found: list[ContainerData] = []
+        for look in (_repositories, partial(_containers, found), _problems):
             yield from _looked(look, session)
+    if is_local(options.url):
+        from northstar.nstar import device
+
+        yield from device.storage(options.url, found, missing)
 
 
 def _looked(look: Callable[[Session], Iterator[Finding]], session: Session) -> Iterator[Finding]:
@@ -126,11 +143,27 @@ def _repositories(session: Session) -> Iterator[Finding]:
     yield Finding("ok" if names else "FAILED", f"repositories: {', '.join(names) or 'none'}")
 
 
-def _containers(session: Session) -> Iterator[Finding]:
-    found = list(session.inspected(sorted(session.client.list())))
+def _problems(session: Session) -> Iterator[Finding]:
+    """Last, as a runtime that does not know the request closes the connection."""
+    try:
+        problems = session.client.problems()
+    except ConnectionClosed:
+        yield Finding("optional", "runtime: it does not tell what is impaired")
+        return
+    for place, reason in sorted(problems.items()):
+        if place.startswith(_CONTAINER):
+            yield Finding("FAILED", f"container {place.removeprefix(_CONTAINER)}: {reason}")
+        else:
+            yield Finding("FAILED", f"{place}: {reason}")
+
+
+def _containers(found: list[ContainerData], session: Session) -> Iterator[Finding]:
+    found += session.inspected(sorted(session.client.list()))
     running = sum(data.process is not None for data in found)
     yield Finding("ok", f"containers: {len(found)} installed, {running} running")
     for data in found:
+        for warning in data.warnings:
+            yield Finding("info", f"container {data.container}: {warning}")
         autostart = data.manifest.get("autostart")
         if autostart and data.process is None:
             yield Finding("info", f"container {data.container}: autostart {autostart}, not running now")

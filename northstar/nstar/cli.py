@@ -12,7 +12,7 @@ from northstar import API_VERSION, __version__, sizes, terminal
 from northstar.client import supervision
 from northstar.client.errors import PermissionDenied, Refused
 from northstar.errors import NorthstarError
-from northstar.nstar import commands, execute, logs, waiting
+from northstar.nstar import commands, events, execute, logs, update, views, waiting
 from northstar.nstar.check import check
 from northstar.nstar.completion import FILES, completion
 from northstar.nstar.seccomp import seccomp
@@ -28,7 +28,8 @@ EXIT_REFUSED = 3
 
 _EPILOG = f"""\
 The default URL is ${URL_VARIABLE}, else unix://{DEVICE_SOCKET} if that exists, else tcp://localhost:4200.
-Exit codes: 0 done, 1 failed (no connection, for instance), 2 wrong usage, 3 refused by the runtime.
+Exit codes: 0 done, 1 failed (no connection, for instance), 2 wrong usage, 3 refused by the runtime,
+4 an update was rolled back.
 130 interrupted (SIGINT, as shells tell it), 141 nobody reads the output.
 exec: that of the command, 128 + N if signal N has ended it; 1, 2 and 3 can be either's.
 """
@@ -84,7 +85,7 @@ def _commands(top: argparse.ArgumentParser) -> None:
         command.set_defaults(run=run, local=local, notifications=notifications)
         return command
 
-    add("list", commands.list_containers, "ls")
+    views.add_format(add("list", views.list_containers, "ls"), "table")
     add("repositories", commands.repositories, "repos")
     for name, run in (("mount", commands.mount), ("umount", commands.umount)):
         add(name, run).add_argument("containers", metavar="NAME[:VERSION]", nargs="*", help="containers")
@@ -106,11 +107,17 @@ def _commands(top: argparse.ArgumentParser) -> None:
     uninstall = add("uninstall", commands.uninstall)
     uninstall.add_argument("-w", "--wipe", action="store_true", help="delete the persistent data as well")
     _container(uninstall)
+    update.add_arguments(add("update", update.update, notifications=True))
+    updates = add("updates", update.show)
+    updates.add_argument("--acknowledge", metavar="ID", help="forget how it has ended")
+    updates.add_argument("--cancel", metavar="ID", help="give it up before its trial")
     add("shutdown", commands.shutdown)
-    add("notifications", commands.notifications, notifications=supervision.NOTIFICATIONS).add_argument(
-        "-n", "--number", metavar="N", type=_count, help="end after N notifications"
-    )
-    _container(add("inspect", commands.inspect))
+    for name, run in (("notifications", events.notifications), ("events", events.events)):
+        add(name, run, notifications=supervision.NOTIFICATIONS).add_argument(
+            "-n", "--number", metavar="N", type=_count, help="end after N of them"
+        )
+    _container(inspect := add("inspect", views.inspect))
+    views.add_format(inspect, "json")
     _container(log := add("logs", logs.show))
     logs.register(log)
     token = add("token", commands.token)
@@ -263,11 +270,11 @@ def _carry_out(options: argparse.Namespace) -> int:
         error.filename = options.url
         raise
     try:
-        result: int | None = options.run(session, options)
+        code = options.run(session, options)
     except (Refused, PermissionDenied):
         session.say_refusal()
         raise
-    return result or 0
+    return code or 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from typing import TYPE_CHECKING, Any
 
 from northstar.client import supervision
@@ -15,61 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from northstar.client import ContainerData
     from northstar.nstar.session import Session
-
-_GREEN, _YELLOW, _BLUE, _CYAN = 32, 33, 34, 36
-
-
-def list_containers(session: Session, _: argparse.Namespace) -> None:
-    """Show all containers and their state."""
-    names = session.client.list()
-    if session.json:
-        session.say("")
-        return
-    found = sorted(session.inspected(names), key=lambda data: ("init" not in data.manifest, data.container))
-    header = ("Name", "Version", "Repository", "Type", "Mounted", "PID", "Uptime", "State")
-    print(table.render(header, [_row(data) for data in found], _list_style(session)))
-
-
-def _row(data: ContainerData) -> Sequence[str]:
-    process = data.process
-    return (
-        data.manifest["name"],
-        data.manifest["version"],
-        data.repository,
-        "app" if "init" in data.manifest else "resource",
-        "yes" if data.mounted else "no",
-        "" if process is None else str(process.pid),
-        "" if process is None else table.uptime(process.uptime),
-        _state(data.supervision),
-    )
-
-
-def _state(told: dict[str, Any]) -> str:
-    """The state in words; nothing of a container that nobody has started."""
-    state = told.get("state") or ""
-    if state == "idle":
-        return f"failed: {told['reason']}" if told.get("reason") else ""
-    if state == "waiting":
-        what = told.get("waiting_for")
-        state += f" for {what}" if what else f" {told.get('next_start') or 0:.1f}s"
-    if told.get("restarts"):
-        state += f", {told['restarts']} restarts"
-    return f"{state}: {told['status']}" if told.get("status") else state
-
-
-def _list_style(session: Session) -> Any:
-    values = {"app": _BLUE, "resource": _GREEN, "yes": _YELLOW, "no": _CYAN}
-
-    def style(row: int, column: int, cell: str) -> str:
-        if row >= 0 and column in (3, 4):
-            return session.colour(values[cell.strip()], cell)
-        if row >= 0 and column == 5:
-            return session.colour(_GREEN, cell)
-        return session.bold(row, column, cell)
-
-    return style
 
 
 def repositories(session: Session, _: argparse.Namespace) -> None:
@@ -148,8 +93,8 @@ def install(session: Session, options: argparse.Namespace) -> None:
 
 
 def uninstall(session: Session, options: argparse.Namespace) -> None:
-    """Remove a package."""
-    name = session.container(options.container)
+    """Remove a package. The version may be left out only if there is no other one."""
+    name = session.container(options.container, unique=True)
     session.client.uninstall(name, options.wipe)
     session.say(f"uninstalled {name}")
 
@@ -159,33 +104,6 @@ def shutdown(session: Session, _: argparse.Namespace) -> None:
     session.client.shutdown()
     if not session.json or b'"shutdown"' in session.last_response:
         session.say("shutdown")
-
-
-def notifications(session: Session, options: argparse.Namespace) -> None:
-    """Show notifications as they come."""
-    for notification in itertools.islice(session.client.notifications(), options.number):
-        session.say_notification(notification)
-
-
-def inspect(session: Session, options: argparse.Namespace) -> None:
-    """Show manifest and state of a container."""
-    name = session.container(options.container)
-    data = session.client.inspect(name)
-    process = data.process
-    shown = {
-        "manifest": data.manifest,
-        "repository": data.repository,
-        "mounted": data.mounted,
-        "process": None
-        if process is None
-        else {
-            "pid": process.pid,
-            "uptime": round(process.uptime * 1e9),
-            "statistics": process.statistics,
-        },
-        **({"supervision": data.supervision} if data.supervision else {}),
-    }
-    session.say(json.dumps(shown, indent=2, ensure_ascii=False))
 
 
 def token(session: Session, options: argparse.Namespace) -> None:

@@ -163,7 +163,10 @@ class _Streams:
         if not data:
             del self._outputs[source]
         while data:
-            data = data[os.write(self._outputs[source], data) :]
+            try:
+                data = data[os.write(self._outputs[source], data) :]
+            except BlockingIOError:  # whoever shares the file has made it so
+                select.select((), [self._outputs[source]], ())
 
 
 class _Pipes(_Streams):

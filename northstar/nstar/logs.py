@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING
 
 from northstar.client.protocol import outcome, result
 from northstar.names import Container
+from northstar.nstar import table
 from northstar.nstar.session import write_line
 from northstar.protocol import messages, requests
 from northstar.text import escape
@@ -16,7 +16,7 @@ from northstar.text import escape
 if TYPE_CHECKING:
     import argparse
 
-    from northstar.client.logs import Line, Output
+    from northstar.client.logs import Output
     from northstar.nstar.session import Session
 
 
@@ -60,10 +60,5 @@ def _print(options: argparse.Namespace, output: Output) -> None:
         file = sys.stderr if line.stream == "stderr" else sys.stdout
         # A container must not drive the terminal.
         text = escape(line.text) if file.isatty() else line.text
-        print(f"{_stamp(line)} {text}" if options.time else text, file=file)
+        print(f"{table.stamp(line.time)} {text}" if options.time else text, file=file)
     sys.stdout.flush()
-
-
-def _stamp(line: Line) -> str:
-    seconds, milliseconds = divmod(int(line.time * 1000), 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03}Z"

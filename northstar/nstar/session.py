@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from northstar.client import DEFAULT_URL, Client
 from northstar.client.errors import Refused
 from northstar.names import Container, check_name
+from northstar.protocol.url import ConsoleUrl
 
 if TYPE_CHECKING:
     import argparse
@@ -35,6 +36,11 @@ def default_url() -> str:
     except OSError:
         pass
     return DEFAULT_URL
+
+
+def is_local(url: str) -> bool:
+    """Whether the runtime is on this machine. A port of localhost may be another machine's, forwarded."""
+    return ConsoleUrl.parse(url).scheme == "unix"
 
 
 def write_line(line: bytes) -> None:
@@ -81,13 +87,22 @@ class Session:
         else:
             print(notification, flush=True)
 
+    def forget_notification(self) -> None:
+        """One that is not shown."""
+        if self.json:
+            self._notifications.popleft()
+
     def say_refusal(self) -> None:
         """In JSON mode print the response that refused the command, unless that was done."""
         if self.json and not self._said and self.last_response.startswith(b'{"response":'):
             self.say("")
 
-    def container(self, text: str) -> str:
-        """`name:version` of a container given with or without its version. Raises Refused, ValueError."""
+    def container(self, text: str, *, unique: bool = False) -> str:
+        """`name:version` of a container given with or without its version. Raises Refused, ValueError.
+
+        Of several versions that which runs, else the one that the name stands for; none if it has to be
+        `unique`.
+        """
         if ":" in text:
             return str(Container.parse(text))
         check_name(text)
@@ -96,6 +111,12 @@ class Session:
         if not found:
             raise Refused({"unexpected": {"error": f"no container found with name {text}"}})
         if len(found) > 1:
+            known = [] if unique else list(self.inspected(found))
+            self.last_response = b""
+            chosen = [data.container for data in known if data.process is not None]
+            chosen += [data.container for data in known if data.current]
+            if chosen:
+                return chosen[0]
             versions = ", ".join(sorted(found))
             raise Refused({"unexpected": {"error": f"container {text} has multiple versions: {versions}"}})
         return found[0]

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    Style = Callable[[int, int, str], str]
+    """What becomes of the cell in (row, column), such as one with colours; the header is row -1."""
+
+_MIN_NAME = 8
 _UNITS = (
     ("year", 31_557_600),
     ("month", 2_630_016),
@@ -21,12 +26,9 @@ _UNITS = (
 def render(
     header: Sequence[str],
     rows: Sequence[Sequence[str]],
-    style: Callable[[int, int, str], str] = lambda row, column, cell: cell,
+    style: Style = lambda row, column, cell: cell,
 ) -> str:
-    """A table; the last column is not padded.
-
-    `style(row, column, cell)` may add colours; the header is row -1.
-    """
+    """A table; the last column is not padded."""
     lines = [header, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     last = len(header) - 1
@@ -42,6 +44,22 @@ def render(
     return "\n".join(text)
 
 
+def fitted(
+    header: Sequence[str], rows: Sequence[Sequence[str]], columns: int
+) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """The same, rendered no wider than `columns`: columns are left out, and then names get shorter."""
+    count = len(header)
+    widths = [max(len(line[column]) for line in (header, *rows)) for column in range(count)]
+    while count > 1 and _MIN_NAME + sum(widths[1:count]) + 3 * count - 1 > columns:
+        count -= 1
+    room = max(_MIN_NAME, columns - sum(widths[1:count]) - 3 * count + 1)
+    return header[:count], [(_cut(row[0], room), *row[1:count]) for row in rows]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
 def uptime(seconds: float) -> str:
     """Years to seconds, parts that are zero left out: `1h 3s`."""
     rest = int(seconds)
@@ -52,6 +70,12 @@ def uptime(seconds: float) -> str:
             plural = "s" if count > 1 and len(unit) > 1 else ""
             parts.append(f"{count}{unit}{plural}")
     return " ".join(parts) or "0s"
+
+
+def stamp(seconds: float) -> str:
+    """A time since the epoch in UTC, with milliseconds (ISO 8601)."""
+    whole, milliseconds = divmod(int(seconds * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{milliseconds:03}Z"
 
 
 def size(count: int) -> str:

@@ -4,22 +4,22 @@
 from __future__ import annotations
 
 import itertools
-import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from northstar.nstar import table
+from northstar.nstar.session import is_local
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from northstar.client import ProcessData
     from northstar.nstar.session import Session
 
 HEADER = ("Name", "Version", "PID", "Processes", "CPU %", "Memory", "Uptime")
-_HOME_AND_CLEAR = "\x1b[H\x1b[J"
+_HELP = "keys: c m n p u sort, r reverses, q ends"
 
 
 class Sample(NamedTuple):
@@ -51,20 +51,74 @@ def top(session: Session, options: argparse.Namespace) -> None:
     """Show what running containers use, again and again.
 
     CPU is the share since the previous table, at first since the start of the container; 100 % is one
-    processor. If standard output is no terminal there is one table, unless --iterations says otherwise.
-    Ctrl-C ends it.
+    processor. On a terminal the machine is in the head line, if the runtime is on this one and psutil is
+    installed, and keys sort: c CPU, m memory, n name, p processes, u uptime; r reverses, q ends. If standard
+    output is no terminal there is one table, unless --iterations says otherwise.
     """
-    terminal = sys.stdout.isatty() and not session.json
-    number = options.iterations or (0 if terminal else 1)
+    if sys.stdout.isatty() and not session.json:
+        _on_terminal(session, options)
+        return
     previous: dict[str, Sample] = {}
-    for iteration in itertools.count(1):
+    for iteration in range(1, (options.iterations or 1) + 1):
+        if iteration > 1:
+            time.sleep(options.delay)
         installed, samples = _samples(session, previous)
         if not session.json:
-            _show(session, installed, sorted(samples, key=_KEYS[options.sort]), terminal)
-        if iteration == number:
-            return
+            lines = _table(session, samples, Order(options.sort), columns=None)
+            print("\n".join([_count(installed, samples), *lines]), flush=True)
         previous = {sample.container: sample for sample in samples}
-        time.sleep(options.delay)
+
+
+class Order:
+    """How containers are sorted; keys of the keyboard change it."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.reversed = False
+
+    def press(self, letter: str) -> None:
+        """Take a key: the initial of a column, or r."""
+        if letter == "r":
+            self.reversed = not self.reversed
+        for name in SORT_KEYS:
+            if letter and name.startswith(letter):
+                self.key, self.reversed = name, False
+
+    def sorted(self, samples: Iterable[Sample]) -> list[Sample]:
+        """The samples in this order."""
+        return sorted(samples, key=_KEYS[self.key], reverse=self.reversed)
+
+    def __str__(self) -> str:
+        return f"{self.key}, reversed" if self.reversed else self.key
+
+
+def _on_terminal(session: Session, options: argparse.Namespace) -> None:
+    from northstar.nstar import machine, screen
+
+    order, previous = Order(options.sort), dict[str, Sample]()
+    library = machine.library() if is_local(options.url) else None
+    here = None if library is None else machine.Machine(library)
+    shown = screen.Screen()
+    with shown.attached():
+        for iteration in itertools.count(1):
+            installed, samples = _samples(session, previous)
+            head = [] if here is None else [here.line()]
+            deadline = time.monotonic() + options.delay
+            key: str | None = screen.CHANGED
+            while key is not None:
+                if key == "q":
+                    return
+                order.press(key)
+                columns, _ = shown.size()
+                count = _count(installed, samples)
+                if shown.has_keys:
+                    count += f"; by {order}; {_HELP}"
+                lines = [line[:columns] for line in (*head, count)]
+                shown.show([*lines, *_table(session, samples, order, columns)])
+                if iteration == options.iterations:
+                    return
+                key = shown.wait(deadline)
+            previous = {sample.container: sample for sample in samples}
 
 
 def _samples(session: Session, previous: dict[str, Sample]) -> tuple[int, list[Sample]]:
@@ -112,16 +166,19 @@ def _memory(statistics: dict[str, Any], processes: list[dict[str, Any]]) -> int:
     return sum(process["resident"] for process in processes) if usage is None else int(usage)
 
 
-def _show(session: Session, installed: int, samples: list[Sample], terminal: bool) -> None:
-    lines = [f"{len(samples)} of {installed} containers are running"]
-    lines += table.render(HEADER, [_row(sample) for sample in samples], session.bold).splitlines()
-    if terminal:
-        lines = lines[: max(1, shutil.get_terminal_size().lines - 1)]
-        print(_HOME_AND_CLEAR, end="")
-    print("\n".join(lines), flush=True)
+def _count(installed: int, samples: list[Sample]) -> str:
+    return f"{len(samples)} of {installed} containers are running"
 
 
-def _row(sample: Sample) -> tuple[str, ...]:
+def _table(session: Session, samples: list[Sample], order: Order, columns: int | None) -> list[str]:
+    header: Sequence[str] = HEADER
+    rows = [_row(sample) for sample in order.sorted(samples)]
+    if columns is not None:
+        header, rows = table.fitted(header, rows, columns)
+    return table.render(header, rows, session.bold).splitlines()
+
+
+def _row(sample: Sample) -> Sequence[str]:
     name, _, version = sample.container.partition(":")
     return (
         name,

@@ -26,6 +26,8 @@ RUNNING = ord("R")
 EXITED = ord("X")
 """It has ended; the value is its wait status."""
 
+APPLICATION = 2
+"""Pid of the application in its namespace: init makes no other child."""
 NOT_EXECUTED = 127
 _OURS = isa.CHANNEL + 1
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from northstar.errors import ProtocolError
 from northstar.protocol import fields, requests
 from northstar.protocol.messages import NOT_A_MESSAGE, ServerMessage
+from northstar.sizes import MAX_U64
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
 MIN_I32, MAX_I32 = -(1 << 31), (1 << 31) - 1
-MAX_U64 = (1 << 64) - 1
 MAX_DEPTH = 64
 """Levels of objects and arrays in a line."""
 MAX_VALUES = 1 << 16
@@ -25,6 +25,7 @@ _UNITS: dict[str, Any] = {
     "boot": requests.Boot(),
     "ident": requests.Ident(),
     "list": requests.List(),
+    "problems": requests.Problems(),
     "repositories": requests.Repositories(),
     "shutdown": requests.Shutdown(),
 }
@@ -68,6 +69,21 @@ _STRUCTS: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]]] 
     ),
     "umount": (requests.Umount, {"containers": fields.containers}),
     "uninstall": (requests.Uninstall, {"container": fields.container, "wipe": fields.boolean}),
+    "update": (
+        requests.Update,
+        {
+            "containers": fields.containers,
+            "attempts": fields.count,
+            "settle": fields.seconds,
+            "allow_downgrade": fields.flag,
+            "force": fields.flag,
+            "data": fields.word("keep"),
+            "reference": fields.word(""),
+        },
+    ),
+    "update_ack": (requests.UpdateAck, {"id": fields.text}),
+    "update_cancel": (requests.UpdateCancel, {"id": fields.text}),
+    "updates": (requests.Updates, {"follow": fields.flag}),
     "wait": (
         requests.Wait,
         {
@@ -83,7 +99,10 @@ _CONNECT: tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]] = (
 )
 _ADDED = ("notifications",)
 """Fields of ours in messages of upstream, which has arrays without them."""
-_OPTIONAL = ("init", "follow", "signal", "timeout", "wait", *_ADDED)
+_OPTIONAL = (
+    *("init", "follow", "signal", "timeout", "wait", *_ADDED),
+    *("attempts", "settle", "allow_downgrade", "force", "data", "reference"),
+)
 _ENVELOPES = ("connect", "connect_ack", "connect_nack", "request", "response", "notification")
 _FREQUENT: dict[bytes, Any] = {
     json.dumps({"request": name}, separators=(",", ":")).encode(): unit for name, unit in _UNITS.items()

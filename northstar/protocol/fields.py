@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TOKEN_SIZE = 40
+MIN_COUNT, MAX_COUNT = -(1 << 31), (1 << 31) - 1
 MAX_KINDS = 64
 """Kinds of notifications that a client can name."""
 MAX_SECONDS = 365 * 86_400
@@ -152,3 +153,26 @@ def kinds(value: Any) -> tuple[str, ...]:
 def optional_text(value: Any) -> str | None:
     """A string, or null."""
     return None if value is None else text(value)
+
+
+def count(value: Any) -> int:
+    """A number of times, once if it is missing."""
+    return 1 if value is None else integer(MIN_COUNT, MAX_COUNT)(value)
+
+
+def seconds(value: Any) -> float | None:
+    """A number of seconds, or null."""
+    if value is None:
+        return None
+    if type(value) not in (int, float):
+        raise Invalid
+    return float(value)
+
+
+def word(default: str) -> Callable[[Any], str]:
+    """A reader of a string that may be missing."""
+
+    def read(value: Any) -> str:
+        return default if value is None else text(value)
+
+    return read

@@ -147,6 +147,14 @@ class Mount(NamedTuple):
         return {"mount": {"containers": [str(container) for container in self.containers]}}
 
 
+class Problems(NamedTuple):
+    """What is impaired: storage and containers that cannot be used."""
+
+    def wire(self) -> Any:
+        """JSON value."""
+        return "problems"
+
+
 class Repositories(NamedTuple):
     """All repositories."""
 
@@ -253,6 +261,54 @@ class Uninstall(NamedTuple):
         return {"uninstall": {"container": str(self.container), "wipe": self.wipe}}
 
 
+class Update(NamedTuple):
+    """Let new versions take the places of others, if they prove themselves. An extension, as those below."""
+
+    containers: tuple[Container, ...]
+    attempts: int = 1
+    settle: float | None = None
+    """Seconds, None for what is configured."""
+    allow_downgrade: bool = False
+    force: bool = False
+    data: str = "keep"
+    reference: str = ""
+
+    def wire(self) -> Any:
+        """JSON value."""
+        containers = [str(container) for container in self.containers]
+        return {"update": {**self._asdict(), "containers": containers}}
+
+
+class UpdateAck(NamedTuple):
+    """The end of an update is known."""
+
+    id: str
+
+    def wire(self) -> Any:
+        """JSON value."""
+        return {"update_ack": {"id": self.id}}
+
+
+class UpdateCancel(NamedTuple):
+    """Give up an update whose trial has not begun."""
+
+    id: str
+
+    def wire(self) -> Any:
+        """JSON value."""
+        return {"update_cancel": {"id": self.id}}
+
+
+class Updates(NamedTuple):
+    """Open updates and ends that are not acknowledged; notifications about them from now on if `follow`."""
+
+    follow: bool = False
+
+    def wire(self) -> Any:
+        """JSON value."""
+        return {"updates": {"follow": self.follow}}
+
+
 class Wait(NamedTuple):
     """Wait until containers are ready, or have ended. An extension of upstream's protocol."""
 
@@ -279,6 +335,7 @@ Request = (
     | List
     | Logs
     | Mount
+    | Problems
     | Repositories
     | Reset
     | Shutdown
@@ -288,5 +345,9 @@ Request = (
     | TokenVerify
     | Umount
     | Uninstall
+    | Update
+    | UpdateAck
+    | UpdateCancel
+    | Updates
     | Wait
 )

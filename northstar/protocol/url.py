@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 DEFAULT_PORT = 4200
 
-_URL = re.compile(r"(?P<scheme>[A-Za-z]+):(?://(?P<authority>[^/?#]*))?(?P<path>.*)")
-_AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:@]+))(?::(?P<port>[0-9]{0,20}))?")
+_AUTHORITY = r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\[\]:@]+))(?::(?P<port>[0-9]{0,20}))?"
 _BLANKS = "".join(map(chr, range(0x21)))
+_IGNORED = str.maketrans("", "", "\t\n\r")
 
 
 class ConsoleUrl(NamedTuple):
@@ -28,12 +28,12 @@ class ConsoleUrl(NamedTuple):
         Blanks around it do not count, nor what follows host and port (https://url.spec.whatwg.org). The path
         of a unix socket is taken as it is, without escapes.
         """
-        text = re.sub(r"[\t\n\r]", "", text.strip(_BLANKS))
-        match = _URL.fullmatch(text)
-        scheme = match["scheme"].lower() if match else ""
-        if match is None or scheme not in ("tcp", "unix"):
+        text = text.strip(_BLANKS).translate(_IGNORED)
+        scheme, colon, rest = text.partition(":")
+        scheme = scheme.lower()
+        if not colon or scheme not in ("tcp", "unix"):
             raise ValueError(f"invalid url {text!r}: console scheme must be tcp or unix")
-        authority, path = match["authority"] or "", match["path"] or ""
+        authority, path = _divide(rest)
         if scheme == "unix":
             if authority:
                 raise ValueError(f"invalid url {text!r}: a unix url has three slashes, unix:///path")
@@ -42,7 +42,7 @@ class ConsoleUrl(NamedTuple):
             return cls(scheme, "", 0, path)
         if "@" in authority:
             raise ValueError(f"invalid url {text!r}: a console knows no users and passwords")
-        address = _AUTHORITY.fullmatch(authority)
+        address = re.fullmatch(_AUTHORITY, authority)
         if address is None:
             raise ValueError(f"invalid url {text!r}: tcp://host[:port] expected")
         port = int(address["port"]) if address["port"] else DEFAULT_PORT
@@ -55,3 +55,12 @@ class ConsoleUrl(NamedTuple):
             return f"unix://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"tcp://{host}:{self.port}"
+
+
+def _divide(rest: str) -> tuple[str, str]:
+    """Authority and path of what follows the scheme's colon."""
+    if not rest.startswith("//"):
+        return "", rest
+    ends = [position for mark in "/?#" if (position := rest.find(mark, 2)) >= 0]
+    end = min(ends, default=len(rest))
+    return rest[2:end], rest[end:]

@@ -26,6 +26,7 @@ from northstar.runtime.storage.mounter import release_run_dir
 if TYPE_CHECKING:
     from northstar.config import Config
     from northstar.config.model import MetricsConfig
+    from northstar.runtime.containers.damage import DamageWatch
     from northstar.runtime.eventloop.loop import Task
     from northstar.runtime.monitoring.exporter import Exporter
 
@@ -65,11 +66,11 @@ class Daemon:
         self._console = self._parts.console
         self._listeners: list[Listener] = []
         self._exporter: Exporter | None = None
-        self._degraded: dict[str, str] = {}
+        self._damage: DamageWatch | None = None
 
     def degrade(self, place: str, reason: str) -> None:
         """Go on although some storage cannot be used."""
-        self._degraded[place] = reason
+        self._runtime.degraded[place] = reason
         _log.error(reason)
 
     def run(self) -> int:
@@ -124,16 +125,22 @@ class Daemon:
             self._listeners.append(Listener(self._loop, self._console, console))
         if self._config.metrics is not None:
             self._exporter = self._export(self._config.metrics)
+        verified = any(repository.verified for repository in self._runtime.repositories.values())
+        for what, reason in (await self._loop.in_thread(self._missing, verified)).items():
+            _log.warn(f"No {what}, packages that need it cannot be mounted: {reason}")
+        if verified:
+            self._watch_for_damage()
         for repository in self._runtime.repositories.values():
             try:
                 await self._loop.in_thread(repository.load)
             except StorageError as error:
                 self.degrade(f"repositories.{repository.id}", f"{error}: its containers are not available")
             await self._runtime.packages.add_repository(repository)
-        to_mount = [r.id for r in self._config.repositories.values() if r.mount_on_start]
+        to_mount = {r.id: r.require_mounts for r in self._config.repositories.values() if r.mount_on_start}
         if to_mount:
             _log.info(f"Trying to mount containers from repository {', '.join(to_mount)}")
             await self._runtime.mounts.mount_on_start(to_mount)
+        await self._runtime.updating.recover(self._runtime.repositories)
         await self._runtime.starts.autostart()
         self._runtime.boot.begin()
         await self._engine.prepare()
@@ -143,6 +150,21 @@ class Daemon:
         gc.collect()
         libc.trim_heap()
         _log.info("Runtime up and running")
+
+    def _missing(self, verified: bool) -> dict[str, str]:
+        return self._parts.mounter.missing(verified=verified)
+
+    def _watch_for_damage(self) -> None:
+        # Without a key nobody notices damage, so there is nothing to watch.
+        from northstar.runtime.containers.damage import DamageWatch
+        from northstar.runtime.containers.damagecontrol import DamageControl
+
+        runtime = self._runtime
+        self._parts.events.add(DamageControl(self._loop, runtime.containers, runtime.updating))
+        try:
+            self._damage = DamageWatch(self._loop, self._runtime.containers, self._parts.events)
+        except OSError as error:
+            _log.warn(f"Damaged images are told by the kernel's log only: {error.strerror}")
 
     async def _end_start_up(self, start_up: Task) -> None:
         """A shutdown does not wait for the rest; starts that have begun end with all other containers."""
@@ -159,7 +181,8 @@ class Daemon:
         from northstar.runtime.monitoring.exporter import Exporter
         from northstar.runtime.monitoring.metrics import Metrics
 
-        metrics = Metrics(self._runtime.containers, self._console.count_connections, self._degraded)
+        runtime = self._runtime
+        metrics = Metrics(runtime.containers, self._console.count_connections, runtime.problems)
         self._parts.events.add(metrics)
         self._console.watch(metrics.requested)
         return Exporter(self._loop, config, metrics.text)
@@ -192,6 +215,8 @@ class Daemon:
             await self._exporter.stop()
         for repository in self._runtime.repositories.values():
             repository.close()
+        if self._damage is not None:
+            self._damage.close()
         self._parts.mounter.close()
         self._release_run_dir()
         _log.debug(f"Shutdown took {time.monotonic() - began:.3f}s")

@@ -31,6 +31,14 @@ _TIMERS = {
 _PYTHONS_OWN = frozenset((signal.SIGPIPE, signal.SIGXFSZ))
 """The interpreter ignores them, to get errors instead."""
 
+_RESETS = (
+    prctl.allow_huge_pages,
+    prctl.clear_memory_failure_policy,
+    prctl.clear_io_flusher,
+    prctl.clear_memory_merge,
+    prctl.clear_securebits,
+)
+
 _AS_STARTED = (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE)
 """What service managers set on purpose: docs/configuration.md."""
 
@@ -49,7 +57,7 @@ def let_go(kept: int | None = None) -> None:
         file.write(CORE_DUMPS)
     prctl.set_child_subreaper(False)
     prctl.set_timer_slack(TIMER_SLACK)
-    for reset in (prctl.allow_huge_pages, prctl.clear_memory_failure_policy, prctl.clear_securebits):
+    for reset in _RESETS:
         with contextlib.suppress(OSError):
             reset()
     _take_limits_of_init()
@@ -81,6 +89,8 @@ def _reset_signals() -> None:
     for number in signal.valid_signals() - _PYTHONS_OWN - {signal.SIGKILL, signal.SIGSTOP}:
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+    # Who writes to a terminal from the background may be stopped by it (TOSTOP, termios(3)).
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

@@ -170,8 +170,11 @@ class _Sink:
     def send(self, data: bytes) -> None:
         """Send, or keep for later."""
         if not self._backlog:
+            lost = self._lost
             data = self._try(data)
             if not data:
+                if self._lost == lost:
+                    self._tell_lost()
                 return
         self._backlog.append(data)
         self._size += len(data)
@@ -192,13 +195,18 @@ class _Sink:
                 self._backlog[0] = rest
                 return False
             self._backlog.popleft()
-        if self._lost:
-            lost, self._lost = self._lost, 0
-            self("warn", "northstar", f"{lost} records are lost, the log is too slow", _NO_FIELDS)
+        self._tell_lost()
         return not self._backlog
 
+    def _tell_lost(self) -> None:
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            self("warn", "northstar", f"{lost} records are lost: the log was too slow or away", _NO_FIELDS)
+            if self._lost:
+                self._lost = lost  # nor is this one heard
+
     def _try(self, data: bytes) -> bytes:
-        """Send now; what is not taken."""
+        """Send now; what has to wait. What cannot be sent is counted as lost."""
         raise NotImplementedError
 
 
@@ -215,7 +223,8 @@ class _StderrSink(_Sink):
             try:
                 taken = self._stream.write(data)
             except OSError:
-                # A closed or full stderr must not stop the daemon; there is nowhere left to report it.
+                # A closed or full stderr must not stop the daemon.
+                self._lost += 1
                 return b""
             if not taken:
                 break
@@ -248,7 +257,7 @@ class _DatagramSink(_Sink):
             return data
         except OSError:
             # The log daemon restarts: the record is lost, the runtime goes on.
-            return b""
+            self._lost += 1
         return b""
 
 

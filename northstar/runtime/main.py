@@ -45,7 +45,10 @@ options:
                         exit
   -V, --version         show program's version number and exit
 
-SIGINT, SIGTERM and SIGHUP shut the runtime down in order."""
+SIGINT, SIGTERM and SIGHUP shut the runtime down in order.
+
+northstar try [PACKAGE|DIRECTORY]... starts containers in a throw-away
+runtime, without a configuration; see northstar try --help."""
 
 
 _SHORT = {"c": "config", "d": "disable-mount-namespace", "h": "help", "V": "version"}
@@ -132,12 +135,12 @@ def main() -> NoReturn:
     sys.exit(check(options.config) if options.check else run(options))
 
 
-def run(options: Options) -> int:
-    """Run the daemon; the exit code."""
+def run(options: Options, *, system_log: bool = True) -> int:
+    """Run the daemon; the exit code. Without `system_log` its log goes to stderr alone."""
     inheritance.let_go(servicemanager.ready_descriptor())
     # No number that a client may send is nearly as long, and reading long ones takes its time.
     sys.set_int_max_str_digits(sys.int_info.str_digits_check_threshold)
-    log.setup()
+    log.setup() if system_log else log.setup("", "")
     _log.info(f"Northstar Runtime v{API_VERSION}")
     _log.debug(f"Running as user {os.environ.get('USER', 'unknown')} (uid: {os.getuid()})")
     try:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from northstar.manifest.model import ArgRule, Seccomp
 from northstar.seccomp import bpf, profile, syscalls
+from northstar.sizes import MAX_U64
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     Rules = dict[str, list[ArgRule] | None]
 
-MAX_U64 = (1 << 64) - 1
 ENOSYS = bpf.ERRNO | errno.ENOSYS
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "i386": 0x40000003, "aarch64": 0xC00000B7, "arm": 0x40000028}

@@ -10,16 +10,16 @@ import tempfile
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from northstar import API_VERSION, __version__, manifest, terminal
-from northstar.errors import ManifestError, NorthstarError, PackageError
-from northstar.npk import archive, keys, pack, package, squashfs
-from northstar.sextant import arguments, explaining, importing, linting, skeleton
+from northstar import API_VERSION, __version__, terminal
+from northstar.errors import NorthstarError, PackageError
+from northstar.lint import filters
+from northstar.npk import archive, keys, pack, package, signature, sources, squashfs
+from northstar.sextant import arguments, explaining, importing, indexing, linting, resigning, skeleton
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from northstar.manifest import Manifest
-    from northstar.npk.signature import Signer
 
 _COPY_CHUNK = 1 << 20
 
@@ -37,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
     _pack_options(commands.add_parser("pack", help="make a package", description=_pack.__doc__))
     _unpack_options(commands.add_parser("unpack", help="take a package apart", description=_unpack.__doc__))
     _inspect_options(commands.add_parser("inspect", help="show a package", description=_inspect.__doc__))
+    resigning.options(
+        commands.add_parser("sign", help="sign a packed package", description=resigning.run.__doc__)
+    )
     _gen_key_options(commands.add_parser("gen-key", help="make a key pair", description=_gen_key.__doc__))
     importing.options(
         commands.add_parser(
@@ -52,6 +55,11 @@ def parser() -> argparse.ArgumentParser:
     linting.options(
         commands.add_parser(
             "lint", help="tell what is wrong with a container", description=linting.run.__doc__
+        )
+    )
+    indexing.options(
+        commands.add_parser(
+            "index", help="make the index for delta downloads", description=indexing.run.__doc__
         )
     )
     commands.add_parser("schema", help="print the JSON schema of manifests").set_defaults(run=_schema)
@@ -72,17 +80,7 @@ def _pack_options(options: argparse.ArgumentParser) -> None:
         help="squashfs image to be used as it is, or an image of another tool as of `import`, over "
         "whose manifest FILE is merged",
     )
-    signer = options.add_mutually_exclusive_group()
-    signer.add_argument("-k", "--key", metavar="FILE", help="private key (default: unsigned)")
-    signer.add_argument(
-        "--sign-command",
-        metavar="COMMAND",
-        help="command of the shell that signs in place of a key: it reads the bytes to sign from its "
-        "standard input and writes the Ed25519 signature (64 bytes, or base64) to its standard output",
-    )
-    options.add_argument(
-        "--public-key", metavar="FILE", help="the signature has to fit to it; needed with --sign-command"
-    )
+    arguments.signing_options(options)
     options.add_argument("-o", "--out", metavar="PATH", required=True, help="directory or file")
     arguments.squashfs_options(options)
     options.add_argument(
@@ -126,14 +124,14 @@ def _count(text: str) -> int:
 
 def _pack(options: argparse.Namespace) -> None:
     """Make a package of a manifest and a root directory or an image, signed if a key is given."""
-    key = _signing_key(options)
+    key = arguments.signing_key(options)
     if options.image is not None and importing.is_foreign(options.image):
         with importing.overlaid(options) as (description, image):
             for variant in _variants(description, options):
                 pack.pack_image(variant, image, options.out, key=key)
         return
-    description = _read_manifest(options.manifest_path)
-    _check_filter(description, options.manifest_path)
+    description = sources.read_manifest(options.manifest_path)
+    filters.check(description, options.manifest_path)
     for variant in _variants(description, options):
         if options.image is not None:
             pack.pack_image(variant, options.image, options.out, key=key)
@@ -148,39 +146,6 @@ def _pack(options: argparse.Namespace) -> None:
                 mksquashfs=options.mksquashfs,
                 warn=_warn,
             )
-
-
-def _signing_key(options: argparse.Namespace) -> bytes | Signer | None:
-    """Seed or command, None for an unsigned package."""
-    if options.sign_command is None and options.public_key is None:
-        return keys.load_private(options.key) if options.key else None
-    if options.sign_command is None or options.public_key is None:
-        raise NorthstarError("--sign-command and --public-key need each other")
-    from northstar.npk.signing import command_signer
-
-    return command_signer(options.sign_command, keys.load_public(options.public_key))
-
-
-def _read_manifest(path: str) -> Manifest:
-    try:
-        with open(path, "rb") as file:
-            return manifest.parse(file.read())
-    except OSError as error:
-        raise NorthstarError(f"failed to read {path}: {error.strerror}") from None
-    except ManifestError as error:
-        raise NorthstarError(f"{path}: {error}", error.hint) from None
-
-
-def _check_filter(description: Manifest, path: str) -> None:
-    """Find mistakes in the system call filter here and not on the device. Raises NorthstarError."""
-    if description.seccomp is None:
-        return
-    from northstar.seccomp import compile as compiler
-
-    try:
-        compiler.check(description.seccomp, description.capabilities)
-    except compiler.SeccompError as error:
-        raise NorthstarError(f"{path}: {error}") from None
 
 
 def _variants(description: Manifest, options: argparse.Namespace) -> list[Manifest]:
@@ -282,10 +247,22 @@ def _inspect(options: argparse.Namespace) -> None:
     print(heading("## NPK Content"), *opened.contents.entries, "", sep="\n")
     print(heading("## manifest.yaml"), opened.text(archive.MANIFEST) or "No manifest found", "", sep="\n")
     print(heading("## signature.yaml"), opened.text(archive.SIGNATURE) or "No signature found", "", sep="\n")
+    print(heading("## package hash"), _digest(opened), "", sep="\n")
     with tempfile.TemporaryDirectory(prefix="sextant-") as work:
         image = os.path.join(work, archive.IMAGE)
         opened.copy_image(image)
         print(heading("## SquashFS listing"), squashfs.listing(image, options.unsquashfs), sep="\n", end="")
+
+
+def _digest(opened: _Opened) -> str:
+    """What a revocation list has of the package."""
+    entry = opened.content(archive.SIGNATURE)
+    if entry is None:
+        return "None, as it is not signed"
+    try:
+        return signature.read(entry)[1]
+    except signature.SignatureError as error:
+        return f"None: {error}"
 
 
 def _load(path: str, key: bytes | None) -> package.Package:

@@ -12,6 +12,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from northstar.errors import ManifestError, NorthstarError
+from northstar.lint import filters
 from northstar.npk import archive, pack
 from northstar.sextant import arguments
 from northstar.text import escape
@@ -106,6 +107,7 @@ def overlaid(options: argparse.Namespace) -> Iterator[tuple[Manifest, str]]:
             description = from_tree(overlay.merge(imported.draft.manifest, own))
         except ManifestError as error:
             raise NorthstarError(f"{options.manifest_path}: {error}", error.hint) from None
+        filters.check(description, options.manifest_path)
         path = os.path.join(work, archive.IMAGE)
         _write_image(imported, description, path, options)
         _tell(imported, own)

@@ -16,10 +16,11 @@ from northstar.kernel.capabilities import NAMES as CAPABILITIES
 from northstar.manifest import model
 from northstar.names import Version, VersionReq
 from northstar.sextant import extensionschema
+from northstar.sizes import MAX_U64
 
 Schema = dict[str, Any]
 
-MAX_U16, MAX_U32, MAX_U64 = (1 << 16) - 1, (1 << 32) - 1, (1 << 64) - 1
+MAX_U16, MAX_U32 = (1 << 16) - 1, (1 << 32) - 1
 
 _TEXT: Schema = {"type": "string", "pattern": "^[^\\u0000]*$"}
 _NAME: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]*$", "maxLength": 1024}

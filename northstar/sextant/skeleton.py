@@ -82,6 +82,12 @@ _README = """\
 | `manifest.yaml` | how the container is started, and what it may do |
 | `root/` | its file system, read-only when it runs |
 
+Start it on this machine, in a runtime that is thrown away at Ctrl-C:
+
+```sh
+sudo northstar try .
+```
+
 A key, once; the device has `{name}.pub` as the key of a repository:
 
 ```sh

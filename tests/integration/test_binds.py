@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from isolated import isolated
-from runtime import Runtime, resource, shell, wait_for, with_mounts
+from isolated import isolated, wait_until
+from runtime import Runtime, nstar, resource, shell, wait_for, with_mounts
 
 from northstar.client import Refused
 from northstar.kernel import mount
@@ -188,6 +188,31 @@ def test_missing_binds_are_left_out_and_told(runtime: Runtime) -> None:
         for target, host in (("data", MISSING["host"]), ("tmp", link)):
             line = runtime.wait_for_log(f"a:0.0.1 runs without /{target}: there is no {host} on the host")
             assert "WARN" in line
+
+
+def test_left_out_binds_are_seen_by_who_inspects(runtime: Runtime) -> None:
+    """As long as the container runs without them; a check tells them as well."""
+    source = runtime.base / "source"
+    mounts = with_mounts(data=MISSING, tmp={"type": "bind", "host": str(source)})
+    runtime.pack(shell("a", mounts=mounts))
+    runtime.pack(shell("b"))
+    with runtime.started() as client:
+        for missing in ([("data", MISSING["host"]), ("tmp", str(source))], [("data", MISSING["host"])]):
+            client.start("a:0.0.1")
+            expected = tuple(
+                f"/{target} is left out: there is no {host} on the host" for target, host in missing
+            )
+            wait_until(lambda: client.inspect("a:0.0.1").warnings == expected, f"{expected} in inspect")  # noqa: B023
+            for warning in expected:
+                assert warning in nstar(runtime, "inspect", "a").stdout
+                assert f"info      container a:0.0.1: {warning}" in nstar(runtime, "check").stdout
+            client.kill("a:0.0.1", signal.SIGKILL)
+            wait_for(client, "exit", "a:0.0.1")
+            assert client.inspect("a:0.0.1").warnings == ()
+            source.mkdir(exist_ok=True)
+        client.start("b:0.0.1")
+        assert client.inspect("b:0.0.1").warnings == ()
+        assert "warnings" not in nstar(runtime, "inspect", "b").stdout
 
 
 def test_missing_binds_that_the_manifest_requires(runtime: Runtime) -> None:

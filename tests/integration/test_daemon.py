@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import leaks
 import pytest
 from abilities import has_device_mapper
 from isolated import wait_until
-from runtime import TIMEOUT, DaemonFailed, Runtime, environment, resource, shell, wait_for
+from runtime import TIMEOUT, DaemonFailed, Runtime, environment, nstar, resource, shell, wait_for
 
 from northstar.kernel import loop
 from northstar.runtime.monitoring.servicemanager import READY_FD
@@ -196,6 +197,68 @@ def test_mount_on_start(runtime: Runtime) -> None:
         }
 
 
+def damaged_among_good(runtime: Runtime, more: str = "") -> None:
+    """A repository that is mounted at the start, with a package whose image cannot be."""
+    extra = runtime.base / "extra"
+    extra.mkdir()
+    runtime.configure(
+        repositories=f"""
+[repositories.extra]
+type.fs.dir = "{extra}"
+mount_on_start = true
+{more}
+[metrics]
+socket = "unix://{runtime.base}/metrics"
+"""
+    )
+    runtime.pack(shell("a", autostart="critical"), extra, signed=False)
+    runtime.pack(resource("b"), extra, signed=False)
+    path = runtime.pack(shell("broken", autostart="relaxed"), extra, signed=False)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"hsqs", b"hsqx", 1))
+
+
+def test_mount_on_start_of_one_that_cannot_be_mounted(runtime: Runtime) -> None:
+    """It takes nobody with it, and everybody who looks sees it, until it is gone."""
+    damaged_among_good(runtime)
+    reason = "no squashfs magic number"
+    with runtime.started() as client:
+        assert {name: client.inspect(name).mounted for name in client.list()} == {
+            "a:0.0.1": True,
+            "b:0.0.1": True,
+            "broken:0.0.1": False,
+        }
+        assert client.inspect("a:0.0.1").process is not None
+        assert client.inspect("a:0.0.1").problem is None
+        assert reason in str(client.inspect("broken:0.0.1").problem)
+        assert reason in nstar(runtime, "inspect", "broken").stdout
+        checked = nstar(runtime, "check")
+        assert checked.returncode == 1
+        assert re.search(f"FAILED    container broken:0.0.1: .*{reason}", checked.stdout)
+        assert 'northstar_degraded{place="containers.broken:0.0.1"} 1' in metrics_of(runtime)
+        assert "Failed to mount broken:0.0.1" in runtime.output()
+        client.uninstall("broken:0.0.1")
+        assert "broken" not in nstar(runtime, "check").stdout
+        assert "broken" not in metrics_of(runtime)
+
+
+def metrics_of(runtime: Runtime) -> str:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(TIMEOUT)
+        sock.connect(str(runtime.base / "metrics"))
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        with sock.makefile("rb") as stream:
+            return stream.read().decode()
+
+
+def test_mount_on_start_that_is_required(runtime: Runtime) -> None:
+    damaged_among_good(runtime, "require_mounts = true")
+    with pytest.raises(DaemonFailed) as failed:
+        runtime.start()
+    assert failed.value.code == 1
+    assert "broken:0.0.1 must be mounted: require_mounts of extra" in failed.value.log
+
+
 @pytest.mark.covers("autostart")
 def test_autostart(runtime: Runtime) -> None:
     runtime.pack(shell("a", autostart="relaxed"))
@@ -309,7 +372,7 @@ def test_repository_with_a_key_needs_device_mapper(runtime: Runtime) -> None:
     with runtime.started() as client:
         error = client.mount(["secure:0.0.1"])[0]
         assert "CONFIG_DM_VERITY" in str(error)
-        assert "VERITY" in runtime.output() or "device mapper" in runtime.output()
+        runtime.wait_for_log("No verity, packages that need it cannot be mounted: ")
         assert runtime.run(client, "plain:0.0.1") == ((0, None), ["plain"])
         assert not [backing for _, backing in loop.devices() if "secure" in backing]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from isolated import wait_until
-from runtime import TIMEOUT, Runtime, SharedRuntime, resource, shell, wait_for, with_mounts
+from runtime import TIMEOUT, Runtime, SharedRuntime, nstar, resource, shell, wait_for, with_mounts
 
 from northstar.client import Refused
 from northstar.kernel import mount
@@ -166,5 +166,9 @@ def test_data_that_cannot_be_written(own_runtime: Runtime) -> None:
                 client.start("b:0.0.1")
             wait_until(metrics.exists, "metrics are written")
             assert 'northstar_degraded{place="data_dir"} 1' in metrics.read_text()
+            assert list(client.problems()) == ["data_dir"]
+            checked = nstar(own_runtime, "check")
+            assert checked.returncode == 1
+            assert f"FAILED    data_dir: data_dir {data} is not read and/or writeable" in checked.stdout
     finally:
         mount.umount(str(data))

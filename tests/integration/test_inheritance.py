@@ -44,6 +44,8 @@ prctl(29, 1_000_000_000, 0, 0, 0)  # timer slack
 prctl(36, 1, 0, 0, 0)  # child subreaper
 prctl(41, 1, 0, 0, 0)  # no transparent huge pages
 prctl(33, 1, 1, 0, 0)  # memory failures
+prctl(57, 1, 0, 0, 0)  # I/O flusher
+prctl(67, 1, 0, 0, 0)  # pages are merged
 prctl(28, 1 << 6, 0, 0, 0)  # SECBIT_NO_CAP_AMBIENT_RAISE
 libc.syscall({add_key}, b"user", b"northstar-starter", b"secret", 6, -3)
 for path, text in (("oom_score_adj", "{oom_score_adj}"), ("coredump_filter", "0x1")):
@@ -70,6 +72,9 @@ os.execve(sys.executable, [sys.executable, "-m", "northstar", *sys.argv[2:]], en
 X86_64 = os.uname().machine == "x86_64"
 IOPRIO_GET, IOPRIO_SET, ADD_KEY = (252, 251, 248) if X86_64 else (31, 30, 217)
 
+PF_IO_FLUSHER = 0x00180000
+"""PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE (linux/sched.h)."""
+
 STATUS = (
     *("Umask", "Groups", "SigBlk", "SigIgn", "SigCgt", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"),
     *("NoNewPrivs", "Seccomp", "THP_enabled", "Cpus_allowed_list", "Mems_allowed_list"),
@@ -90,6 +95,7 @@ def attributes(pid: int) -> dict[str, Any]:
         with contextlib.suppress(FileNotFoundError):
             found[name] = Path(f"/proc/{pid}/{name}").read_text()
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    found["waits for memory"] = not int(fields[6]) & PF_IO_FLUSHER
     found["nice"], found["rt_priority"], found["policy"] = fields[16], fields[37], fields[38]
     found["ioprio"] = ctypes.CDLL(None).syscall(IOPRIO_GET, 1, pid) >> 13
     found["cwd"] = os.readlink(f"/proc/{pid}/cwd")
@@ -202,6 +208,42 @@ def test_daemon_adopts_nobody(prepared: Runtime) -> None:
     time.sleep(0.5)
     states = [status(pid)["State"] for pid in leaks.children(prepared.process.pid)]
     assert not [state for state in states if state.startswith("Z")]
+    assert prepared.stop() == 0
+
+
+BACKGROUND = """
+import fcntl, os, signal, sys, termios
+os.setsid()
+master, slave = os.openpty()
+fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+attributes = termios.tcgetattr(slave)
+attributes[3] |= termios.TOSTOP
+termios.tcsetattr(slave, termios.TCSANOW, attributes)
+pid = os.fork()
+if pid == 0:
+    os.setpgid(0, 0)
+    os.dup2(slave, 1)
+    os.dup2(slave, 2)
+    os.execv(sys.executable, [sys.executable, "-m", "northstar", *sys.argv[1:]])
+signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGTERM))
+status = os.waitpid(pid, os.WUNTRACED)[1]
+if os.WIFSTOPPED(status):
+    os.kill(pid, signal.SIGKILL)
+    sys.exit("stopped")
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+"""A shell with job control, which has the daemon in the background of its terminal and nobody reads that."""
+
+
+def test_in_the_background_of_a_terminal(prepared: Runtime) -> None:
+    """It is not stopped for writing there, nor are containers."""
+    prepared.command = [sys.executable, "-c", BACKGROUND]
+    prepared.start()
+    with prepared.connect(notifications=True) as client:
+        for _ in range(20):
+            client.start("a:0.0.1")
+            client.kill("a:0.0.1", signal.SIGKILL)
+            wait_for(client, "exit", "a:0.0.1")
     assert prepared.stop() == 0
 
 

@@ -14,7 +14,7 @@ from zlib import crc32
 import pytest
 from abilities import has_device_mapper, has_root, needs
 from isolated import wait_until
-from runtime import Runtime, SharedRuntime, resource, shell, wait_for
+from runtime import Runtime, SharedRuntime, nstar, resource, shell, wait_for
 from wire import wire
 
 from northstar.client import Refused
@@ -259,6 +259,28 @@ def test_image_altered_after_installation(runtime: SharedRuntime) -> None:
             raise Refused({"unexpected": {"error": "it ended badly"}})
         assert "installed" not in runtime.printed(name)
         assert client.ident() == "extern:0.0.0"
+        # S-11: whoever does not look at the kernel's log learns of it, too.
+        runtime.wait_for_log(f"{name} cannot be read completely, its image is damaged")
+        assert "its image is damaged" in str(client.inspect(name).problem)
+        assert f"FAILED    container {name}: its image is damaged" in nstar(runtime, "check").stdout
+
+
+def test_package_without_a_key_that_is_changed(own_runtime: Runtime) -> None:
+    """S-10: nothing would tell what was changed in it, so it is not mounted any more."""
+    directory = own_runtime.base / "unsigned"
+    own_runtime.configure(repositories=f'[repositories.plain]\ntype.fs.dir = "{directory}"')
+    path = own_runtime.pack(shell("a", "echo ran"), directory, signed=False)
+    with own_runtime.started() as client:
+        assert own_runtime.run(client, "a:0.0.1") == ((0, None), ["ran"])
+        client.umount(["a:0.0.1"])
+        with path.open("r+b") as file:
+            file.seek(-100_000, os.SEEK_END)
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes((byte[0] ^ 1,)))
+        with pytest.raises(Refused, match="was changed after it was loaded"):
+            client.start("a:0.0.1")
+        assert "was changed" in str(client.inspect("a:0.0.1").problem)
 
 
 # --- capacities and full disks, with configurations of their own_runtime

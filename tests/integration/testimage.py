@@ -13,13 +13,16 @@ DIRECTORIES = (
     "bin",
     "data",
     "dev",
+    "etc",
     "proc",
     "resource",
     "sockets",
     "sys",
+    "system",
     "tmp",
     "unix-sockets",
-    "usr",
+    "usr/lib",
+    "usr/lib64",
 )
 APPLETS = (
     *("cat", "dd", "echo", "env", "false", "hostname", "id", "ip", "kill", "ls", "mkdir", "nice"),

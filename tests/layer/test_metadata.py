@@ -50,7 +50,8 @@ def test_variables_of_the_runtime(build: Build) -> None:
     assert variables["VIRTUAL-RUNTIME_init_manager"] == init
     assert variables["CONFFILES:northstar"] == "/etc/northstar/northstar.toml"
     assert variables["SYSTEMD_SERVICE:northstar"] == "northstar.service"
-    assert (variables["INITSCRIPT_NAME"], variables["INITSCRIPT_PARAMS"]) == ("northstar", "defaults 80 20")
+    assert variables["INITSCRIPT_NAME:northstar"] == "northstar"
+    assert variables["INITSCRIPT_PARAMS:northstar"] == "defaults 80 20"
     assert variables["S"].endswith("/northstar-0.1.0")
 
 

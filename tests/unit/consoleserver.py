@@ -123,6 +123,9 @@ class PretendedRuntime:
         self.under_way = threading.Event()
         """A mount waits."""
 
+    def problems(self) -> dict[str, str]:
+        return {"data_dir": "read-only", "containers.a:0.0.1": "damaged"}
+
     def request_shutdown(self) -> None:
         pass
 

@@ -64,7 +64,7 @@ def test_files_are_there(name: str) -> None:
     sorted(
         set(
             re.findall(
-                r"`((?:runtime|client|config|lint|oci|npk|protocol|seccomp|programs|manifest|engine|kernel|nstar|sextant)/(?:[a-z]+/)?)`",
+                r"`((?:runtime|client|config|lint|oci|npk|protocol|seccomp|programs|manifest|engine|kernel|nstar|sextant|trial)/(?:[a-z]+/)?)`",
                 TEXT,
             )
         )

@@ -204,6 +204,9 @@ def zsh(line: str, program: Path, functions: Path) -> tuple[str, list[str]]:
         ("nstar completion -s ", "nstar completion -s ", ["bash", "fish", "zsh"]),
         ("nstar help sec", "nstar help seccomp ", ["seccomp"]),
         ("northstar --ch", "northstar --check ", ["--check"]),
+        ("northstar t", "northstar try ", ["try"]),
+        ("northstar try --ke", "northstar try --keep ", ["--keep"]),
+        ("northstar try hel", "northstar try hello.npk ", ["hello.npk"]),
         ("sextant ins", "sextant inspect ", ["inspect"]),
     ],
 )

@@ -73,7 +73,7 @@ def needed(line: str) -> str:
     name = re.findall(r"[a-z_]+", line)[1]
     if name == "start" and "<INIT>" in line:
         return "start_command"
-    if name == "logs":
+    if name in ("logs", "problems"):
         return "inspect"
     return "token_verification" if name == "token_verify" else name
 

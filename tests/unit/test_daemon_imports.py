@@ -15,7 +15,22 @@ LOADED = "import sys, northstar.runtime.main, northstar.runtime.daemon; print(*s
 
 @pytest.mark.parametrize(
     "module",
-    ["_hashlib", "argparse", "asyncio", "getopt", "gettext", "glob", "hmac", "nacl", "pyseccomp", "yaml"],
+    [
+        "_hashlib",
+        "argparse",
+        "asyncio",
+        "getopt",
+        "gettext",
+        "glob",
+        "hmac",
+        "nacl",
+        "northstar.policy.check",
+        "northstar.trial",
+        "northstar.updates",
+        "pyseccomp",
+        "subprocess",
+        "yaml",
+    ],
 )
 def test_is_not_loaded(module: str) -> None:
     done = subprocess.run(

@@ -61,7 +61,7 @@ def test_what_could_not_be_sent_is_not_answered() -> None:
         for more in range(8):
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(gaps) + more, hard))
             try:
-                born = await engine.join(answering(1), [])
+                born = await engine.join(answering(1).encode(), [])
             except OSError:
                 refused += 1
                 continue
@@ -69,7 +69,7 @@ def test_what_could_not_be_sent_is_not_answered() -> None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             await end(loop, engine, born)
         assert 1 < refused < 8
-        born = await engine.join(answering(1), [])
+        born = await engine.join(answering(1).encode(), [])
         assert os.readlink(f"/proc/{born.pid}/exe").startswith("/memfd:northstar-engine")
         await end(loop, engine, born)
         for descriptor in gaps:
@@ -91,7 +91,7 @@ def test_silent_engine_is_ended_and_nobody_waits_for_it() -> None:
     async def action(loop: Loop, engine: Engine) -> None:
         assert not await engine.end_if_silent()
         os.kill(engine.pid, signal.SIGSTOP)
-        waiting = loop.spawn(engine.join(answering(1), []))
+        waiting = loop.spawn(engine.join(answering(1).encode(), []))
         assert await engine.end_if_silent()
         with pytest.raises(EngineDied, match="the engine has died"):
             await waiting
@@ -105,12 +105,12 @@ def test_silent_engine_is_ended_and_nobody_waits_for_it() -> None:
 def test_death_is_told_once_and_to_everybody() -> None:
     async def action(loop: Loop, engine: Engine) -> None:
         os.kill(engine.pid, signal.SIGSTOP)
-        waiting = loop.spawn(loop.gather(*(engine.join(answering(1), []) for _ in range(5))))
+        waiting = loop.spawn(loop.gather(*(engine.join(answering(1).encode(), []) for _ in range(5))))
         await loop.sleep(0.01)
         os.kill(engine.pid, signal.SIGKILL)
         assert [type(result) for result in await waiting] == [EngineDied] * 5
         with pytest.raises(EngineDied):
-            await engine.join(answering(1), [])
+            await engine.join(answering(1).encode(), [])
         with pytest.raises(EngineDied):
             await engine.bury(1 << 22)
 

@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +110,42 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"):
         exporter.replace(str(tmp_path / "metrics.prom"), "new")
     assert not (tmp_path / "victim").exists()
+
+
+def test_a_full_disk_keeps_the_old_text_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.prom"
+    path.write_text("old")
+    written: list[bytes] = []
+
+    def write(_: int, data: bytes) -> int:
+        if written:
+            raise OSError(28, "No space left on device")
+        written.append(data)
+        return 1
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(OSError, match="No space"):
+        exporter.replace(str(path), "new text")
+    monkeypatch.undo()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["metrics.prom"]
+
+
+def test_a_file_that_stays_is_told(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.prom"
+    with exporting(MetricsConfig(str(path), 15.0, None, 0), str):
+        while not path.exists():
+            time.sleep(0.005)
+
+        def fail(_: str) -> None:
+            raise OSError(30, "Read-only file system")
+
+        monkeypatch.setattr(os, "unlink", fail)
+    assert f"failed to remove {path}: Read-only file system" in capfd.readouterr().err
 
 
 def test_a_file_that_cannot_be_written_is_reported_once(

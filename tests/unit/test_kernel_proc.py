@@ -62,3 +62,23 @@ def test_descendants(lists: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         child.stdin.close()
     assert found.index(child.pid) < found.index(grandchild)
     assert os.getpid() not in found
+
+
+def test_child_by_its_number() -> None:
+    """Outside of any namespace the number is the pid."""
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "100"], {})
+    try:
+        assert pid in proc.children(os.getpid())
+        assert proc.child_by_number(os.getpid(), _own(pid)) == pid
+        assert proc.child_by_number(os.getpid(), 1) is None
+        assert proc.child_by_number(pid, 2) is None
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+
+
+def _own(pid: int) -> int:
+    """The last number of a process, in the innermost of its namespaces."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        (line,) = (line for line in file if line.startswith("NSpid:"))
+    return int(line.split()[-1])

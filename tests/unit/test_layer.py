@@ -48,7 +48,7 @@ STUBS = (
         "packagegroup",
         "ptest",
     ),
-    *("pypi", "python_setuptools_build_meta", "setuptools3", "systemd", "update-rc.d"),
+    *("pypi", "python_setuptools_build_meta", "setuptools3", "systemd", "update-rc.d", "useradd"),
 )
 VARIABLES = {
     "UNPACKDIR": "/unpack",
@@ -130,10 +130,14 @@ def recipe(name: str) -> Path:
 
 def test_packages_of_the_runtime(parse: Any) -> None:
     data = parse(recipe("northstar"))
-    assert data.getVar("PACKAGES").split()[:2] == ["northstar-nstar", "northstar-sextant"]
+    assert data.getVar("PACKAGES").split()[:3] == ["northstar-nstar", "northstar-sextant", "northstar-agent"]
     assert data.getVar("CONFFILES:northstar") == "/etc/northstar/northstar.toml"
     assert data.getVar("SYSTEMD_SERVICE:northstar") == "northstar.service"
-    assert data.getVar("INITSCRIPT_NAME") == "northstar"
+    assert data.getVar("INITSCRIPT_NAME:northstar") == "northstar"
+    assert data.getVar("INITSCRIPT_NAME:northstar-agent") == "northstar-agent"
+    assert data.getVar("SYSTEMD_AUTO_ENABLE:northstar-agent") == "disable"
+    assert "northstar-agent" in data.getVar("USERADD_PARAM:northstar-agent")
+    assert data.getVar("CONFFILES:northstar-agent") == "/etc/northstar/agent.toml"
     assert data.getVar("RDEPENDS:northstar-nstar").split()[0] == "northstar"
     assert {"northstar", "squashfs-tools"} <= set(data.getVar("RDEPENDS:northstar-sextant").split())
     assert data.getVar("BBCLASSEXTEND") == "native nativesdk"

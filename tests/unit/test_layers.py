@@ -14,18 +14,19 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # What everything speaks of.
-    ("northstar", "errors", "names", "sizes", "text"),
-    ("kernel", "supervision", "terminal"),
+    ("northstar", "errors", "sizes", "text"),
+    ("kernel", "names", "supervision", "terminal"),
     ("engine", "manifest"),
     # Formats and rules, pure.
-    ("npk", "programs", "protocol", "seccomp"),
-    ("client", "config", "lint", "oci"),
+    ("delta", "npk", "programs", "protocol", "seccomp"),
+    ("policy",),
+    ("client", "config", "fleet", "lint", "oci"),
     # The daemon.
     ("runtime", "runtime.duration", "runtime.inheritance", "runtime.ownstream"),
     ("runtime.log",),
     ("runtime.eventloop",),
     ("runtime.controlgroups", "runtime.output", "runtime.spawning", "runtime.storage"),
-    ("runtime.debugging",),
+    ("runtime.debugging", "updates"),
     ("runtime.supervision",),
     ("runtime.containers",),
     ("runtime.console", "runtime.monitoring"),
@@ -33,7 +34,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runtime.daemon",),
     ("runtime.main",),
     # Commands.
-    ("__main__", "nstar", "sextant"),
+    ("agent", "nstar", "sextant", "trial"),
+    ("__main__",),
 )
 """The lowest first. Those of one layer do not know each other."""
 

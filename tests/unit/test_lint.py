@@ -113,6 +113,13 @@ MANIFEST_RULES = [
     ("root-user", "uid: 1000", "uid: 0", "uid"),
     ("root-user", "gid: 1000", "gid: 0", "gid"),
     ("no-seccomp", "seccomp: { profile: default }\n", "", "seccomp"),
+    ("broken-filter", "{ profile: default }", "{ allow: { oepn: any } }", "seccomp"),
+    (
+        "broken-filter",
+        "{ profile: default }",
+        "{ profile: default, allow: { write: any, x: any } }",
+        "seccomp",
+    ),
     ("no-memory-limit", "memory: { memory_hard_limit: 1000000 }, ", "", "cgroups.memory"),
     ("no-memory-limit", "memory_hard_limit: 1000000", "memory_hard_limit: -1", "cgroups.memory"),
     ("no-memory-limit", "memory_hard_limit: 1000000", "memory_soft_limit: 1000000", "cgroups.memory"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import socket
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,97 @@ def test_tcp(server: Server, url: str, host: str | None, shown: str | None) -> N
             assert started == f"debug: Started console on {shown}:{port}"
             peer = f"Remote(tcp://{shown}:{ours})"
             assert connected == f"debug: Client {peer} connected with permissions ident, list"
+
+
+def resolve(monkeypatch: pytest.MonkeyPatch, *hosts: str) -> int:
+    """The name `many` stands for these addresses; a port that is free."""
+    genuine = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *rest: Any, **options: Any) -> Any:
+        names = hosts if host == "many" else (host,)
+        return [entry for name in names for entry in genuine(name, *rest, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("hosts", [("127.0.0.1", "127.0.0.2"), ("::1", "127.0.0.1"), ("::", "0.0.0.0")])
+def test_all_addresses_of_a_name(
+    server: Server, monkeypatch: pytest.MonkeyPatch, hosts: tuple[str, str]
+) -> None:
+    port = resolve(monkeypatch, *hosts, hosts[0])
+    if not socket.has_ipv6 and ":" in hosts[0]:
+        pytest.skip("no IPv6")
+    with listening(server, f"tcp://many:{port}", insecure=True):
+        started = [line for line in logged(server) if "Started" in line]
+        assert len(started) == 2
+        for host in hosts:
+            with socket.create_connection((host, port)) as sock:
+                handshake(sock)
+    for host in hosts:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, port))
+
+
+def test_addresses_of_a_name_that_are_not_here(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is left out if another is there, whatever their order."""
+    port = resolve(monkeypatch, "198.51.100.1", "127.0.0.1", "198.51.100.2")
+    with listening(server, f"tcp://many:{port}"), socket.create_connection(("127.0.0.1", port)) as sock:
+        handshake(sock)
+        warnings = [line for line in logged(server) if line.startswith("warn")]
+        assert warnings == [
+            f"warn: Console tcp://many:{port} is not reachable on 198.51.100.{number}:{port}: "
+            "Cannot assign requested address"
+            for number in (1, 2)
+        ]
+
+
+def test_address_of_a_name_that_is_taken(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then there is none at all: who connects there would talk to somebody else."""
+    port = resolve(monkeypatch, "127.0.0.2", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", port)):
+        with (
+            pytest.raises(NorthstarError, match="Address already in use"),
+            listening(server, f"tcp://many:{port}"),
+        ):
+            pass
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port))
+
+
+def test_unspecified_address_is_of_both_families(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = resolve(monkeypatch)
+    with listening(server, f"tcp://[::]:{port}", insecure=True):
+        for host in ("::1", "127.0.0.1"):
+            with socket.create_connection((host, port)) as sock:
+                handshake(sock)
+
+
+def served(host: str, port: int) -> socket.socket | None:
+    """A connection that is established, None if it is refused."""
+    sock = socket.create_connection((host, port), TIMEOUT)
+    with suppress(ConnectionError):
+        sock.sendall(CONNECT)
+        if sock.recv(100) == ACK:
+            return sock
+    sock.close()
+    return None
+
+
+def test_limit_of_connections_is_of_all_addresses(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while each of them waits for room; it ends when there is some."""
+    hosts = ("127.0.0.1", "127.0.0.2")
+    port = resolve(monkeypatch, *hosts)
+    with listening(server, f"tcp://many:{port}", max_connections=1):
+        for host in hosts * 2:
+            # The one before is about to end.
+            deadline = time.monotonic() + TIMEOUT
+            while (first := served(host, port)) is None:
+                assert time.monotonic() < deadline
+            with first:
+                assert not any(served(other, port) for other in hosts * 20)
 
 
 def test_stale_socket_is_replaced(server: Server, tmp_path: Path) -> None:

@@ -61,6 +61,60 @@ def test_the_oldest_records_of_a_flood_are_lost(log_daemon: socket.socket) -> No
     assert not received(log_daemon)
 
 
+def test_a_log_daemon_that_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its absence does not stop anybody; what was lost is counted, and told when it is back."""
+    path = tmp_path / "log"
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        log.setup(journal=f"{path}-of-nobody", syslog=str(path))
+        log.record("info", "test", "before")
+    for number in range(3):
+        log.record("info", "test", f"lost {number}")
+    path.unlink()
+    log.record("info", "test", "lost 3")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(path))
+        listener.setblocking(False)
+        log.record("info", "test", "after")
+        log.record("info", "test", "later")
+        said = [line.partition(": ")[2] for line in received(listener)]
+    log._sinks.clear()
+    assert said == [
+        "test: after",
+        "northstar: 4 records are lost: the log was too slow or away",
+        "test: later",
+    ]
+
+
+def test_a_full_disk_below_stderr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records that have no room are counted, and told when there is some."""
+    path = tmp_path / "log"
+    full = False
+    with path.open("wb") as file:
+        saved = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            log.setup(journal=str(tmp_path / "no"), syslog=str(tmp_path / "no"))
+            (sink,) = log._sinks
+            genuine = sink._stream.write
+
+            def write(data: bytes) -> int:
+                if full:
+                    raise OSError(28, "No space left on device")
+                return genuine(data)
+
+            monkeypatch.setattr(sink._stream, "write", write)
+            for full in (False, True, True, False, False):  # noqa: B007
+                log.record("info", "test", "text")
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            log._sinks.clear()
+    said = [line.partition(": ")[2] for line in path.read_text().splitlines()]
+    assert said == ["text", "text", "2 records are lost: the log was too slow or away", "text"]
+
+
 def test_control_characters_do_not_reach_the_log(log_daemon: socket.socket) -> None:
     """S-52."""
     log.record("info", "test", "a\nb\x1b[2J")

@@ -13,7 +13,13 @@ import pytest
 from tools import commandline, manpages
 
 PAGES = Path(__file__).resolve().parents[2] / "docs/man"
-PROGRAMS = [commandline.northstar(), commandline.nstar(), commandline.sextant()]
+PROGRAMS = [
+    commandline.northstar(),
+    commandline.nstar(),
+    commandline.sextant(),
+    commandline.agent(),
+    commandline.fleet(),
+]
 
 
 def formatted(path: Path) -> str:

@@ -42,13 +42,13 @@ class Host:
 
     def __init__(self, files: dict[str, str]) -> None:
         self.files = files
-        self.record = SimpleNamespace(container=A, mounted=True, state=State(READY))
+        self.record = SimpleNamespace(container=A, mounted=True, problem=None, state=State(READY))
         process = SimpleNamespace(pid=os.getpid(), pidfd=0, started=1.0)
         self.run: Any = SimpleNamespace(
             record=self.record, process=process, read_group=lambda f: self.files.get(f)
         )
         self.running = [self.run]
-        self.metrics = Metrics(self, self.count_connections)  # type: ignore[arg-type]
+        self.metrics = Metrics(self, self.count_connections, dict)  # type: ignore[arg-type]
 
     def __iter__(self) -> Any:
         return iter([self.record])
@@ -214,3 +214,16 @@ def test_nothing_is_loaded_unless_it_is_wanted() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "[]\n"
+
+
+def test_damaged_images() -> None:
+    host = Host(UNIFIED)
+    host.metrics.damaged(A)
+    host.metrics.damaged(A)
+    assert host.values("northstar_container_damaged_reads_total") == {("a", "0.0.1"): 2}
+
+
+def test_places_that_are_impaired() -> None:
+    host = Host(UNIFIED)
+    host.metrics = Metrics(host, host.count_connections, lambda: {"data_dir": "read-only"})  # type: ignore[arg-type]
+    assert host.values("northstar_degraded") == {("data_dir",): 1}

@@ -149,8 +149,8 @@ def answers(tmp_path: Path, inspections: dict[str, str], *arguments: str) -> int
                 if "inspect" in request:
                     connection.sendall(found[0].encode())
                 else:
-                    kind = "list" if "list" in request else "repositories"
-                    names = json.dumps(list(inspections))
+                    (kind,) = (kind for kind in ("list", "repositories", "problems") if kind in request)
+                    names = "{}" if kind == "problems" else json.dumps(list(inspections))
                     connection.sendall(f'{{"response":{{"{kind}":{names}}}}}\n'.encode())
 
     with console(tmp_path) as (url, accept):

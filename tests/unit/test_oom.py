@@ -11,6 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from northstar.names import Container
+from northstar.runtime.controlgroups import oom
 from northstar.runtime.controlgroups.oom import OomMonitor
 
 CONTAINER = Container.parse("a:0.0.1")
@@ -68,6 +69,41 @@ def test_each_increase_counts_once(tmp_path: Path) -> None:
     assert [monitor.after(text) for text in (short, short, killed, killed)] == [1, 0, 0, 0]
     again = killed.replace("oom 1", "oom 3")
     assert [monitor.after(text) for text in (again, again)] == [1, 0]
+    monitor.monitor.finish()
+
+
+def test_the_host_is_short_after_the_container_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S-48: also if the container had more shortages than victims so far."""
+    now = 100.0
+    monkeypatch.setattr(oom, "time", Mock(monotonic=lambda: now))
+    monitor = Monitor(tmp_path / "events", QUIET)
+    short = QUIET.replace("oom 0", "oom 5")
+    killed = short.replace("oom_kill 0", "oom_kill 2")
+    assert [monitor.after(short), monitor.after(killed)] == [1, 0]
+    now += oom.ONE_EVENT + 0.1
+    more = killed.replace("oom_kill 2", "oom_kill 3")
+    assert [monitor.after(more), monitor.after(more)] == [1, 0]
+    monitor.monitor.finish()
+
+
+def test_victims_of_one_shortage_are_one_event(tmp_path: Path) -> None:
+    """The whole group may be killed (memory.oom.group), one after the other."""
+    monitor = Monitor(tmp_path / "events", QUIET)
+    short = QUIET.replace("oom 0", "oom 1")
+    texts = [short, *(short.replace("oom_kill 0", f"oom_kill {number}") for number in range(1, 5))]
+    assert [monitor.after(text) for text in texts] == [1, 0, 0, 0, 0]
+    monitor.monitor.finish()
+
+
+def test_counters_that_cannot_be_read_for_a_while(tmp_path: Path) -> None:
+    """Nothing is reported twice."""
+    monitor = Monitor(tmp_path / "events", QUIET.replace("oom 0", "oom 4"))
+    fd, monitor.monitor._fd = monitor.monitor._fd, os.open(tmp_path, os.O_RDONLY)
+    monitor.monitor.check()
+    os.close(monitor.monitor._fd)
+    monitor.monitor._fd = fd
+    monitor.monitor.check()
+    assert monitor.events == []
     monitor.monitor.finish()
 
 

@@ -77,8 +77,8 @@ def program() -> Program:
 
 
 async def live(process: Process, engine: Engine) -> ExitStatus:
-    await process.create(engine.start, program(), [])
-    await process.running()
+    await process.create(engine.start, program().encode(), [])
+    await process.running(program)
     return await process.exited()
 
 

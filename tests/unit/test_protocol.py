@@ -49,6 +49,7 @@ GOLDEN: list[tuple[Any, str]] = [
     ),
     (requests.Logs(A, True), '{"request":{"logs":{"container":"a:0.0.1","follow":true}}}'),
     (requests.Mount((A, A)), '{"request":{"mount":{"containers":["a:0.0.1","a:0.0.1"]}}}'),
+    (requests.Problems(), '{"request":"problems"}'),
     (requests.Repositories(), '{"request":"repositories"}'),
     (requests.Shutdown(), '{"request":"shutdown"}'),
     (
@@ -71,6 +72,67 @@ GOLDEN: list[tuple[Any, str]] = [
     (requests.Umount((A,)), '{"request":{"umount":{"containers":["a:0.0.1"]}}}'),
     (requests.Uninstall(A, True), '{"request":{"uninstall":{"container":"a:0.0.1","wipe":true}}}'),
 ]
+
+
+UPDATES: list[tuple[Any, str]] = [
+    (
+        requests.Update((A,), 2, 1.5, True, False, "copy", "campaign 42"),
+        '{"request":{"update":{"containers":["a:0.0.1"],"attempts":2,"settle":1.5,"allow_downgrade":true,'
+        '"force":false,"data":"copy","reference":"campaign 42"}}}',
+    ),
+    (requests.Updates(True), '{"request":{"updates":{"follow":true}}}'),
+    (requests.UpdateAck("u-1"), '{"request":{"update_ack":{"id":"u-1"}}}'),
+    (requests.UpdateCancel("u-1"), '{"request":{"update_cancel":{"id":"u-1"}}}'),
+]
+
+
+@pytest.mark.parametrize(("message", "line"), UPDATES, ids=lambda value: type(value).__name__)
+def test_golden_updates(message: Any, line: str) -> None:
+    assert messages.encode(message) == line.encode() + b"\n"
+    assert decoding.decode_client(line.encode()) == message
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('{"update":{"containers":["a:0.0.1"]}}', requests.Update((A,))),
+        ('{"update":{"containers":["a:0.0.1"],"settle":3,"force":null}}', requests.Update((A,), 1, 3.0)),
+        ('{"updates":{}}', requests.Updates()),
+    ],
+)
+def test_what_may_be_left_out_of_an_update(body: str, message: Any) -> None:
+    assert decoding.decode_client(b'{"request":' + body.encode() + b"}") == message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"update":{}}',
+        '{"update":{"containers":"a:0.0.1"}}',
+        '{"update":{"containers":["a"]}}',
+        '{"update":{"containers":["a:0.0.1"],"attempts":1.5}}',
+        '{"update":{"containers":["a:0.0.1"],"settle":"10s"}}',
+        '{"update":{"containers":["a:0.0.1"],"settle":true}}',
+        '{"update":{"containers":["a:0.0.1"],"data":1}}',
+        '{"update_ack":{}}',
+        '{"update_cancel":{"id":1}}',
+        '{"updates":{"follow":1}}',
+    ],
+)
+def test_malformed_updates(body: str) -> None:
+    with pytest.raises(ProtocolError):
+        decoding.decode_client(b'{"request":' + body.encode() + b"}")
+
+
+def test_permissions_of_updates() -> None:
+    """Whoever may do by hand what an update does may have it done."""
+    for message, _ in UPDATES:
+        if not isinstance(message, requests.Updates):
+            assert permissions.allowed(message, permissions.UPDATE)
+            for missing in permissions.UPDATE:
+                assert not permissions.allowed(message, permissions.FULL - {missing})
+    assert permissions.allowed(requests.Updates(), frozenset(("inspect",)))
+    assert not permissions.allowed(requests.Updates(), permissions.FULL - {"inspect"})
 
 
 @pytest.mark.parametrize(("message", "line"), GOLDEN, ids=lambda value: type(value).__name__)
@@ -253,7 +315,9 @@ any_request = st.one_of(
     st.builds(requests.TokenVerify, st.binary(min_size=40, max_size=40), names, st.binary(max_size=50)),
     st.builds(requests.Umount, st.lists(containers, max_size=3).map(tuple)),
     st.builds(requests.Uninstall, containers, st.booleans()),
-    st.sampled_from([requests.Ident(), requests.List(), requests.Repositories(), requests.Shutdown()]),
+    st.sampled_from(
+        [requests.Ident(), requests.List(), requests.Problems(), requests.Repositories(), requests.Shutdown()]
+    ),
 )
 
 

@@ -7,11 +7,13 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from northstar.runtime.eventloop.loop import Loop
+from northstar.runtime.monitoring import servicemanager as sdnotify
 from northstar.runtime.monitoring.servicemanager import ServiceManager, ready_descriptor
 
 
@@ -70,6 +72,62 @@ def test_the_manager_is_gone(manager: socket.socket, tmp_path: Path) -> None:
 
     loop.run(main())
     assert failures == []
+
+
+def fill(sock: socket.socket) -> None:
+    """Let no more datagrams through."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as other:
+        while True:
+            try:
+                other.sendto(b"noise", sock.getsockname())
+            except BlockingIOError:
+                return
+
+
+@pytest.mark.parametrize("state", ["absent", "busy"])
+def test_a_manager_that_restarts_when_the_daemon_is_ready(
+    manager: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """It hears of it as soon as it can, once."""
+    monkeypatch.setattr(sdnotify, "RETRY", 0.01)
+    loop = Loop(lambda failure: None)
+    service = ServiceManager(loop)
+    path = tmp_path / "notify"
+    if state == "absent":
+        path.rename(tmp_path / "elsewhere")
+    else:
+        fill(manager)
+
+    async def main() -> list[bytes]:
+        service.ready()
+        await loop.sleep(0.03)
+        if state == "absent":
+            (tmp_path / "elsewhere").rename(path)
+        manager.setblocking(False)
+        said = []
+        for _ in range(20):
+            await loop.sleep(0.005)
+            with suppress(BlockingIOError):
+                while True:
+                    said.append(manager.recv(100))
+        return said
+
+    assert loop.run(main()).count(b"READY=1") == 1
+
+
+def test_who_stops_is_not_ready_any_more(manager: socket.socket, tmp_path: Path) -> None:
+    loop = Loop(lambda failure: None)
+    service = ServiceManager(loop)
+    (tmp_path / "notify").rename(tmp_path / "elsewhere")
+
+    async def main() -> bytes:
+        service.ready()
+        (tmp_path / "elsewhere").rename(tmp_path / "notify")
+        service.stopping()
+        await loop.sleep(2 * sdnotify.RETRY)
+        return manager.recv(100)
+
+    assert loop.run(main()) == b"STOPPING=1"
 
 
 def test_descriptor_that_is_told_when_the_daemon_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,9 +39,36 @@ define NORTHSTAR_INSTALL_FILES
 endef
 NORTHSTAR_POST_INSTALL_TARGET_HOOKS += NORTHSTAR_INSTALL_FILES
 
+ifeq ($(BR2_PACKAGE_NORTHSTAR_AGENT),y)
+define NORTHSTAR_USERS
+	northstar-agent -1 northstar-agent -1 * /var/lib/northstar-agent - - Northstar update agent
+endef
+
+define NORTHSTAR_INSTALL_AGENT
+	$(INSTALL) -D -m 0644 $(@D)/rootfs-overlay/etc/northstar/agent.toml \
+		$(TARGET_DIR)/etc/northstar/agent.toml
+endef
+NORTHSTAR_POST_INSTALL_TARGET_HOOKS += NORTHSTAR_INSTALL_AGENT
+
+define NORTHSTAR_INSTALL_AGENT_INIT_SYSV
+	$(INSTALL) -D -m 0755 $(@D)/rootfs-overlay/etc/init.d/northstar-agent \
+		$(TARGET_DIR)/etc/init.d/S85northstar-agent
+endef
+
+define NORTHSTAR_INSTALL_AGENT_INIT_SYSTEMD
+	$(foreach unit,northstar-agent.service northstar-agent-poll.service northstar-agent-poll.timer,
+		$(INSTALL) -D -m 0644 $(@D)/rootfs-overlay/usr/lib/systemd/system/$(unit) \
+			$(TARGET_DIR)/usr/lib/systemd/system/$(unit)
+	)
+	$(INSTALL) -D -m 0644 $(@D)/rootfs-overlay/usr/lib/tmpfiles.d/northstar-agent.conf \
+		$(TARGET_DIR)/usr/lib/tmpfiles.d/northstar-agent.conf
+endef
+endif
+
 define NORTHSTAR_INSTALL_INIT_SYSV
 	$(INSTALL) -D -m 0755 $(@D)/rootfs-overlay/etc/init.d/northstar \
 		$(TARGET_DIR)/etc/init.d/S80northstar
+	$(NORTHSTAR_INSTALL_AGENT_INIT_SYSV)
 endef
 
 define NORTHSTAR_INSTALL_INIT_SYSTEMD
@@ -51,6 +78,7 @@ define NORTHSTAR_INSTALL_INIT_SYSTEMD
 		$(TARGET_DIR)/usr/lib/systemd/system/northstar-boot-complete.service
 	$(INSTALL) -D -m 0644 $(@D)/rootfs-overlay/usr/lib/tmpfiles.d/northstar.conf \
 		$(TARGET_DIR)/usr/lib/tmpfiles.d/northstar.conf
+	$(NORTHSTAR_INSTALL_AGENT_INIT_SYSTEMD)
 endef
 
 $(eval $(python-package))

@@ -221,7 +221,7 @@ class Connection:
         handlers = self._services.handlers
         if self._services.on_request is not None:
             self._services.on_request(request)
-        if permissions.required(request) not in self.peer.permissions:
+        if not permissions.allowed(request, self.peer.permissions):
             return messages.response({"permission_denied": request.wire()})
         if isinstance(request, requests.Exec):
             return await handlers.execute(self, request)
@@ -229,6 +229,8 @@ class Connection:
             return await handlers.install(self, request)
         if isinstance(request, requests.Logs):
             return await handlers.logs(self, request)
+        if isinstance(request, requests.Updates) and request.follow:
+            self._services.notifications.follow_updates(self)
         if isinstance(request, _PATIENT):
             return await self._answer_patiently(request)
         return await handlers.handle(self.peer, request)

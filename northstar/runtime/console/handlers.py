@@ -31,7 +31,16 @@ _PAUSE = 0.01
 """After a smaller one we wait so many seconds for more, as each write takes a thread."""
 _EARLY = (requests.Ident, requests.TokenCreate, requests.TokenVerify)
 """Answered also while the runtime starts up."""
-_OPERATIONS = (requests.Mount, requests.Start, requests.Stop, requests.Umount, requests.Uninstall)
+_OPERATIONS = (
+    requests.Mount,
+    requests.Start,
+    requests.Stop,
+    requests.Umount,
+    requests.Uninstall,
+    requests.Update,
+    requests.UpdateAck,
+    requests.UpdateCancel,
+)
 """Carried out to the end, also if the client is gone meanwhile."""
 
 
@@ -50,6 +59,7 @@ class Handlers:
             requests.Kill: self._kill,
             requests.List: self._list,
             requests.Mount: self._mount,
+            requests.Problems: self._problems,
             requests.Repositories: self._repositories,
             requests.Reset: self._reset,
             requests.Shutdown: self._shutdown,
@@ -59,6 +69,10 @@ class Handlers:
             requests.TokenVerify: self._token_verify,
             requests.Umount: self._umount,
             requests.Uninstall: self._uninstall,
+            requests.Update: self._update,
+            requests.UpdateAck: self._update_ack,
+            requests.UpdateCancel: self._update_cancel,
+            requests.Updates: self._updates,
             requests.Wait: self._wait,
         }
 
@@ -79,6 +93,9 @@ class Handlers:
 
     async def _repositories(self, _: Peer, __: requests.Repositories) -> object:
         return {"repositories": list(self._runtime.repositories)}
+
+    async def _problems(self, _: Peer, __: requests.Problems) -> object:
+        return {"problems": self._runtime.problems()}
 
     async def _shutdown(self, _: Peer, __: requests.Shutdown) -> object:
         self._runtime.request_shutdown()
@@ -138,6 +155,26 @@ class Handlers:
         self._runtime.withdraw((request.container,))
         work = self._runtime.packages.uninstall(request.container, request.wipe)
         return {"uninstall": await _outcome(request.container, work)}
+
+    # --- updates
+
+    async def _update(self, _: Peer, request: requests.Update) -> object:
+        # Most devices have no use for this code.
+        from northstar.updates.check import Order
+
+        updater = await self._runtime.updating.load()
+        return {"update": await _named(updater.begin(Order(*request)))}
+
+    async def _updates(self, _: Peer, __: requests.Updates) -> object:
+        return {"updates": self._runtime.updating.describe()}
+
+    async def _update_ack(self, _: Peer, request: requests.UpdateAck) -> object:
+        updater = await self._runtime.updating.load()
+        return {"update_ack": await _named(updater.acknowledge(request.id))}
+
+    async def _update_cancel(self, _: Peer, request: requests.UpdateCancel) -> object:
+        updater = await self._runtime.updating.load()
+        return {"update_cancel": await _named(updater.cancel(request.id))}
 
     async def _token_create(self, peer: Peer, request: requests.TokenCreate) -> object:
         user, shared = peer.identity.name, request.shared
@@ -253,6 +290,14 @@ async def _outcome(container: Container, work: Awaitable[Any], *, with_data: boo
         return {"error": {"container": str(container), "error": error.to_json()}}
     result = {"container": str(container)}
     return {"ok": result | {"data": data} if with_data else result}
+
+
+async def _named(work: Awaitable[str]) -> object:
+    """The result object of a request about an update."""
+    try:
+        return {"ok": {"id": await work}}
+    except ApiError as error:
+        return {"error": {"error": error.to_json()}}
 
 
 def _results(containers: Iterable[Container], results: Iterable[ApiError | None]) -> list[object]:

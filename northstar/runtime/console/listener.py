@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from northstar.errors import NorthstarError
 from northstar.protocol import permissions
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from northstar.config import ConsoleConfig
     from northstar.runtime.console.connection import Connection
     from northstar.runtime.console.server import ConsoleServer
-    from northstar.runtime.eventloop.loop import Loop
+    from northstar.runtime.eventloop.loop import Channel, Loop, Task
 
 _log = log.Logger("runtime::console")
 
@@ -28,12 +28,17 @@ _HARMLESS = frozenset(("ident", "list", "inspect", "repositories", "notification
 CONNECT_TIMEOUT = 10.0
 """Seconds until a client has to have said what it wants."""
 _RETRY_DELAY = 0.1
+_NOT_HERE = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT))
+"""Of an address that this machine does not have now, such as [::1] without IPv6."""
 _ENDING = 16
 """So many more connections there may be, as long as they are about to end."""
 
 
 class Listener:
-    """Accepts clients on one address, as many as the configuration allows."""
+    """Accepts clients where a URL says, as many as the configuration allows.
+
+    A host name may have several addresses, of IPv4 and IPv6: there is a socket for each.
+    """
 
     def __init__(self, loop: Loop, server: ConsoleServer, config: ConsoleConfig) -> None:
         """Bind and listen; raises NorthstarError naming the address."""
@@ -48,37 +53,41 @@ class Listener:
         )
         _log.debug(f'Starting console on {config.url} with permissions "{granted}"')
         try:
-            self._socket, address = _bind(config)
+            bound = _bind(config)
         except OSError as error:
             reason = error.strerror or str(error)
             raise NorthstarError(f"console {config.url}: {reason}", _hint(error)) from None
-        self._socket.setblocking(False)
-        self._channel = loop.register(self._socket.fileno())
-        self._task = loop.spawn(self._accept())
-        _log.debug(f"Started console on {address}")
+        self._entrances: list[tuple[socket.socket, Channel, Task]] = []
+        for sock, address in bound:
+            sock.setblocking(False)
+            channel = loop.register(sock.fileno())
+            self._entrances.append((sock, channel, loop.spawn(self._accept(sock, channel))))
+            _log.debug(f"Started console on {address}")
 
     def close(self) -> None:
         """Stop listening. The file of a unix socket stays, as clients' tests expect it."""
-        self._task.cancel()
-        self._channel.close()
-        stop_listening(self._socket)
-        # There may be descriptors in connections that were not accepted.
-        self._loop.spawn(close_apart(self._loop, self._socket, []))
+        for sock, channel, task in self._entrances:
+            task.cancel()
+            channel.close()
+            stop_listening(sock)
+            # There may be descriptors in connections that were not accepted.
+            self._loop.spawn(close_apart(self._loop, sock, []))
         _log.debug("Closed listener")
 
-    async def _accept(self) -> None:
+    async def _accept(self, sock: socket.socket, channel: Channel) -> None:
         failure = 0
         while True:
             try:
                 while len(self._clients) >= self._config.max_connections + _ENDING:
-                    self._room = Future()
+                    if self._room.done:
+                        self._room = Future()
                     await self._room
-                await self._serve(*self._socket.accept())
+                await self._serve(*sock.accept())
             except BlockingIOError:
                 failure = 0
-                await self._channel.readable()
+                await channel.readable()
             except OSError as error:
-                if self._socket.fileno() < 0:
+                if sock.fileno() < 0:
                     # Closed while this task waited for its turn.
                     return
                 if error.errno != failure:
@@ -121,29 +130,64 @@ class Listener:
         self._room.set_result()
 
 
-def _bind(config: ConsoleConfig) -> tuple[socket.socket, str]:
+def _bind(config: ConsoleConfig) -> list[tuple[socket.socket, str]]:
     if config.url.scheme == "unix":
         mode = config.mode if config.mode is not None else UNIX_MODE
-        return bind_unix(config.url.path, mode, descriptors="exec" in config.permissions)
+        return [bind_unix(config.url.path, mode, descriptors="exec" in config.permissions)]
     return _bind_tcp(config)
 
 
-def _bind_tcp(config: ConsoleConfig) -> tuple[socket.socket, str]:
+def _bind_tcp(config: ConsoleConfig) -> list[tuple[socket.socket, str]]:
+    """A socket for each address of the host. One that this machine does not have is left out, with a warning,
+    if there is another one. Raises OSError.
+    """
     url = config.url
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        url.host, url.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    sock = socket.socket(family, kind, protocol)
+    bound: list[tuple[socket.socket, str]] = []
+    missing: dict[str, OSError] = {}
+    try:
+        addresses = _addresses(url.host, url.port)
+        both = len({family for family, _ in addresses}) > 1
+        for family, address in addresses:
+            try:
+                sock = _bind_address(family, address, apart=both)
+            except OSError as error:
+                if error.errno not in _NOT_HERE:
+                    raise
+                missing[_tcp_name(address[:2])] = error
+            else:
+                bound.append((sock, _tcp_name(sock.getsockname()[:2])))
+    except OSError:
+        for sock, _ in bound:
+            sock.close()
+        raise
+    if not bound:
+        raise next(iter(missing.values()))
+    for name, reason in missing.items():
+        _log.warn(f"Console {url} is not reachable on {name}: {reason.strerror}")
+    for sock, _ in bound:
+        _warn_exposed(config, sock.getsockname()[0])
+    return bound
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, Any]]:
+    """(family, address) of all that a name stands for, each once."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((int(family), address) for family, _, _, _, address in found))
+
+
+def _bind_address(family: int, address: Any, *, apart: bool) -> socket.socket:
+    """`apart`: if it is of IPv6, IPv4 has a socket of its own; else [::] is for both (ipv6(7))."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if apart and family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
         sock.listen(socket.SOMAXCONN)
     except OSError:
         sock.close()
         raise
-    bound = sock.getsockname()
-    _warn_exposed(config, bound[0])
-    return sock, _tcp_name(bound)
+    return sock
 
 
 def _warn_exposed(config: ConsoleConfig, host: str) -> None:

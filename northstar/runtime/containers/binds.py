@@ -16,6 +16,7 @@ from northstar.runtime import log
 
 if TYPE_CHECKING:
     from northstar.manifest.model import Manifest
+    from northstar.runtime.containers.records import Record
     from northstar.runtime.eventloop.loop import Loop
 
 _log = log.Logger("runtime::binds")
@@ -23,13 +24,21 @@ _WRONG_TYPE = "Invalid argument"
 """What the kernel says of a file that is to be mounted on a directory, or the other way round: EINVAL."""
 
 
-async def warn_of_missing(loop: Loop, manifest: Manifest) -> None:
-    """Tell which binds a container has been started without."""
-    for target, host in await loop.in_thread(_missing, manifest):
+async def tell_left_out(loop: Loop, record: Record) -> None:
+    """Tell which binds a container has been started without, the log and who inspects it."""
+    run, manifest = record.run, record.manifest
+    if not any(isinstance(mount, model.Bind) for mount in manifest.mounts.values()):
+        return
+    missing = await loop.in_thread(_missing, manifest)
+    for target, host in missing:
         _log.warn(
             f"{manifest.container} runs without {target}: there is no {host} on the host "
             "('required' in custom.northstar.mounts of its manifest would refuse the start)"
         )
+    if record.run is run:
+        record.left_out = [
+            f"{target} is left out: there is no {host} on the host" for target, host in missing
+        ]
 
 
 async def explained(loop: Loop, manifest: Manifest, error: StartContainerFailed) -> StartContainerFailed:

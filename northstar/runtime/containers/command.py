@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from northstar.errors import InvalidArguments, StartContainerResource
+from northstar.manifest.validate import RESERVED_ENV, RESERVED_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,10 +19,6 @@ FIRST_DESCRIPTOR = 3
 MAX_ARGUMENTS = 128
 """Arguments and environment variables of a start request, together."""
 MAX_ARGUMENT_LENGTH = 1024
-MAX_TOTAL_LENGTH = 64 * 1024
-
-_RESERVED_PREFIX = "NORTHSTAR_"
-_RESERVED = ("NORTHSTAR_NAME", "NORTHSTAR_VERSION", "NORTHSTAR_CONTAINER", "NORTHSTAR_CONSOLE")
 
 
 class Command(NamedTuple):
@@ -33,12 +30,12 @@ class Command(NamedTuple):
 
 def check_environment(environment: Mapping[str, str]) -> None:
     """Refuse reserved and malformed variables of a start request; raises InvalidArguments."""
-    if any(name in environment for name in _RESERVED):
-        raise InvalidArguments(f"env contains reserved key {' or '.join(_RESERVED)}")
+    if any(name in environment for name in RESERVED_ENV):
+        raise InvalidArguments(f"env contains reserved key {' or '.join(RESERVED_ENV)}")
     for name in environment:
         if not name or "=" in name:
             raise InvalidArguments(f"env contains the malformed name {name!r}")
-        if name.startswith(_RESERVED_PREFIX):
+        if name.startswith(RESERVED_PREFIX):
             raise InvalidArguments(f"env contains the reserved key {name}")
 
 

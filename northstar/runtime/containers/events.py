@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from northstar.names import Container
     from northstar.runtime.containers.run import Run
     from northstar.runtime.spawning.process import ExitStatus
@@ -26,6 +28,9 @@ class Observer:
     def exited(self, container: Container, status: ExitStatus) -> None:
         """A container has ended, and nothing of its run is left."""
 
+    def damaged(self, container: Container) -> None:
+        """A block of a container's image was read that is not what it was signed as; again and again."""
+
     def installed(self, container: Container) -> None:
         """A package was added."""
 
@@ -34,6 +39,9 @@ class Observer:
 
     def memory_event(self, container: Container, event: dict[str, int | None]) -> None:
         """A container's control group ran out of memory."""
+
+    def updated(self, details: dict[str, Any]) -> None:
+        """An update has come to its next phase."""
 
     def supervised(self, kind: str, container: Container, details: dict[str, object]) -> None:
         """A container is `ready`, `unhealthy`, `restarting` or `quarantined`, or has another `status`."""
@@ -69,6 +77,11 @@ class Events(Observer):
         for observer in self._observers:
             observer.exited(container, status)
 
+    def damaged(self, container: Container) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.damaged(container)
+
     def installed(self, container: Container) -> None:
         """See `Observer`."""
         for observer in self._observers:
@@ -83,6 +96,10 @@ class Events(Observer):
         """See `Observer`."""
         for observer in self._observers:
             observer.memory_event(container, event)
+
+    def updated(self, details: dict[str, Any]) -> None:
+        for observer in self._observers:
+            observer.updated(details)
 
     def supervised(self, kind: str, container: Container, details: dict[str, object]) -> None:
         """See `Observer`."""

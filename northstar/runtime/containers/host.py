@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from northstar.runtime.containers import plan
+from northstar.runtime.containers.programs import RecentPrograms
 
 if TYPE_CHECKING:
     import socket
@@ -61,7 +62,7 @@ class Site(NamedTuple):
 class Host:
     """What a run needs of the daemon."""
 
-    __slots__ = ("cgroups", "connect", "debugger", "engine", "loop", "on_memory_event", "site")
+    __slots__ = ("cgroups", "connect", "debugger", "engine", "loop", "on_memory_event", "programs", "site")
 
     def __init__(
         self,
@@ -82,6 +83,7 @@ class Host:
         self.connect = connect
         self.on_memory_event = on_memory_event
         self.debugger = debugger
+        self.programs = RecentPrograms()
 
     def plan(
         self,

@@ -13,7 +13,7 @@ from northstar.runtime import log
 from northstar.runtime.duration import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from northstar.names import Container
     from northstar.runtime.containers.records import Containers, Record
@@ -48,14 +48,17 @@ class Mounts:
         self._mutex = mutex
         self._parallel = parallel or DEFAULT_PARALLEL
 
-    async def mount_on_start(self, repositories: Iterable[str]) -> None:
-        """Mount everything of some repositories; raises the first error."""
-        chosen = set(repositories)
-        records = [record for record in self._containers if record.repository.id in chosen]
+    async def mount_on_start(self, repositories: Mapping[str, bool]) -> None:
+        """Mount everything of some repositories; raises the first error of those that are required.
+
+        What cannot be mounted in others is for its users to see: the rest is not affected.
+        """
+        records = [record for record in self._containers if record.repository.id in repositories]
         async with self._mutex:
             errors = await self.mount_records(records)
-        for error in errors:
-            if error is not None:
+        for record, error in zip(records, errors, strict=True):
+            if error is not None and repositories[record.repository.id]:
+                _log.error(f"{record.container} must be mounted: require_mounts of {record.repository.id}")
                 raise error
 
     async def umount_all(self) -> None:
@@ -144,26 +147,30 @@ class Mounts:
     async def _mount_record(self, record: Record) -> ApiError | None:
         container = record.container
         descriptor = record.repository.fd(container)
-        target = self._target(container)
+        target = self.target(container)
         try:
-            await self._loop.in_thread(
-                self._mounter.mount,
-                container,
-                descriptor,
-                record.package,
-                target,
-                verified=record.repository.verified,
-            )
+            record.device = await self._loop.in_thread(self._mount, record, descriptor, target)
         except ApiError as error:
             _log.warn(f"Failed to mount {container}: {error}")
+            record.mount_failure = str(error)
             return error
         record.mounted = True
+        record.mount_failure = record.damage = None
         _log.info(f"Mounted {container}")
         return None
 
+    def _mount(self, record: Record, descriptor: int, target: str) -> int:
+        """The number of the device. Blocks."""
+        verified = record.repository.verified
+        self._mounter.mount(record.container, descriptor, record.package, target, verified=verified)
+        try:
+            return os.stat(target).st_dev
+        except OSError:  # the root of a damaged image cannot be read
+            return 0
+
     async def umount_record(self, record: Record) -> None:
         """Umount a package. The mutex is held. Raises ApiError."""
-        target = self._target(record.container)
+        target = self.target(record.container)
         try:
             await self._loop.in_thread(self._mounter.umount, target)
         except ApiError:
@@ -172,5 +179,6 @@ class Mounts:
         record.mounted = False
         _log.info(f"Umounted {record.container}")
 
-    def _target(self, container: Container) -> str:
+    def target(self, container: Container) -> str:
+        """Where a package is mounted."""
         return f"{self._run_dir}/{container}"

@@ -13,7 +13,7 @@ from northstar.runtime.output.lastoutput import LastOutput
 from northstar.supervision.state import IDLE_STATE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from northstar.manifest.model import Manifest
     from northstar.names import Container
@@ -36,18 +36,9 @@ class Record:
     """An installed container."""
 
     __slots__ = (
-        "container",
-        "filter",
-        "mounted",
-        "output",
-        "package",
-        "problem",
-        "repository",
-        "request",
-        "run",
-        "settings",
-        "state",
-        "timer",
+        *("container", "damage", "device", "filter", "left_out", "mount_failure", "mounted", "output"),
+        *("package", "repository", "run", "trial", "unusable"),
+        *("request", "settings", "state", "timer"),
     )
 
     def __init__(
@@ -56,8 +47,16 @@ class Record:
         self.container = container
         self.filter = application_filter
         """System call filter of the application, a BPF program."""
-        self.problem: str | None = None
+        self.unusable: str | None = None
         """Why it cannot be started, if that is known."""
+        self.mount_failure: str | None = None
+        """Why it could not be mounted when that was last tried."""
+        self.device = 0
+        """Number of the device that its image is mounted from."""
+        self.damage: str | None = None
+        """What is wrong with its image, if something has been found since it was mounted."""
+        self.left_out: list[str] = []
+        """What it has been started without, and why."""
         self.repository = repository
         self.package = package
         self.mounted = False
@@ -65,6 +64,8 @@ class Record:
         """What it has written since its last start."""
         self.run: Run | None = None
         """Set from the moment a start is under way until the exit is dealt with."""
+        self.trial = False
+        """Whether it has been started by an update and has not proved itself yet."""
         self.settings: Settings = extension.supervision(package.manifest)
         self.state: State = IDLE_STATE
         """Changed by the supervisor only."""
@@ -72,6 +73,11 @@ class Record:
         """For the next time that the state waits for."""
         self.request: Request = PLAIN
         """What the last start request had of its own: init, arguments, environment; for a restart."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why it is of no use at the moment, None if nothing of that kind is known."""
+        return self.unusable or self.mount_failure or self.damage
 
     @property
     def manifest(self) -> Manifest:
@@ -85,6 +91,8 @@ class Containers:
     def __init__(self) -> None:
         self._records: dict[Container, Record] = {}
         self._names: list[str] | None = None
+        self.usable: Callable[[Container], bool] | None = None
+        """Whether a resource may be chosen, if updates have something to say about that."""
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self._records.values())
@@ -154,4 +162,7 @@ class Containers:
 
     def resources_of(self, manifest: Manifest) -> dict[str, Container]:
         """The resources that a start would use now; raises StartContainerMissingResource."""
-        return plan.resources(manifest, self._records)
+        known: Iterable[Container] = self._records
+        if self.usable is not None:
+            known = filter(self.usable, known)
+        return plan.resources(manifest, list(known))

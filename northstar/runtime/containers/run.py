@@ -12,11 +12,13 @@ from northstar.kernel import namespaces, proc
 from northstar.manifest import extension, model
 from northstar.programs import start
 from northstar.runtime import log
-from northstar.runtime.containers import devices, persist, plan
+from northstar.runtime.containers import devices
 from northstar.runtime.containers.cleanups import CleanUps
+from northstar.runtime.containers.plan import Notify, groups
 from northstar.runtime.containers.sockets import ContainerSockets
 from northstar.runtime.output.streams import Streams
 from northstar.runtime.spawning.process import NeverBegan, Process
+from northstar.runtime.storage import persist
 from northstar.runtime.supervision.descriptors import environment
 from northstar.supervision.model import MAIN
 
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from northstar.engine.assembler import Program
     from northstar.names import Container
+    from northstar.programs.plan import Plan
     from northstar.runtime.containers.command import Command
     from northstar.runtime.containers.host import Application, Host
     from northstar.runtime.controlgroups.group import Group
@@ -104,12 +106,12 @@ class Run:
             if self._has_to_wait():
                 self.groups = await self._host.loop.in_thread(self._prepare_apart)
             with contextlib.ExitStack() as stack:
-                descriptors, program = self._prepare(command, resources, stack)
+                descriptors, plan = self._prepare(command, resources, stack)
                 try:
-                    await self._execute(program, descriptors)
+                    await self._execute(plan, descriptors)
                 except NeverBegan:
                     await self._detach()
-                    await self._execute(program, descriptors)
+                    await self._execute(plan, descriptors)
         except BaseException as error:
             await self._clean_ups.run()
             raise self._translate(error) from None
@@ -148,14 +150,15 @@ class Run:
             run_dir = self._host.site.places.run_dir
             image = f"{run_dir}/{self.record.container}"
             self.notify.make(run_dir, image, extension.notify_place(manifest))
-        return plan.groups(manifest, _log.warn)
+        return groups(manifest, _log.warn)
 
-    async def _execute(self, program: Program, descriptors: list[int]) -> None:
+    async def _execute(self, plan: Plan, descriptors: list[int]) -> None:
+        program = self._host.programs.encoded(self.record.container, plan)
         await self.process.create(self._host.engine.start, program, descriptors)
         if self._host.debugger is not None:
             self._clean_ups.add("end the tools that watch it", self._detach)
             await self._attach(self._host.debugger)
-        await self.process.running()
+        await self.process.running(lambda: start.build(plan))
         self._close_stored()
         if self.notify is not None:
             self.notify.began()
@@ -175,7 +178,7 @@ class Run:
 
     def _prepare(
         self, command: Command, resources: Mapping[str, Container], stack: contextlib.ExitStack
-    ) -> tuple[list[int], Program]:
+    ) -> tuple[list[int], Plan]:
         """Make what the container gets; `stack` closes those ends of it that the engine has copied."""
         host, manifest = self._host, self.record.manifest
         descriptors = [
@@ -189,15 +192,15 @@ class Run:
         group_roles, entrances = self._make_group(stack)
         tree = devices.tree_for(host.site.places.devices, manifest)
         order = host.plan(self.record, command, resources, group_roles, self.groups, tree, notify)
-        return descriptors + entrances, start.build(order)
+        return descriptors + entrances, order
 
-    def _plan_notify(self, descriptors: list[int]) -> plan.Notify | None:
+    def _plan_notify(self, descriptors: list[int]) -> Notify | None:
         if self.notify is None:
             return None
         if self.notify.theirs is not None:
             descriptors.append(self.notify.theirs.fileno())
         watchdog = self.record.settings.watchdog
-        return plan.Notify(
+        return Notify(
             self.notify.address,
             0.0 if watchdog is None else watchdog.interval,
             self.notify.abstract_name,

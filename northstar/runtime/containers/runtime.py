@@ -17,10 +17,12 @@ from northstar.config.model import BootConfig
 from northstar.errors import StopContainerNotStarted, Unexpected
 from northstar.manifest import dump
 from northstar.runtime import log
+from northstar.runtime.containers.events import Observer
 from northstar.runtime.containers.mounts import Mounts
 from northstar.runtime.containers.packages import Packages
 from northstar.runtime.containers.records import Containers
 from northstar.runtime.containers.starts import AUTOSTART_PARALLEL, Starts
+from northstar.runtime.containers.updating import Updating
 from northstar.runtime.eventloop.loop import Future, Mutex
 from northstar.runtime.supervision.bootwatch import BootWatch
 from northstar.runtime.supervision.supervisor import Supervisor, describe, exit_status
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from northstar.config.model import UpdatesConfig
     from northstar.names import Container
     from northstar.protocol import requests
     from northstar.runtime.containers.events import Events
@@ -56,7 +59,8 @@ class Runtime:
         mounter: Mounter,
         mount_parallel: int | None,
         events: Events,
-        boot: BootConfig = BootConfig(),  # noqa: B008
+        updates: UpdatesConfig,
+        boot: BootConfig,
     ) -> None:
         """At most `mount_parallel` packages are mounted at a time."""
         self._host = host
@@ -64,17 +68,38 @@ class Runtime:
         self.containers = Containers()
         self.repositories = repositories
         self.mounts = Mounts(host.loop, places.run_dir, self.containers, mounter, mutex, mount_parallel)
+        self.updating = Updating(host.loop, self.containers, updates, places.data_dir)
         self.packages = Packages(
-            host.loop, places.data_dir, repositories, self.containers, self.mounts, mutex, events
+            host.loop,
+            places.data_dir,
+            repositories,
+            self.containers,
+            self.mounts,
+            mutex,
+            events,
+            self.updating,
         )
+        self.degraded: dict[str, str] = {}
+        """Storage that cannot be used, by the name of its setting, and why."""
         self.up = False
         self.stopping = Future()
         """Done when the runtime shall end; the result is the reason if it is a failure."""
         self.supervisor = Supervisor(host.loop, events.supervised, self.request_shutdown, AUTOSTART_PARALLEL)
         self.boot = BootWatch(host.loop, self.containers, self.supervisor, boot)
         self.starts = Starts(
-            host, self.containers, self.mounts, mutex, events, self.stopping, self.supervisor
+            host,
+            self.containers,
+            self.mounts,
+            mutex,
+            events,
+            self.updating,
+            self.stopping,
+            self.supervisor,
         )
+        self.updating.attach(self.starts, self.packages, self.supervisor, events, self.stopping)
+        self.supervisor.roll_back = self.updating.roll_back
+        self.boot.trials = self.updating.open
+        events.add(_UpdateWatch(self.boot))
         self._up = Future()
 
     async def wait_until_up(self) -> None:
@@ -91,6 +116,14 @@ class Runtime:
         """Let the runtime end, after the requests at hand."""
         self.stopping.set_result(failure)
 
+    def problems(self) -> dict[str, str]:
+        """What cannot be used at the moment, storage and containers, and why."""
+        found = dict(self.degraded)
+        for record in self.containers:
+            if record.problem is not None:
+                found[f"containers.{record.container}"] = record.problem
+        return found
+
     async def inspect(self, container: Container) -> dict[str, Any]:
         """The data object of an inspect response."""
         record = self.containers.get(container)
@@ -100,13 +133,20 @@ class Runtime:
             processes = await run.processes()
             statistics = await self._host.loop.in_thread(run.statistics)
             process = _process_data(run, processes, statistics)
-        return {
+        data = {
             "manifest": dump.to_json(record.manifest),
             "repository": record.repository.id,
             "mounted": record.mounted,
             "process": process,
+            **self.updating.describe_container(container),
             "supervision": describe(record.state, time.monotonic()),
         }
+        # Upstream's clients know neither.
+        if record.problem is not None:
+            data["problem"] = record.problem
+        if run is not None and record.left_out:
+            data["warnings"] = list(record.left_out)
+        return data
 
     def kill(self, container: Container, number: signal.Signals) -> None:
         """Send a signal to a running container."""
@@ -164,6 +204,17 @@ class Runtime:
         if run is None or not run.process.executing or run.process.pidfd < 0:
             raise Unexpected(f"{container} is not running")
         return run
+
+
+class _UpdateWatch(Observer):
+    """A boot that waits for the end of an update looks again."""
+
+    def __init__(self, boot: BootWatch) -> None:
+        self._boot = boot
+
+    def updated(self, details: dict[str, Any]) -> None:
+        """See `Observer`."""
+        self._boot.look()
 
 
 def _process_data(

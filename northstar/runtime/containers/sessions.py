@@ -16,6 +16,7 @@ from northstar.kernel import process as kernel_process
 from northstar.programs import session
 from northstar.runtime import log
 from northstar.runtime.containers import command, plan
+from northstar.runtime.containers.programs import encode
 from northstar.runtime.eventloop.loop import Future
 from northstar.runtime.spawning.process import Process
 
@@ -112,8 +113,8 @@ class Session:
     ) -> None:
         try:
             with stack:
-                await self._process.create(host.engine.join, program, descriptors)
-            self._command = await self._begin()
+                await self._process.create(host.engine.join, encode(self._container, program), descriptors)
+            self._command = await self._begin(program)
             self.started.set_result(True)
             _log.info(f"Executing {self._name} in {self._container} ({self._process.pid})")
             await self._process.ending()
@@ -131,9 +132,9 @@ class Session:
             self._run.sessions.discard(self)
             self.ended.set_result()
 
-    async def _begin(self) -> int:
+    async def _begin(self, program: Program) -> int:
         """Wait for the command's execution; its pid. Raises StartContainerFailed."""
-        pid = await self._process.running()
+        pid = await self._process.running(lambda: program)
         if not proc.has_executed(pid):
             await self._process.abandon()
             reason = f"execute {self._name}: the process has ended before"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from northstar.errors import (
     ApiError,
+    PackageError,
     StartContainerFailed,
     StartContainerResource,
     StartContainerStarted,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from northstar.names import Container
     from northstar.runtime.containers.command import Command
+    from northstar.runtime.containers.currency import Currency
     from northstar.runtime.containers.events import Events
     from northstar.runtime.containers.host import Host
     from northstar.runtime.containers.mounts import Mounts
@@ -63,6 +65,7 @@ class Starts:
         mounts: Mounts,
         mutex: Mutex,
         events: Events,
+        currency: Currency,
         stopping: Future,
         supervisor: Supervisor,
     ) -> None:
@@ -72,6 +75,7 @@ class Starts:
         self._mounts = mounts
         self._mutex = mutex
         self._events = events
+        self._currency = currency
         self._stopping = stopping
         self._supervisor = supervisor
         self._ordering = Ordering(containers, supervisor)
@@ -86,19 +90,24 @@ class Starts:
         init: str | None,
         arguments: Sequence[str],
         environment: Mapping[str, str],
+        variables: Mapping[str, str] | None = None,
         begun: Record | None = None,
     ) -> None:
         """Start a container; done when its application is executing.
 
-        `begun` is its record if the supervisor has begun this start.
+        `variables` come from an update, and no client can set them. While the name is being updated,
+        nobody else starts it. `begun` is its record if the supervisor has begun this start.
         """
         began = time.monotonic()
         _log.info(f"Trying to start {container}")
         generation = None if begun is None else begun.state.generation
         try:
+            if variables is None:
+                self._currency.check_free(container)
             request = (init, arguments, environment)
             record, chosen, resources = await self._prepare_start(container, request, generation)
             begun = record
+            chosen.env.extend(f"{name}={value}" for name, value in (variables or {}).items())
             run = record.run
             assert run is not None
             try:
@@ -131,7 +140,7 @@ class Starts:
         self._supervisor.happen(record, s.Executing())
         run.listen(lambda message, descriptors: self._told(record, message, descriptors))
         self._host.loop.spawn(self._watch(record, run))
-        self._host.loop.spawn(binds.warn_of_missing(self._host.loop, run.record.manifest))
+        self._host.loop.spawn(binds.tell_left_out(self._host.loop, record))
 
     def _told(self, record: Record, message: Message, descriptors: list[int]) -> None:
         if record.settings.fdstore:
@@ -160,6 +169,8 @@ class Starts:
             if generation is None and record.state.phase in s.ALIVE:
                 raise StartContainerStarted(container)
             self._containers.check_start(record)
+            self._currency.check_floor(container)
+            await self._check_trust(record)
             self._check_generation(record, generation)
             self._command(record, *request)
             resources = self._containers.resources_of(record.manifest)
@@ -170,6 +181,7 @@ class Starts:
                 for error in await self._mounts.mount_records(missing):
                     if error is not None:
                         raise error
+            record.left_out = []
             stored = await self.descriptors.handed_over(container.name) if record.settings.fdstore else []
             chosen = self._command(record, *request, len(stored))
             try:
@@ -200,6 +212,15 @@ class Starts:
             if same and other.state.phase == s.WAITING:
                 self._supervisor.happen(other, s.Stop())
 
+    async def _check_trust(self, record: Record) -> None:
+        """Raises StartContainerFailed if the package was revoked since it was loaded."""
+        if not record.repository.changes:
+            return
+        try:
+            await self._host.loop.in_thread(record.repository.check, record.package, str(record.container))
+        except PackageError as error:
+            raise StartContainerFailed(record.container, error.reason) from None
+
     @staticmethod
     def _check_generation(record: Record, generation: int | None) -> None:
         """Raises StartContainerFailed if a start of the supervisor has been cancelled meanwhile."""
@@ -217,8 +238,8 @@ class Starts:
         stored: int = 0,
     ) -> Command:
         """What a start would execute. Raises the errors of a start request."""
-        if record.problem is not None:
-            raise StartContainerFailed(record.container, record.problem)
+        if record.unusable is not None:
+            raise StartContainerFailed(record.container, record.unusable)
         command.check_environment(environment)
         command.check_arguments(init, arguments, environment)
         return command.command(record.manifest, init, arguments, environment, stored)
@@ -253,7 +274,8 @@ class Starts:
         """Deal with the end of a run. Whatever fails, it is over in the end."""
         container = record.container
         status = await run.process.exited()
-        critical = record.settings.critical and not status.success and not self._stopping.done
+        critical = record.settings.critical and not status.success
+        critical = critical and not record.trial and not self._stopping.done
         lived = duration(time.monotonic() - run.process.started)
         message = f"exited after {lived} with status {status}"
         if critical:
@@ -274,7 +296,7 @@ class Starts:
     async def _start_again(self, record: Record) -> None:
         """A start that the supervisor has begun; what fails is in the log, and a matter of its policy."""
         with contextlib.suppress(ApiError):
-            await self.start(record.container, *record.request, record)
+            await self.start(record.container, *record.request, begun=record)
 
     async def _check_health(self, record: Record) -> None:
         """One check of a container that is ready."""
@@ -290,7 +312,7 @@ class Starts:
 
     async def autostart(self) -> None:
         """Start all containers that ask for it; raises the error of a critical one."""
-        wanted = [record for record in self._containers if record.manifest.autostart]
+        wanted = self._currency.autostarts()
         if not wanted:
             return
         began = time.monotonic()
@@ -320,7 +342,7 @@ class Starts:
     async def _autostart_one(self, record: Record) -> None:
         """Who is not waited for any more, because of a shutdown, is ended by that as all others are."""
         self._supervisor.happen(record, s.Start(asked=False))
-        await self._host.loop.spawn(self.start(record.container, *PLAIN, record))
+        await self._host.loop.spawn(self.start(record.container, *PLAIN, begun=record))
 
     async def stop_all_runs(self) -> None:
         """Stop in order what is to be stopped so; `end_all_runs` kills the rest."""

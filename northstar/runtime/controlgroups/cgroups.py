@@ -113,9 +113,13 @@ class Cgroups:
         return settings
 
     def has_leftover(self, container: Container, manifest: Manifest) -> bool:
-        """Whether there is a group that only a daemon that was killed can have left."""
-        path = self._own_path(container)
-        return any(os.path.exists(f"{root}/{path}") for root in self._below_ours(manifest).values())
+        """Whether there is a group in the way that only a daemon that was killed can have left.
+
+        Raises StartContainerFailed.
+        """
+        path, roots = self._own_path(container), self._below_ours(manifest)
+        wanted = self._controllers(self._settings(container, manifest))
+        return any(os.path.exists(f"{roots[name]}/{path}") for name in wanted if name in roots)
 
     def remove_leftover(self, container: Container, manifest: Manifest) -> None:
         """Remove such groups, with the processes in them. May block for `REMOVE_TIMEOUT`; for a thread."""

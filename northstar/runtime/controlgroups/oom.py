@@ -7,6 +7,7 @@ Version 2 changes memory.events, which polls as exceptional then; version 1 coun
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 from northstar.errors import StartContainerFailed
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _log = log.Logger("runtime::cgroups")
 
 KEYS = ("low", "high", "max", "oom", "oom_kill")
+ONE_EVENT = 1.0
+"""Seconds after a shortage within which whoever is killed is its victim: the kernel counts both."""
 
 
 class OomMonitor:
@@ -36,7 +39,8 @@ class OomMonitor:
         """`report` gets the counters of memory.events. Raises StartContainerFailed."""
         self._container = container
         self._report = report
-        self._last_oom = 0
+        self._shortages = self._kills = 0
+        self._short_at = float("-inf")
         events = group.open_events()
         self._counts = events is None
         try:
@@ -46,7 +50,7 @@ class OomMonitor:
                 container, "cgroup: memory.oom_monitor: there is no memory controller"
             ) from None
         if events is not None:
-            self._last_oom = _ooms(self._read())
+            self._shortages, self._kills = _counters(self._read())
         self._channel: Channel = loop.register(self._fd)
         self._task: Task = loop.spawn(self._watch())
 
@@ -62,10 +66,16 @@ class OomMonitor:
     def check(self) -> None:
         """Report what has happened since the last event: the end of a container may come first."""
         event = self._read()
-        if (ooms := _ooms(event)) > self._last_oom:
-            self._last_oom = ooms
-            _log.warn(f"Process {self._container} is out of memory")
-            self._report(event)
+        shortages, kills = _counters(event)
+        more_shortages, more_kills = shortages > self._shortages, kills > self._kills
+        self._shortages, self._kills = shortages, kills
+        now = time.monotonic()
+        if not more_shortages and not (more_kills and now > self._short_at + ONE_EVENT):
+            return
+        if more_shortages:
+            self._short_at = now
+        _log.warn(f"Process {self._container} is out of memory")
+        self._report(event)
 
     async def _watch(self) -> None:
         while True:
@@ -76,21 +86,21 @@ class OomMonitor:
         event: Event = dict.fromkeys(KEYS)
         if self._counts:
             try:
-                event["oom"] = self._last_oom + os.eventfd_read(self._fd)
+                event["oom"] = self._shortages + os.eventfd_read(self._fd)
             except BlockingIOError:
-                event["oom"] = self._last_oom
+                event["oom"] = self._shortages
             return event
         try:
             found = cgroup.parse_flat_keyed(os.pread(self._fd, 4096, 0))
         except OSError:
-            return event
+            return {**event, "oom": self._shortages, "oom_kill": self._kills}
         event.update({key: found.get(key) for key in KEYS})
         return event
 
 
-def _ooms(event: Event) -> int:
-    """How often there was no memory. Where it was the host that had none, only the killed processes count."""
-    return max(event.get("oom") or 0, event.get("oom_kill") or 0)
+def _counters(event: Event) -> tuple[int, int]:
+    """How often the group was at its limit, and how many were killed, be it that the host had none."""
+    return event.get("oom") or 0, event.get("oom_kill") or 0
 
 
 def _eventfd(group: Group) -> int:

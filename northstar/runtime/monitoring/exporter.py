@@ -66,8 +66,7 @@ class FileExporter:
         if self._writing is not None:
             with contextlib.suppress(OSError):
                 await self._writing
-        with contextlib.suppress(OSError):
-            os.unlink(self._path)
+        _remove(self._path)
 
     async def _write_regularly(self) -> None:
         while True:
@@ -85,20 +84,36 @@ class FileExporter:
             self._failed = True
 
 
+def _remove(path: str) -> None:
+    """What stays would look like the state of a running daemon, so it is said."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _log.warn(f"failed to remove {path}: {error.strerror}")
+
+
 def replace(path: str, text: str) -> None:
     """Replace a file in one step, or make it. Raises OSError."""
     temporary = f"{path}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, FILE_MODE)
     try:
-        # The umask of the daemon is not meant for it.
-        os.fchmod(descriptor, FILE_MODE)
-        data = text.encode()
-        while data:
-            data = data[os.write(descriptor, data) :]
-    finally:
-        os.close(descriptor)
-    os.replace(temporary, path)
+        try:
+            # The umask of the daemon is not meant for it.
+            os.fchmod(descriptor, FILE_MODE)
+            data = text.encode()
+            while data:
+                data = data[os.write(descriptor, data) :]
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+    except OSError:
+        # A full disk has no room for half of it, either.
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 class SocketExporter:
@@ -124,8 +139,7 @@ class SocketExporter:
             client.cancel()
         self._channel.close()
         stop_listening(self._socket)
-        with contextlib.suppress(OSError):
-            os.unlink(self._path)
+        _remove(self._path)
         await close_apart(self._loop, self._socket, [])
 
     async def _accept(self) -> None:

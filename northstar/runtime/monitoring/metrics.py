@@ -14,6 +14,7 @@ from northstar.supervision.state import QUARANTINED, READY, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any
 
     from northstar.names import Container
     from northstar.runtime.containers.records import Containers
@@ -56,11 +57,21 @@ OOM_KILLS = Family(
     CONTAINER,
     "Processes killed because the control group of the container was out of memory.",
 )
+DAMAGES = Family(
+    "northstar_container_damaged_reads",
+    "counter",
+    "",
+    CONTAINER,
+    "Reads of the container's image that met a block which is not what it was signed as.",
+)
 CONNECTIONS = Family("northstar_console_connections", "gauge", "", ("peer",), "Connections to the console.")
 REQUESTS = Family(
     "northstar_console_requests", "counter", "", ("kind",), "Requests on the console, refused ones included."
 )
-DEGRADED = Family("northstar_degraded", "gauge", "", ("place",), "Storage that cannot be used: 1 for each.")
+DEGRADED = Family(
+    "northstar_degraded", "gauge", "", ("place",), "Storage and containers that cannot be used: 1 for each."
+)
+UPDATES = Family("northstar_updates", "counter", "", ("result",), "Updates that have ended.")
 FAMILIES = (
     CONTAINERS,
     STARTS,
@@ -70,11 +81,15 @@ FAMILIES = (
     CPU,
     MEMORY,
     OOM_KILLS,
+    DAMAGES,
     CONNECTIONS,
     REQUESTS,
     DEGRADED,
+    UPDATES,
 )
 
+PHASES = ("staged", "trying", "rolling_back")
+"""Of updates that have not ended."""
 BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds."""
 
@@ -84,7 +99,10 @@ _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 class _Counts:
     """Counters of one container. Those of the kernel begin anew with each run; `_ended` has former runs."""
 
-    __slots__ = ("cpu", "cpu_ended", "exits", "oom_kills", "oom_kills_ended", "restarts", "starts")
+    __slots__ = (
+        *("cpu", "cpu_ended", "damages", "exits", "oom_kills", "oom_kills_ended"),
+        *("restarts", "starts"),
+    )
 
     def __init__(self) -> None:
         self.starts = {"success": 0, "failure": 0}
@@ -92,6 +110,7 @@ class _Counts:
         self.restarts = 0
         self.cpu = self.cpu_ended = 0.0
         self.oom_kills = self.oom_kills_ended = 0
+        self.damages = 0
 
     def end_run(self) -> None:
         self.cpu_ended += self.cpu
@@ -106,15 +125,16 @@ class Metrics(Observer):
         self,
         containers: Containers,
         count_connections: Callable[[], Mapping[str, int]],
-        degraded: Mapping[str, str] | None = None,
+        problems: Callable[[], Mapping[str, str]],
     ) -> None:
-        """`count_connections`: of the console, by kind of peer. `degraded`: storage that cannot be used."""
+        """`count_connections`: of the console, by kind of peer. `problems`: what cannot be used."""
         self._containers = containers
         self._count_connections = count_connections
-        self._degraded = degraded if degraded is not None else {}
+        self._problems = problems
         self._counts: dict[Container, _Counts] = {}
         self._requests: dict[str, int] = {}
         self._start_times = Histogram(BUCKETS)
+        self._updates: dict[str, int] = {}
 
     # --- events
 
@@ -136,6 +156,10 @@ class Metrics(Observer):
         _usage(run, counts)
         counts.end_run()
 
+    def damaged(self, container: Container) -> None:
+        """A read of its image has failed."""
+        self._of(container).damages += 1
+
     def supervised(self, kind: str, container: Container, details: dict[str, object]) -> None:
         """Restarts are counted."""
         if kind == "restarting":
@@ -144,6 +168,12 @@ class Metrics(Observer):
     def uninstalled(self, container: Container) -> None:
         """Forget a container."""
         self._counts.pop(container, None)
+
+    def updated(self, details: dict[str, Any]) -> None:
+        """An update has come to its next phase; its last one is the result."""
+        phase = details["phase"]
+        if phase not in PHASES:
+            self._updates[phase] = self._updates.get(phase, 0) + 1
 
     def requested(self, request: object) -> None:
         """A request has arrived."""
@@ -168,9 +198,11 @@ class Metrics(Observer):
             OOM_KILLS: (
                 (_labels(c), counts.oom_kills_ended + counts.oom_kills) for c, counts in self._counts.items()
             ),
+            DAMAGES: ((_labels(c), counts.damages) for c, counts in self._counts.items()),
             CONNECTIONS: (((peer,), number) for peer, number in self._count_connections().items()),
             REQUESTS: (((kind,), number) for kind, number in self._requests.items()),
-            DEGRADED: (((place,), 1) for place in self._degraded),
+            DEGRADED: (((place,), 1) for place in self._problems()),
+            UPDATES: (((result,), number) for result, number in self._updates.items()),
         }
         texts = (
             self._start_times.render(family)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from northstar.runtime.eventloop.loop import Loop
 
 
+RETRY = 0.1
+"""Seconds until a manager that could not be told is told again."""
 READY_FD = "NORTHSTAR_READY_FD"
 """Environment variable with the number of the descriptor that gets a line."""
 
@@ -42,6 +44,7 @@ class ServiceManager:
         self._ready = ready_descriptor()
         os.environ.pop(READY_FD, None)
         self._loop = loop
+        self._stopping = False
         # Made now: a sign of life must not fail because no descriptor is left.
         self._socket = (
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) if self._path else None
@@ -49,7 +52,7 @@ class ServiceManager:
 
     def ready(self) -> None:
         """Start-up is complete; from now on the watchdog is fed, as long as the loop turns."""
-        self._send("READY=1")
+        self._tell_ready()
         if self._ready is not None:
             with contextlib.suppress(OSError):
                 os.write(self._ready, b"ready\n")
@@ -60,21 +63,29 @@ class ServiceManager:
 
     def stopping(self) -> None:
         """The shutdown has begun."""
+        self._stopping = True
         self._send("STOPPING=1")
+
+    def _tell_ready(self) -> None:
+        """Until it is heard: a manager that waits for it in vain ends the daemon."""
+        if not self._stopping and not self._send("READY=1"):
+            self._loop.call_later(RETRY, self._tell_ready)
 
     def _feed(self) -> None:
         self._loop.call_later(self._interval, self._feed)
         self._send("WATCHDOG=1")
 
-    def _send(self, text: str) -> None:
+    def _send(self, text: str) -> bool:
+        """Whether there is nothing left to do."""
         if self._socket is None:
-            return
+            return True
         address = "\0" + self._path[1:] if self._path.startswith("@") else self._path
         try:
             self._socket.sendto(text.encode(), address)
         except OSError:
             # The manager is restarting or overloaded; it is no reason to stop.
-            return
+            return False
+        return True
 
 
 def _interval(microseconds: str, pid: str) -> float:

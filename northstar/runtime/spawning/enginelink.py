@@ -88,12 +88,11 @@ class Engine:
         if report.kind == isa.REPORT_FAILED:
             raise NorthstarError(reports.failure(program, report))
 
-    async def start(self, program: Program, descriptors: Sequence[int]) -> Newborn:
+    async def start(self, encoded: Encoded, descriptors: Sequence[int]) -> Newborn:
         """Give a program to the init that is kept ready, or to a new one.
 
-        Raises EngineDied, or OSError: fork failed; E2BIG: the program is too large.
+        Raises EngineDied, or OSError: fork failed.
         """
-        encoded = program.encode()
         if self._preparing is not None:
             # It is there sooner than another one.
             await self._preparing
@@ -102,9 +101,9 @@ class Engine:
             return init
         return await self._bear(control.NAMESPACES, encoded, descriptors)
 
-    async def join(self, program: Program, descriptors: Sequence[int]) -> Newborn:
+    async def join(self, encoded: Encoded, descriptors: Sequence[int]) -> Newborn:
         """Give a program to a new process in the namespaces of the host; as `start`."""
-        return await self._bear(0, program.encode(), descriptors)
+        return await self._bear(0, encoded, descriptors)
 
     async def prepare(self) -> None:
         """Have an init ready for the next start, now that the processors are free."""

@@ -9,16 +9,19 @@ and signals reach the right processes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
+from socket import MSG_PEEK
 from typing import TYPE_CHECKING, NamedTuple
 
 from northstar.engine import instructions as isa
 from northstar.errors import StartContainerFailed
+from northstar.kernel import proc, sockets
 from northstar.kernel import process as kernel_process
-from northstar.kernel import sockets
 from northstar.programs import attendance
+from northstar.runtime import log
 from northstar.runtime.eventloop import transport
 from northstar.runtime.spawning import enginelink, reports
 
@@ -27,13 +30,15 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Any
 
-    from northstar.engine.assembler import Program
+    from northstar.engine.assembler import Encoded, Program
     from northstar.names import Container
     from northstar.runtime.eventloop.loop import Channel, Loop
     from northstar.runtime.spawning.enginelink import Engine, Newborn
     from northstar.runtime.spawning.reports import Report
 
-    Begin = Callable[[Program, Sequence[int]], Awaitable[Newborn]]
+    Begin = Callable[[Encoded, Sequence[int]], Awaitable[Newborn]]
+
+_log = log.Logger("runtime::state")
 
 PROTOCOL_VIOLATION = -1
 
@@ -86,7 +91,6 @@ class Process:
         "_engine",
         "_exit_channel",
         "_loop",
-        "_program",
         "_replaceable",
         "_status",
         "container",
@@ -109,12 +113,11 @@ class Process:
         self._doomed = False
         """Killed before there was anything to kill."""
         self._replaceable = False
-        self._program: Program | None = None
         self._status: socket
         self._channel: Channel
         self._exit_channel: Channel
 
-    async def create(self, begin: Begin, program: Program, descriptors: Sequence[int]) -> None:
+    async def create(self, begin: Begin, program: Encoded, descriptors: Sequence[int]) -> None:
         """Let the engine create it; `begin` is its `start` or `join`. Raises StartContainerFailed."""
         try:
             born = await begin(program, descriptors)
@@ -124,7 +127,6 @@ class Process:
         except enginelink.EngineDied as error:
             raise StartContainerFailed(self.container, str(error)) from None
         self.pid, self.pidfd, self._status, self._replaceable = born
-        self._program = program
         self._status.setblocking(False)
         self._channel = self._loop.register(self._status.fileno())
         os.set_blocking(self.pidfd, False)
@@ -135,21 +137,25 @@ class Process:
 
     def release(self) -> None:
         """Let an init that was created with `hold` go on, or a supervisor wait for its command."""
-        with contextlib.suppress(OSError):  # it has ended, which the next report tells
+        try:
             self._status.send(b"g")
+        except OSError as error:
+            # It has ended, which the next report tells; or it would wait for ever.
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+                _log.warn(f"{self.container} cannot be told to go on: {error.strerror}")
+                self.kill()
 
     async def abandon(self) -> None:
         """End an init that was created with `hold` and never released."""
         self.kill()
         await self._end()
 
-    async def running(self) -> int:
+    async def running(self, program: Callable[[], Program]) -> int:
         """Wait until the application is executed; the number in the report.
 
-        Otherwise raises StartContainerFailed, or NeverBegan if somebody has killed an init before it could do
-        anything; all is cleaned up.
+        `program` gives what was encoded: it says what has failed. Otherwise raises StartContainerFailed, or
+        NeverBegan if somebody has killed an init before it could do anything; all is cleaned up.
         """
-        program, self._program = self._program, None
         report = await self._report()
         if report is not None and report.kind == attendance.RUNNING:
             self.executing = True
@@ -158,8 +164,8 @@ class Process:
         await self._end()
         if report is None and self._replaceable and not self._doomed:
             raise NeverBegan
-        if report is not None and report.kind == isa.REPORT_FAILED and program is not None:
-            reason = reports.failure(program, report)
+        if report is not None and report.kind == isa.REPORT_FAILED:
+            reason = reports.failure(program(), report)
         else:
             reason = "init ended before the application was executed"
         raise StartContainerFailed(self.container, reason)
@@ -183,7 +189,8 @@ class Process:
         return status
 
     def kill(self, number: int = signal.SIGKILL) -> bool:
-        """Send a signal: SIGKILL to init, which takes everything with it; others to its process group.
+        """Send a signal: SIGKILL to init, which takes everything with it; others to its process group, and to
+        the application wherever it is.
 
         False if it has ended already. Raises OSError.
         """
@@ -197,9 +204,41 @@ class Process:
                 kernel_process.pidfd_send_signal(self.pidfd, number)
             else:
                 kernel_process.killpg(self.pid, number)
+                self._signal_application(number)
         except ProcessLookupError:
             return False
         return True
+
+    def _signal_application(self, number: int) -> None:
+        """If it has left the process group of init (setsid(2), setpgid(2))."""
+        pid = proc.child_by_number(self.pid, attendance.APPLICATION)
+        if pid is None:
+            return
+        try:
+            pidfd = kernel_process.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            # Once more, as the pid may have been somebody else's when it was opened.
+            if pid == proc.child_by_number(self.pid, attendance.APPLICATION) and os.getpgid(pid) != self.pid:
+                kernel_process.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            return
+        finally:
+            os.close(pidfd)
+
+    async def _close_status(self) -> None:
+        """What a hostile init has left in it may take long to close; where there is nothing, it does not."""
+        if self._at_end():
+            self._status.close()
+        else:
+            await transport.close_apart(self._loop, self._status, [])
+
+    def _at_end(self) -> bool:
+        try:
+            return not self._status.recv(1, MSG_PEEK)
+        except OSError:
+            return False
 
     async def _report(self) -> Report | None:
         """The next one, None at the end; what is none counts as one of an unknown kind."""
@@ -226,7 +265,7 @@ class Process:
             await self._exit_channel.readable()
         self._channel.close()
         self._exit_channel.close()
-        await transport.close_apart(self._loop, self._status, [])
+        await self._close_status()
         os.close(self.pidfd)
         self.pidfd = -1
         # If the engine has died, the kernel has buried it.

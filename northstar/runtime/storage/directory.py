@@ -3,6 +3,9 @@
 
 An install becomes visible with a rename of a complete and synchronised file, so a crash leaves the old state
 or the new; and nothing is acknowledged before the directory is synchronised as well.
+
+A package is known by its manifest, the name of its file is of no meaning: file systems differ in the names
+that they take (vfat: no colon) and in those that they tell apart (vfat: not by upper and lower case).
 """
 
 from __future__ import annotations
@@ -12,14 +15,17 @@ import errno
 import os
 import stat
 import time
+import zlib
 from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError, PackageError, StorageError, Unexpected
 from northstar.kernel.filesystem import allocate, start_writeback
-from northstar.npk import package
-from northstar.runtime.storage.repository import Insert, Repository
+from northstar.kernel.filesystem import sync_directory as sync_open_directory
+from northstar.runtime.storage.repository import Insert, Repository, close
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from northstar.config import RepositoryConfig
     from northstar.names import Container
     from northstar.npk.package import Package
@@ -28,6 +34,8 @@ if TYPE_CHECKING:
 TEMPORARY_SUFFIX = ".tmp"
 _TOKEN_SIZE = 12
 _WRITEBACK_SIZE = 4 << 20
+_REFUSED_NAME = frozenset((errno.EINVAL, errno.EILSEQ, errno.ENOENT, errno.EPERM))
+"""What file systems say of a name that they cannot have."""
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -53,6 +61,17 @@ class DirectoryRepository(Repository):
         self.dir = config.dir
         self.paths: dict[Container, str] = {}
         self._stopped = False
+        self._writable = True
+
+    @property
+    def writable(self) -> bool:
+        """Whether packages can be added and removed."""
+        return self._writable
+
+    @property
+    def journals(self) -> str | None:
+        """Its directory, if it can be written to."""
+        return self.dir if self._writable else None
 
     def stop_loading(self) -> None:
         """Let `load` end early, from another thread."""
@@ -62,7 +81,8 @@ class DirectoryRepository(Repository):
         """Load every package in the directory. Files that are none are skipped with a warning, hidden ones
         without. Blocks. Raises NorthstarError, or StorageError if the disk fails."""
         began = time.monotonic()
-        trust = f"with key {self._config.key}" if self.verified else "(unverified)"
+        self._writable = os.access(self.dir, os.W_OK)  # also false on a read-only file system
+        trust = f"with key {', '.join(self._config.keys)}" if self.verified else "(unverified)"
         self.log.info(f"Loading repository {self.dir} {trust}")
         if not self.verified:
             self._warn_writable(self.dir)
@@ -96,14 +116,14 @@ class DirectoryRepository(Repository):
             self.log.warn(f"Skipping {path}: {error.strerror}")
             return
         try:
-            loaded = package.load(fd, self.key, path)
+            loaded = self.read(fd, path)
         except PackageError as error:
             self.log.warn(f"Skipping {error}")
-            os.close(fd)
+            close(fd, self.log, path)
             return
         if loaded.container in self.packages:
             self.log.warn(f"Skipping {path}: {loaded.container} is already loaded from this repository")
-            os.close(fd)
+            close(fd, self.log, path)
             return
         self.adopt(fd, loaded)
         self.paths[loaded.container] = path
@@ -118,15 +138,18 @@ class DirectoryRepository(Repository):
     def _place(self) -> str:
         return self.dir
 
-    def check_new(self, container: Container) -> None:
-        """Raises Unexpected also if a package of another name is in the file of that name."""
-        super().check_new(container)
-        if self.target(container) in self.paths.values():
-            raise Unexpected(f"{container} already in {self.dir}")
-
-    def target(self, container: Container) -> str:
-        """Path of an installed package."""
-        return os.path.join(self.dir, f"{container}.npk")
+    def is_taken(self, path: str) -> bool:
+        """Whether a package of this repository is in the file of that name. Blocks. Raises OSError."""
+        try:
+            found = os.lstat(path)
+        except OSError as error:
+            if error.errno in _REFUSED_NAME:
+                return False
+            raise
+        if any(_is_open_as(fd, found) for fd in list(self._fds.values())):
+            return True
+        # FUSE may have another inode number for each spelling.
+        return path.casefold() in [known.casefold() for known in list(self.paths.values())]
 
     def _check_room(self, incoming: int) -> None:
         capacity = self._config.capacity_size
@@ -206,7 +229,7 @@ class _FileInsert(Insert):
             os.ftruncate(self._fd, self._received)
             # Through a new descriptor, as a file that is open for writing cannot be trusted to stay.
             self._reader = _open_regular(self._path)
-            self._package = package.load(self._reader, self._repository.key, self._path)
+            self._package = self._repository.read(self._reader, self._path)
         except OSError as error:
             raise Unexpected(f"failed to read npk {self._path}: {error.strerror}") from None
         except PackageError as error:
@@ -215,16 +238,32 @@ class _FileInsert(Insert):
 
     def publish(self) -> None:
         """Give the complete file its name, durably. A file of that name that is no package gives way."""
-        target = self._repository.target(self._package.container)
         try:
             os.fsync(self._fd)
-            os.rename(self._path, target)
-            self._path = target
+            self._rename()
             sync_directory(self._repository.dir)
             writer, self._fd = self._fd, -1
             os.close(writer)
         except OSError as error:
-            raise Unexpected(f"failed to store {target}: {error.strerror}") from None
+            raise Unexpected(f"failed to store {error.filename2 or self._path}: {error.strerror}") from None
+
+    def _rename(self) -> None:
+        """The first name that the file system takes, and that no other package has."""
+        refused: OSError | None = None
+        for name in file_names(self._package.container):
+            target = os.path.join(self._repository.dir, name)
+            try:
+                if self._repository.is_taken(target):
+                    continue
+                os.rename(self._path, target)
+            except OSError as error:
+                if error.errno not in _REFUSED_NAME:
+                    raise
+                refused = refused or error
+            else:
+                self._path = target
+                return
+        raise refused or OSError(errno.EEXIST, os.strerror(errno.EEXIST), self._path, None, target)
 
     def adopt(self) -> None:
         """Make it known to the repository."""
@@ -239,8 +278,8 @@ class _FileInsert(Insert):
         """Throw away what was received, unless it was adopted. Blocks. What cannot be removed is logged."""
         super().discard()
         if self._reader >= 0:
-            os.close(self._reader)
-            self._reader = -1
+            fd, self._reader = self._reader, -1
+            close(fd, self._repository.log, self._path)
         if self._path:
             path, self._path = self._path, ""
             try:
@@ -251,11 +290,20 @@ class _FileInsert(Insert):
                 self._repository.log.warn(f"Failed to remove {path}: {error.strerror}")
 
 
+def file_names(container: Container) -> Iterator[str]:
+    """Names of an installed package, best first: upstream's, one without a colon, one with digits."""
+    name, version = container
+    digits = f"{zlib.crc32(str(container).encode()):08x}"
+    yield f"{name}:{version}.npk"
+    yield f"{name}@{version}.npk"
+    yield f"{name}@{version}~{digits}.npk"
+
+
 def sync_directory(path: str) -> None:
     """Make permanent which names there are in a directory. Blocks. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        sync_open_directory(fd)
     finally:
         os.close(fd)
 
@@ -272,6 +320,14 @@ def _open_regular(path: str) -> int:
         os.close(fd)
         raise OSError(errno.EINVAL, "it is no regular file", path)
     return fd
+
+
+def _is_open_as(fd: int, found: os.stat_result) -> bool:
+    """Whether a descriptor, which another thread may be closing, is of that file."""
+    try:
+        return os.path.samestat(os.fstat(fd), found)
+    except OSError:
+        return False
 
 
 def _is_same_file(path: str, fd: int) -> bool:

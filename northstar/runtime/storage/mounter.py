@@ -111,7 +111,7 @@ class Mounter:
         """
         if verified and package.verity is None:
             raise Unexpected(f"{container}: NPK lacks verity information")
-        _check_size(container, fd, package)
+        _check_unchanged(container, fd, package)
         made = _make_target(target)
         try:
             with _Step(f"{container}: losetup failed"):
@@ -139,14 +139,14 @@ class Mounter:
             raise Unexpected(f"{_errno_text(failure)} ({target})") from failure
         self._remove_target(target)
 
-    def abilities(self) -> dict[str, str | None]:
-        """For "loop", "device-mapper", "verity" and "squashfs": None, or what is missing."""
-        return {
-            "loop": _reason(self._probe_loop),
-            "device-mapper": _reason(self._device_mapper),
-            "verity": _reason(self._probe_verity),
-            "squashfs": _reason(_probe_squashfs),
-        }
+    def missing(self, *, verified: bool) -> dict[str, str]:
+        """What the kernel lacks for mounts, and why: "loop", "squashfs", and if some are `verified`
+        "device-mapper" and "verity", which are left alone otherwise. Blocks.
+        """
+        probes: dict[str, Callable[[], object]] = {"loop": self._probe_loop, "squashfs": _probe_squashfs}
+        if verified:
+            probes |= {"device-mapper": self._device_mapper, "verity": self._probe_verity}
+        return {name: reason for name, probe in probes.items() if (reason := _reason(probe)) is not None}
 
     def close(self) -> None:
         """Close the device mapper's control device."""
@@ -229,13 +229,17 @@ class Mounter:
                 self._log("warn", f"failed to remove {target}: {failure.strerror}")
 
 
-def _check_size(container: Container, fd: int, package: Package) -> None:
-    """Raises Unexpected for a file that has become shorter, of which the kernel would say something else."""
+def _check_unchanged(container: Container, fd: int, package: Package) -> None:
+    """Raises Unexpected for a file that has become shorter, of which the kernel would say something else; and
+    for one that somebody has written to since it was loaded, if dm-verity does not look after its content.
+    """
     needed = package.image_offset + package.image_size
     with _Step(f"{container}: failed to look at the package"):
-        found = os.fstat(fd).st_size
-    if found < needed:
-        raise Unexpected(f"{container}: the package is truncated: {found} bytes, {needed} are needed")
+        found = os.fstat(fd)
+    if found.st_size < needed:
+        raise Unexpected(f"{container}: the package is truncated: {found.st_size} bytes, {needed} are needed")
+    if package.verity is None and (found.st_size, found.st_mtime_ns) != (package.size, package.modified):
+        raise Unexpected(f"{container}: the package was changed after it was loaded; restart the runtime")
 
 
 class _Mapped:

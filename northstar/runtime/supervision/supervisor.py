@@ -50,8 +50,8 @@ class Supervisor:
 
         At most `parallel` starts at a time are begun from here.
         """
-        self.roll_back: Callable[[Supervised, str], None] | None = None
-        """Returns to the version before, if there are updates."""
+        self.roll_back: Callable[[Supervised, str], None]
+        """Returns to the version before."""
         self._loop = loop
         self._tell = tell
         self._shut_down = shut_down
@@ -186,6 +186,8 @@ class Supervisor:
         if record.run is not None:
             try:
                 record.run.process.kill(number)
+                # Who is stopped takes notice of nothing else.
+                record.run.process.kill(signal.SIGCONT)
             except OSError as error:
                 _log.error(f"failed to send {number.name} to {record.container}: {error.strerror}")
 
@@ -235,10 +237,7 @@ class Supervisor:
 
     def _return(self, record: Supervised, action: s.Action) -> None:
         assert isinstance(action, s.RollBack)
-        if self.roll_back is None:
-            _log.error(f"{record.container}: there is no version to return to")
-        else:
-            self.roll_back(record, action.reason)
+        self.roll_back(record, action.reason)
 
 
 def _reason(details: dict[str, object]) -> object:

@@ -10,6 +10,7 @@ import os
 import stat
 
 from northstar.errors import Unexpected
+from northstar.kernel.filesystem import sync_directory
 from northstar.manifest import model
 
 TYPE_CHECKING = False
@@ -57,7 +58,7 @@ def wipe(data_dir: str, name: str) -> None:
     parent = os.open(data_dir, _DIRECTORY)
     try:
         _remove(parent, name, f"{data_dir}/{name}")
-        os.fsync(parent)
+        sync_directory(parent)
     finally:
         os.close(parent)
 

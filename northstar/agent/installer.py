@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent asks of a runtime, and how its console is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
+
+from northstar.agent.actions import Failure, Installed, Update
+from northstar.client import address
+from northstar.client.errors import Refused
+from northstar.client.protocol import outcome, result
+from northstar.client.sync import Client
+from northstar.errors import NorthstarError
+from northstar.names import Container, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from northstar.agent.actions import Begin
+    from northstar.agent.state import Package
+    from northstar.protocol.requests import Request
+
+    T = TypeVar("T")
+
+GOOD = "good"
+WATCH_INTERVAL = 1.0
+"""Seconds between two looks at an update that is open."""
+TIMEOUT = 600
+"""Seconds in which the runtime has to answer; an install reads all of a package."""
+MAX_LINES = 20
+_REPETITION = "install_duplicate"
+
+
+class Installer(Protocol):
+    """A runtime."""
+
+    def updates(self) -> tuple[Update, ...] | Failure:
+        """The updates that it knows."""
+
+    def versions(self) -> dict[str, str]:
+        """The active version of each container; empty if it cannot be asked."""
+
+    def install(self, package: Package, path: str) -> Installed | Failure:
+        """Install a package from a file."""
+
+    def begin(self, update: Begin) -> str | Failure:
+        """Begin an update; its identifier."""
+
+    def watch(self, reference: str, seconds: float) -> Update | Failure | None:
+        """Wait for the verdict about an update, at most so many seconds."""
+
+    def revoke(self, identifier: str) -> bool:
+        """Cancel an update; whether that was possible."""
+
+    def acknowledge(self, identifier: str) -> None:
+        """Forget an update that is over."""
+
+    def remove(self, name: str) -> Failure | None:
+        """Remove a container, or all versions of a name."""
+
+
+class _Request(NamedTuple):
+    """A request of the runtime's extension for updates."""
+
+    body: Any
+
+    def wire(self) -> Any:
+        """JSON value."""
+        return self.body
+
+
+class Console:
+    """The runtime behind a console. It is connected to when it is needed, and again after a failure."""
+
+    def __init__(self, url: str, packages: Sequence[str] = ()) -> None:
+        """`packages` are the directories in which installed packages can be looked at."""
+        self._url = url
+        self._packages = packages
+        self._client: Client | None = None
+        self._output: dict[str, list[str]] = {}
+        """Last lines of what has failed, by update."""
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    # --- updates
+
+    def updates(self) -> tuple[Update, ...] | Failure:
+        """The updates that it knows."""
+        return self._asked(lambda: self._updates(follow=False))
+
+    def _updates(self, follow: bool, client: Client | None = None) -> tuple[Update, ...]:
+        return _read(self._extension("updates", {"follow": follow}, client), self._output)
+
+    def begin(self, update: Begin) -> str | Failure:
+        """Begin an update; its identifier."""
+        body = {
+            "containers": list(update.containers),
+            "reference": update.reference,
+            "allow_downgrade": update.allow_downgrade,
+        }
+        if update.settle is not None:
+            body["settle"] = update.settle
+        return self._asked(lambda: str(outcome(self._extension("update", body))["id"]))
+
+    def watch(self, reference: str, seconds: float) -> Update | Failure | None:
+        """Wait for the verdict about an update, at most so many seconds."""
+        end = time.monotonic() + seconds
+        follower = self._asked(lambda: Client(self._socket(), notifications=True))
+        if isinstance(follower, Failure):  # no permission for notifications
+            return self._watched(reference, end, None)
+        with follower:
+            self._asked(lambda: self._updates(follow=True, client=follower))
+            return self._watched(reference, end, follower)
+
+    def _watched(self, reference: str, end: float, follower: Client | None) -> Update | Failure | None:
+        while True:
+            known = self.updates()
+            if isinstance(known, Failure):
+                return known
+            found = [update for update in known if update.reference == reference]
+            if not found:
+                return Failure("the update is not known", final=False)
+            if found[-1].result:
+                return found[-1]
+            left = end - time.monotonic()
+            if left <= 0:
+                return None
+            self._listen(follower, min(WATCH_INTERVAL, left))
+
+    def _listen(self, follower: Client | None, seconds: float) -> None:
+        """Wait for what the runtime tells of updates; the last output of what has failed it tells once."""
+        if follower is None:
+            time.sleep(seconds)
+            return
+        began = time.monotonic()
+        with contextlib.suppress(NorthstarError, OSError):
+            for notification in follower.notifications(timeout=seconds):
+                if notification.kind == "update":
+                    self._told(notification.details)
+                    return
+        # A connection that is lost gives nothing, and at once.
+        time.sleep(max(0.0, seconds - (time.monotonic() - began)))
+
+    def _told(self, details: Any) -> None:
+        failed = details.get("failed") or {}
+        if "output" in failed:
+            self._output[str(details["id"])] = [str(line) for line in failed["output"]][-MAX_LINES:]
+
+    def revoke(self, identifier: str) -> bool:
+        """Cancel an update; whether that was possible."""
+        done = self._asked(lambda: outcome(self._extension("update_cancel", {"id": identifier})) or True)
+        return not isinstance(done, Failure)
+
+    def acknowledge(self, identifier: str) -> None:
+        """Forget an update that is over."""
+        self._asked(lambda: self._extension("update_ack", {"id": identifier}))
+
+    # --- containers
+
+    def versions(self) -> dict[str, str]:
+        """The active version of each container: the only one, the one that runs, or the highest."""
+        found = self._asked(self._versions)
+        return {} if isinstance(found, Failure) else found
+
+    def _versions(self) -> dict[str, str]:
+        client = self._connected()
+        by_name: dict[str, list[Version]] = {}
+        for text in client.list():
+            container = Container.parse(text)
+            by_name.setdefault(container.name, []).append(container.version)
+        active = {}
+        for name, versions in by_name.items():
+            running = []
+            if len(versions) > 1:
+                running = [v for v in versions if client.inspect(f"{name}:{v}").process is not None]
+            active[name] = str(max(running or versions))
+        return active
+
+    def install(self, package: Package, path: str) -> Installed | Failure:
+        """Install a package. One that is there already has to be the same."""
+        name = f"{package.name}:{package.version}"
+        if self.versions().get(package.name) == package.version:
+            if self._is_installed(package):
+                return Installed(name, added=False, active=True)
+            return Failure(
+                f"{name} is in use already, and it is not known to be the same package", final=True
+            )
+        installed = self._installed(package, path)
+        if not isinstance(installed, Failure) or _REPETITION not in installed.reason:
+            return installed
+        if self._is_installed(package):
+            return Installed(name, added=False)
+        # The rest of an earlier try, or somebody else's. It is not in use, so there is no need to know.
+        removed = self.remove(name)
+        return removed if removed is not None else self._installed(package, path)
+
+    def _installed(self, package: Package, path: str) -> Installed | Failure:
+        def install() -> Installed:
+            return Installed(self._connected().install(path, package.repository), added=True)
+
+        return self._asked(install)
+
+    def _is_installed(self, package: Package) -> bool:
+        algorithm, _, digest = package.digest.partition(":")
+        for directory in self._packages:
+            for name in (f"{package.name}:{package.version}.npk", f"{package.name}-{package.version}.npk"):
+                with contextlib.suppress(OSError), open(os.path.join(directory, name), "rb") as file:
+                    if os.fstat(file.fileno()).st_size == package.size:
+                        return hashlib.file_digest(file, algorithm).hexdigest() == digest
+        return False
+
+    def remove(self, name: str) -> Failure | None:
+        """Remove a container, or all versions of a name."""
+
+        def remove() -> None:
+            client = self._connected()
+            for container in client.list():
+                if container == name or container.startswith(f"{name}:"):
+                    client.uninstall(container)
+
+        return self._asked(remove)
+
+    # --- the connection
+
+    def _extension(self, kind: str, body: dict[str, Any], client: Client | None = None) -> Any:
+        request = cast("Request", _Request({kind: body}))
+        return result((client or self._connected()).request(request), kind)
+
+    def _connected(self) -> Client:
+        if self._client is None:
+            self._client = Client(self._socket())
+        return self._client
+
+    def _socket(self) -> socket.socket:
+        sock = address.connected(self._url)
+        limit = struct.pack("ll", TIMEOUT, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        return sock
+
+    def _asked(self, ask: Callable[[], T]) -> T | Failure:
+        """What comes of it; what the runtime refuses is final, what keeps it from answering is not."""
+        try:
+            return ask()
+        except Refused as error:
+            return Failure(f"{error} ({error.variant})", final=True)
+        except (NorthstarError, OSError, ValueError, LookupError, TypeError) as error:
+            self.close()
+            return Failure(str(error) or type(error).__name__, final=False)
+
+
+def _read(known: Any, output: Mapping[str, Sequence[str]]) -> tuple[Update, ...]:
+    """Open updates, and those that are over and not acknowledged."""
+    found = [Update(str(item["id"]), str(item.get("reference", "")), "") for item in known["open"]]
+    return (*found, *(_ended(item, output) for item in known["last"]))
+
+
+def _ended(item: Any, output: Mapping[str, Sequence[str]]) -> Update:
+    identifier, reference = str(item["id"]), str(item.get("reference", ""))
+    containers = ", ".join(str(name) for name in item["containers"])
+    if item["result"] == GOOD:
+        return Update(identifier, reference, "success", (f"{containers}: good",))
+    words = str(item["result"]).replace("_", " ")
+    reason = [line for line in str(item.get("reason", "")).splitlines() if line.strip()]
+    return Update(
+        identifier, reference, "failure", (f"{containers}: {words}", *reason, *output.get(identifier, ()))
+    )

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an agent does, without doing it: a generator of actions that takes their results.
+
+A session polls once and does what follows from the answer. While a download or an update is under way it goes
+on polling, as the server may cancel it. In the end it tells when to poll next.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from northstar.agent import ddi, offers, policy
+from northstar.agent.actions import Acknowledge, Answer, Facts, Failure, Get, Log, Look, Send, Update, Updates
+from northstar.agent.jobs import REFERENCE, UNANSWERED, Jobs
+from northstar.agent.memory import Later, Memory, Settings, said
+from northstar.agent.state import MAX_HISTORY, REQUESTED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from northstar.agent.memory import Steps
+    from northstar.agent.state import State, Volatile
+
+_WORK = {"cancelAction", "confirmationBase", "deploymentBase"}
+MAX_REFUSED = 2
+"""After so many answers 400 a report is given up: it is not understood."""
+
+
+class Session:
+    """One session."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: State,
+        volatile: Volatile,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+    ) -> None:
+        """`clock` gives the seconds since 1970, `random` numbers from 0 to 1."""
+        self._settings = settings
+        self._memory = Memory(settings, state, volatile, clock, random)
+        self._jobs = Jobs(self._memory)
+
+    @property
+    def state(self) -> State:
+        """What is to be remembered durably; it has been kept already."""
+        return self._memory.state
+
+    @property
+    def volatile(self) -> Volatile:
+        """What is to be remembered until the next boot."""
+        return self._memory.volatile
+
+    def run(self) -> Steps[float]:
+        """Seconds until the next session."""
+        yield from self._jobs.tidy()
+        while True:
+            try:
+                going_on = yield from self._round()
+            except Later as later:
+                yield from self._memory.complain(later)
+                return later.seconds
+            if not going_on:
+                return self._memory.regular
+
+    def _round(self) -> Steps[bool]:
+        """Poll and act; whether to go on at once, as something is under way."""
+        yield from self._recover()
+        yield from self._report()
+        yield from self._poll()
+        return (yield from self._jobs.advance())
+
+    # --- what there was before
+
+    def _recover(self) -> Steps[None]:
+        """Ask the runtime how updates ended: its verdict counts, whatever happened to us meanwhile."""
+        known = yield Updates()
+        if isinstance(known, Failure):
+            yield from self._memory.complain(Later(0, f"{UNANSWERED}: {known.reason}", True))
+            return
+        for update in known:
+            job = self._jobs.current
+            if job is not None and update.reference == job.reference:
+                if update.result:
+                    yield from self._jobs.decided(job, update)
+                elif job.phase != REQUESTED:
+                    yield from self._memory.keep(job=job._replace(phase=REQUESTED))
+            elif update.result and self._is_reported(update):
+                yield Acknowledge(update.id)
+
+    def _is_reported(self, update: Update) -> bool:
+        if any(report.update == update.id for report in self.state.reports):
+            return False
+        return any(ended.reference == update.reference for ended in self.state.ended)
+
+    def _report(self) -> Steps[None]:
+        """Send final feedback. Without an answer it is kept, for ever."""
+        while self.state.reports:
+            report, others = self.state.reports[0], self.state.reports[1:]
+            answer = yield Send("POST", report.url, report.body)
+            if answer.status == 400 and report.refused < MAX_REFUSED:
+                body = report.body | {"status": report.body["status"] | {"details": []}}
+                changed = report._replace(body=body, refused=report.refused + 1)
+                yield from self._memory.keep(reports=(changed, *others))
+                continue
+            if not (200 <= answer.status < 300 or answer.status in (400, 404, 410)):
+                raise self._memory.refused(answer, "a report")
+            if answer.status in (400, 404):
+                yield Log("warning", f"the server does not take a report: {said(answer)}")
+            if report.update:
+                yield Acknowledge(report.update)
+            yield from self._memory.keep(reports=others)
+
+    # --- the server
+
+    def _poll(self) -> Steps[None]:
+        memory = self._memory
+        answer = yield Get(self._settings.url, "" if self._jobs.current else memory.volatile.etag)
+        if answer.status not in (200, 304):
+            raise memory.refused(answer, "the poll")
+        try:
+            poll = ddi.Poll(None, {}) if answer.status == 304 else ddi.read_poll(answer.document)
+        except ddi.Malformed as error:
+            raise memory.refused(Answer(0, reason=str(error)), "the poll") from None
+        if answer.status == 304:
+            yield from self._tell("")
+        else:
+            memory.regular = policy.interval(poll.sleep, self._settings.longest, memory.random())
+            yield from self._follow(poll.links)
+            # What there is to do has to come again until it is done.
+            memory.remember(etag="" if poll.links.keys() & _WORK else answer.etag)
+        if memory.volatile.complaint:
+            yield Log("info", "the server answers again")
+        memory.remember(failures=0, complaint="")
+
+    def _follow(self, links: dict[str, str]) -> Steps[None]:
+        if "cancelAction" in links:
+            yield from self._cancel(links["cancelAction"])
+        elif "confirmationBase" in links:
+            yield from self._confirm(links["confirmationBase"])
+        if "deploymentBase" in links:
+            document = yield from self._document(links["deploymentBase"], "a deployment")
+            if document is not None:
+                yield from self._jobs.offered(document, links["deploymentBase"])
+        else:
+            yield from self._jobs.withdrawn()
+        yield from self._tell(links.get("configData", ""))
+
+    def _document(self, url: str, what: str) -> Steps[Any]:
+        """A document, None if it is not there any more."""
+        answer = yield Get(url)
+        if answer.status in (404, 410):
+            return None
+        if answer.status != 200:
+            raise self._memory.refused(answer, what)
+        return answer.document
+
+    def _answered(self, url: str, body: dict[str, Any], what: str) -> Steps[None]:
+        answer = yield Send("POST", ddi.feedback_url(url), body)
+        if not (200 <= answer.status < 300 or answer.status in (404, 410)):
+            raise self._memory.refused(answer, what)
+
+    def _cancel(self, url: str) -> Steps[None]:
+        """A cancellation is always answered, else the server waits for ever."""
+        document = yield from self._document(url, "a cancellation")
+        if document is None:
+            return
+        try:
+            identifier, stopped = ddi.read_id(document), ddi.read_stop(document)
+        except ddi.Malformed as error:
+            raise self._memory.refused(Answer(0, reason=str(error)), "a cancellation") from None
+        cancelled, reason = yield from self._jobs.stop(stopped)
+        yield Log("info", f"action {stopped} is to be cancelled: {reason}")
+        words = ("closed", "success") if cancelled else ("rejected", "none")
+        body = ddi.feedback(identifier, *words, [reason], self._memory.clock())
+        yield from self._answered(url, body, "the answer to a cancellation")
+
+    def _confirm(self, url: str) -> Steps[None]:
+        """Answer once; a server offers again what was denied."""
+        document = yield from self._document(url, "a confirmation")
+        if document is None:
+            return
+        try:
+            offer = ddi.read_offer(document, self._settings.secure, "confirmation")
+        except ddi.Malformed as error:
+            raise self._memory.refused(Answer(0, reason=str(error)), "a confirmation") from None
+        reference = f"{REFERENCE}{offer.id}:{offers.key(offer)}"
+        answer = yield from self._answer(offer)
+        if not answer or dict(self.state.answers).get(reference) == answer:
+            return
+        body = ddi.confirmation(answer, [f"{answer} on the device"])
+        yield from self._answered(url, body, "a confirmation")
+        answers = dict(self.state.answers) | {reference: answer}
+        yield from self._memory.keep(answers=tuple(answers.items())[-MAX_HISTORY:])
+
+    def _answer(self, offer: ddi.Offer) -> Steps[str]:
+        if self._settings.confirmation != "ask":
+            return "confirmed" if self._settings.confirmation == "accept" else "denied"
+        facts: Facts = yield Look()
+        if offer.id not in facts.answers:
+            names = ", ".join(f"{module.name}:{module.version}" for module in offer.modules)
+            waits = f"action {offer.id} waits for northstar-agent --confirm {offer.id}: {names}"
+            yield from self._memory.complain(Later(0, waits, True))
+        return facts.answers.get(offer.id, "")
+
+    def _tell(self, url: str) -> Steps[None]:
+        """Send the attributes if they are asked for, or if the server knows other versions."""
+        target = url or self._memory.volatile.attributes_url
+        if not target:
+            return
+        facts: Facts = yield Look()
+        versions = json.dumps(facts.versions, sort_keys=True)
+        if not url and versions == self._memory.volatile.attributes:
+            return
+        answer = yield Send("PUT", target, ddi.attributes(facts.attributes))
+        if 400 <= answer.status < 500 and answer.status != 401:
+            # Nothing of it has been stored: too many, too long. The main thing is to be known at all.
+            few = {name: value for name, value in facts.attributes.items() if not name.startswith("npk.")}
+            answer = yield Send("PUT", target, ddi.attributes(few))
+        if not 200 <= answer.status < 300:
+            raise self._memory.refused(answer, "attributes")
+        self._memory.remember(attributes=versions, attributes_url=target)

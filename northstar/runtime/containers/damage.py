@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Damaged images: the kernel tells of each block that dm-verity has found to be wrong.
+
+Whoever reads such a block gets an error, so nothing wrong is executed. Here others learn of it: the log, who
+inspects the container, metrics.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from northstar.kernel import uevents
+from northstar.runtime import log
+
+if TYPE_CHECKING:
+    from northstar.runtime.containers.events import Events
+    from northstar.runtime.containers.records import Containers, Record
+    from northstar.runtime.eventloop.loop import Channel, Loop, Task
+
+_log = log.Logger("runtime::state")
+
+
+class DamageWatch:
+    """Looks at the kernel's events until it is closed."""
+
+    def __init__(self, loop: Loop, containers: Containers, events: Events) -> None:
+        """Raises OSError if the kernel has no such events."""
+        self._containers = containers
+        self._events = events
+        self._socket = uevents.listen()
+        self._channel: Channel = loop.register(self._socket.fileno())
+        self._task: Task = loop.spawn(self._watch())
+
+    def close(self) -> None:
+        """Look no more."""
+        self._task.cancel()
+        self._channel.close()
+        self._socket.close()
+
+    async def _watch(self) -> None:
+        while True:
+            await self._channel.readable()
+            try:
+                for event in uevents.receive(self._socket):
+                    self._take(event)
+            except OSError as error:
+                # ENOBUFS: more than we could take; each damaged block that is read is told again.
+                _log.debug(f"Events of the kernel are lost: {error.strerror}")
+
+    def _take(self, event: dict[str, str]) -> None:
+        found = uevents.damaged_block(event)
+        if found is None:
+            return
+        number, block = found
+        for record in self._containers:
+            if record.mounted and record.device == os.makedev(*number):
+                self._damaged(record, block)
+
+    def _damaged(self, record: Record, block: str) -> None:
+        """Told once per mount: programs try again, and the kernel tells it each time."""
+        if record.damage is None:
+            record.damage = f"its image is damaged ({block}): install it again, and check the disk"
+            _log.error(f"{record.container} cannot be read completely, {record.damage}")
+        self._events.damaged(record.container)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A program that is used again is the one that the plan would give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from northstar.engine import instructions as isa
+from northstar.errors import StartContainerFailed
+from northstar.manifest import parse
+from northstar.names import Container, Version
+from northstar.programs import start
+from northstar.runtime.containers import command, plan, programs
+from northstar.runtime.containers.programs import KEPT, RecentPrograms
+
+MANIFEST = parse(
+    b'{"name":"a","version":"0.0.1","init":"/a","uid":1,"gid":1,"mounts":{"/tmp":{"type":"tmpfs","size":1000}}}'
+)
+PLACES = plan.Places("/run", "/data", "/sockets", "/run/.devices")
+FACTS = plan.Facts(available=1 << 21, last_capability=40, selinux=False, oom_score_adj=(0, -900))
+
+
+def order(arguments: tuple[str, ...], roles: list[str | int], numbers: list[int]) -> Any:
+    what = command.command(MANIFEST, None, arguments, {})
+    return plan.build(
+        MANIFEST, what, PLACES, {}, roles, FACTS, group_numbers=numbers, application_filter=b"", hold=False
+    )
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2 * KEPT),
+            st.tuples(st.sampled_from(["", "x", "y"])),
+            st.sampled_from([[], ["cgroup"], [3, "procs"]]),
+            st.sampled_from([[], [5]]),
+        ),
+        max_size=60,
+    )
+)
+def test_what_is_kept_is_what_would_be_made(
+    starts: list[tuple[int, tuple[str], list[Any], list[int]]],
+) -> None:
+    recent = RecentPrograms()
+    for number, arguments, roles, numbers in starts:
+        wanted = order(arguments, roles, numbers)
+        made = recent.encoded(Container(f"c{number}", Version(0, 0, 1)), wanted)
+        assert made == start.build(wanted).encode()
+        assert len(recent._kept) <= KEPT
+
+
+def test_the_same_start_is_not_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    recent, container = RecentPrograms(), Container("c", Version(0, 0, 1))
+    first = recent.encoded(container, order(("x",), [], []))
+    monkeypatch.setattr(programs.start, "build", None)
+    assert recent.encoded(container, order(("x",), [], [])) is first
+
+
+def test_a_program_that_is_too_large_fails_the_start() -> None:
+    with pytest.raises(StartContainerFailed, match=r"hand over the program: a program of [0-9]+ bytes"):
+        RecentPrograms().encoded(Container("c", Version(0, 0, 1)), order(("x" * isa.PROGRAM_LIMIT,), [], []))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from virtualloop import VirtualLoop, turns
 
-from northstar.config.model import UpdatesConfig
+from northstar.config.model import BootConfig, UpdatesConfig
 from northstar.errors import StartContainerFailed, Unexpected
 from northstar.names import Container
 from northstar.runtime import log
@@ -56,7 +56,7 @@ class Ended:
 def runtime(loop: Loop | None, mounter: Mounter | None) -> Any:
     places = SimpleNamespace(run_dir="/nonexistent", data_dir="/nonexistent")
     host: Any = SimpleNamespace(loop=loop, site=SimpleNamespace(places=places))
-    return Runtime(host, {}, mounter, None, Events(), UpdatesConfig())  # type: ignore[arg-type]
+    return Runtime(host, {}, mounter, None, Events(), UpdatesConfig(), BootConfig())  # type: ignore[arg-type]
 
 
 def fail(failure: BaseException) -> None:

@@ -112,6 +112,8 @@ class Trials(Observer):
         except ApiError:
             _set_trial(record, False)
             raise
+        finally:
+            self._starts.descriptors.preserve(container.name, False)
         run = record.run
         if run is None:
             raise Failure(container, self._end_of(container))
@@ -132,6 +134,8 @@ class Trials(Observer):
         record = self._containers.get(container) if container in self._containers else None
         if record is None:
             return
+        # A listening socket is handed over from version to version.
+        self._starts.descriptors.preserve(container.name, True)
         if record.state.phase in (*s.ALIVE, s.WAITING):
             # Who comes next goes on with the sockets of this one.
             self._starts.descriptors.preserve(container.name, True)

@@ -3,11 +3,13 @@
 # Packs and signs all examples.
 #
 #   examples/build.sh [--key FILE | --sign-command COMMAND --public-key FILE] [--out DIR]
-#                     [--compression gzip|lzo|xz|zstd|none]
+#                     [--stories DIR] [--compression gzip|lzo|xz|zstd|none]
 #
 # --key           private key (default: examples/example.key, made with its public half if it does not exist)
 # --sign-command  signs in place of a key, see sextant pack --help
 # --out           directory for the packages (default: build/packages)
+# --stories       directory for what is not installed from the beginning: versions that updates go through,
+#                 and the scripts that play them (default: build/stories)
 #
 # NORTHSTAR_EXAMPLES_SKIP: names of examples to leave out, separated by blanks.
 set -eu
@@ -15,6 +17,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 key=$here/example.key
 out=$here/../build/packages
+stories=$here/../build/stories
 compression=gzip
 sign_command=
 public_key=
@@ -25,6 +28,7 @@ while [ $# -gt 0 ]; do
         --sign-command) sign_command=$2 ;;
         --public-key) public_key=$2 ;;
         --out) out=$2 ;;
+        --stories) stories=$2 ;;
         --compression) compression=$2 ;;
         -h | --help)
             sed -n 's/^# \{0,1\}//p' "$0" | sed 1,2d
@@ -57,8 +61,15 @@ if [ -z "$sign_command" ] && [ ! -e "$key" ]; then
     run_sextant gen-key --name "$(basename "$key" .key)" --out "$directory"
     echo "made a key pair: $key and ${key%.key}.pub"
 fi
-for manifest in "$here"/*/manifest.yaml; do
+for manifest in "$here"/*/manifest.yaml "$here"/*/*/manifest.yaml; do
     example=$(dirname "$manifest")
+    target=$out
+    if [ "$(dirname "$example")" != "$here" ]; then
+        story=$(dirname "$example")
+        target=$stories/$(basename "$story")
+        mkdir -p "$target"
+        cp "$story/story" "$target"
+    fi
     case " ${NORTHSTAR_EXAMPLES_SKIP:-} " in
         *" $(basename "$example") "*) continue ;;
     esac
@@ -69,7 +80,7 @@ for manifest in "$here"/*/manifest.yaml; do
     if [ -x "$example/prepare" ]; then
         "$example/prepare" "$root"
     fi
-    run_sextant pack -m "$manifest" -r "$root" "$@" -o "$out" -c "$compression"
+    run_sextant pack -m "$manifest" -r "$root" "$@" -o "$target" -c "$compression"
     rm -r "$root"
     echo "packed $(basename "$example")"
 done

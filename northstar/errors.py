@@ -180,3 +180,20 @@ class InvalidArguments(ApiError):
 
     def fields(self) -> dict[str, Any]:
         return {"cause": self.cause}
+
+
+class UpdateRejected(ApiError):
+    """A version must not take the place of another one, or not now."""
+
+    variant = "update_rejected"
+
+    def __init__(self, container: object, reason: str, time: int | None = None) -> None:
+        """`time`, in seconds since the epoch, is when the same package has failed before."""
+        super().__init__(f"update to {container} rejected: {reason}")
+        self.container = container
+        self.reason = reason
+        self.time = time
+
+    def fields(self) -> dict[str, Any]:
+        when = {} if self.time is None else {"time": self.time}
+        return {"container": str(self.container), "reason": self.reason, **when}

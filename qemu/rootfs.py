@@ -235,10 +235,14 @@ def _fill_image(target: Path, init: str, overlays: dict[Path, str]) -> None:
             keys() / "northstar.key",
             "--out",
             packages,
+            "--stories",
+            root / "usr/share/northstar/examples",
         ]
         steps.run(
             script, target / "build.log", environment={**os.environ, "NORTHSTAR_ARCH": debian.ARCHITECTURE}
         )
+        # Commands of --exec name the scripts as they are named here.
+        (root / "examples").symlink_to("usr/share/northstar/examples")
         squash(root, target / "rootfs.squashfs", target / "build.log")
 
 

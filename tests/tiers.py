@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the tiers of the tests one after the other and adds up their results."""
+"""Runs the tiers of the tests and adds up their results.
+
+An emulated machine keeps one processor busy. So tiers that leave this machine's own devices alone run beside
+the longest one; what they print comes when they are done.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing import Pipe, Process
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Self
 
 from qemu import cache
-from tests import devices, inherited, results
+from tests import devices, inherited, results, soak
 from tests.devices import Builds, Images, Selection
 from tests.results import Tier
 
@@ -24,6 +33,10 @@ ON_DEMAND: dict[str, tuple[str, ...]] = {
     "story": (),
 }
 TIERS = ("unit", "host", "fleet", *devices.DEVICES)
+LONGEST = "qemu"
+BESIDE = ("fleet", "qemu-debian", "qemu-systemd")
+QEMU_PARTS = ("kernel", "boot", "faults")
+"""What belongs to the own kernel, and boots machines of its own; boot is one of those that run beside."""
 NOT_SLOW = "not slow"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -32,6 +45,8 @@ def main() -> int:
     """Run the tiers named in the arguments; the exit code."""
     options = parse(sys.argv[1:])
     inherited.reset()
+    if options.soak is not None:
+        return soak.run(options.soak)
     selection = Selection(options.match, options.failed)
     images = Images(options.kernel, options.rootfs)
     on_demand = [name for name in ON_DEMAND if getattr(options, name)]
@@ -41,20 +56,77 @@ def main() -> int:
         wanted = [name for name in wanted if last_failed(name)]
     with tempfile.TemporaryDirectory(prefix="northstar-tests-") as work:
         builds = Builds([name for name in wanted if name in devices.DEVICES and None in images])
-        tiers = []
+        run = partial(run_tiers, builds=builds, images=images, selection=selection, work=Path(work))
+        beside = [name for name in wanted if name in BESIDE] if LONGEST in wanted else []
+        if LONGEST in wanted and None in images:
+            beside.append("boot")
+        tiers = run([name for name in wanted if name not in (*beside, LONGEST)], fast=options.fast)
         for name in wanted:
-            print(f"\n=== {name} ===", flush=True)
-            if not builds.wait(name):
-                tiers.append(Tier(name, [], 0.0, "kernel or image could not be built"))
-            elif name in devices.DEVICES:
-                tiers += on_device(name, images, selection, Path(work))
-            else:
-                tiers.append(here(name, selection, Path(work), fast=options.fast))
+            # What is built is known to this process only.
+            builds.wait(name)
+        with Beside(partial(run, beside), Path(work) / "beside.log") as others:
+            tiers += run([LONGEST] if LONGEST in wanted else [])
+        tiers += others.tiers
     if options.match is not None and not any(tier.results or tier.problem for tier in tiers):
         tiers.append(Tier("all", [], 0.0, f"no test matches {options.match}"))
     if options.failed and not wanted:
         print("nothing has failed last time")
     return results.summarise(tiers, ON_DEMAND, complete=complete)
+
+
+def run_tiers(
+    names: Sequence[str],
+    *,
+    builds: Builds,
+    images: Images,
+    selection: Selection,
+    work: Path,
+    fast: bool = False,
+) -> list[Tier]:
+    """Run tiers one after the other."""
+    tiers = []
+    for name in names:
+        print(f"\n=== {name} ===", flush=True)
+        if not builds.wait(name):
+            tiers.append(Tier(name, [], 0.0, "kernel or image could not be built"))
+        elif name in devices.DEVICES:
+            tiers += on_device(name, images, selection, work)
+        else:
+            tiers.append(here(name, selection, work, fast=fast))
+    return tiers
+
+
+class Beside:
+    """Runs tiers in another process meanwhile; at the end their output is printed."""
+
+    def __init__(self, run: Callable[[], list[Tier]], log: Path) -> None:
+        self.tiers: list[Tier] = []
+        self._run = run
+        self._log = log
+
+    def __enter__(self) -> Self:
+        self._ours, theirs = Pipe(duplex=False)
+        self._process = Process(target=self._work, args=(theirs,))
+        self._process.start()
+        theirs.close()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._process.terminate()
+        try:
+            self.tiers = self._ours.recv()
+        except EOFError:
+            self.tiers = [Tier("beside", [], 0.0, "the other tiers have come to no end")]
+        self._process.join()
+        print(self._log.read_text(errors="replace"), end="", flush=True)
+
+    def _work(self, results: Connection) -> None:
+        output = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        sys.stdout.flush()
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        results.send(self._run())
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -70,6 +142,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             action="store_true",
             help=f"the tier {name}, which needs {', '.join(ON_DEMAND[name]) or 'a few minutes'}",
         )
+    parser.add_argument(
+        "--soak", type=float, metavar="HOURS", help="nothing but faults, with new seeds, for so long"
+    )
     parser.add_argument("--kernel", type=Path, metavar="FILE", help="for qemu: kernel of another builder")
     parser.add_argument("--rootfs", type=Path, metavar="FILE", help="for qemu: image of another builder")
     options = parser.parse_args(arguments)
@@ -93,10 +168,11 @@ def here(name: str, selection: Selection, work: Path, *, fast: bool) -> Tier:
 
 
 def on_device(name: str, images: Images, selection: Selection, work: Path) -> list[Tier]:
-    """A tier in QEMU; with the own kernel also the tests of its options, and of what it does at boot."""
+    """A tier in QEMU; with the own kernel also the tests of its options, and of what faults do to it."""
     tiers = []
-    if name == "qemu" and None in images:
-        tiers += [pytest_tier(part, work, selection, f"tests/{part}") for part in ("kernel", "boot")]
+    if name == LONGEST and None in images:
+        parts = [part for part in QEMU_PARTS if part != "boot"]
+        tiers += [pytest_tier(part, work, selection, f"tests/{part}") for part in parts]
     return [*tiers, devices.run(name, images, selection, cache_directory(name), work)]
 
 
@@ -118,7 +194,7 @@ def cache_directory(name: str) -> Path:
 
 def last_failed(name: str) -> bool:
     """Whether tests of this tier failed when they were last run."""
-    parts = [name, "kernel", "boot"] if name == "qemu" else [name]
+    parts = [name, *QEMU_PARTS] if name == LONGEST else [name]
     for path in (cache_directory(part) / "v/cache/lastfailed" for part in parts):
         if path.exists() and json.loads(path.read_text()):
             return True

@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from northstar.client import address, calls, logs
+from northstar.client import address, calls, logs, supervision, updates
 from northstar.client.errors import ConnectionClosed
 from northstar.client.protocol import BACKLOG, ClientProtocol
 from northstar.client.upload import Upload
+from northstar.client.wire import Wire
 from northstar.errors import NorthstarError
 from northstar.protocol.url import ConsoleUrl
 
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from northstar.client.logs import Output
-    from northstar.client.model import ContainerData, Notification
+    from northstar.client.model import ContainerData, ExitStatus, Notification
     from northstar.client.protocol import Trace
+    from northstar.client.supervision import BootDecision, Waited
     from northstar.client.upload import Progress, Readable
     from northstar.protocol import requests
 
@@ -44,83 +45,6 @@ _Errors = list[Any]
 _SIGTERM = 15
 
 
-class _Wire(asyncio.Protocol):
-    """The connection: what arrives is handed to those who wait for it."""
-
-    def __init__(self, protocol: ClientProtocol) -> None:
-        self.protocol = protocol
-        self.error: Exception | None = None
-        self.established: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.arrived = asyncio.Event()
-        self.waiting: deque[asyncio.Future[Any]] = deque()
-        self._transport: asyncio.Transport
-        self._writable = asyncio.Event()
-        self._writable.set()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self.protocol.receive(data)
-        except NorthstarError as error:
-            self._deliver()
-            self.fail(error)
-        else:
-            self._deliver()
-
-    def eof_received(self) -> None:
-        self.fail(ConnectionClosed())
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.fail(ConnectionClosed())
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    async def write(self, data: bytes) -> None:
-        """Send, waiting as long as the runtime does not read."""
-        if self.error is not None:
-            raise self.error
-        self._transport.write(data)
-        await self._writable.wait()
-
-    def response(self) -> asyncio.Future[Any]:
-        """The response of the request that is sent next."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.waiting.append(future)
-        return future
-
-    def fail(self, error: Exception) -> None:
-        """The connection has ended; the first reason is told to all who wait."""
-        if self.error is not None:
-            return
-        self.error = error
-        for future in (self.established, *self.waiting):
-            if not future.done():
-                future.set_exception(error)
-                # Whoever waited may be gone; that is no reason to complain in the log.
-                future.exception()
-        self.waiting.clear()
-        self.arrived.set()
-        self._writable.set()
-        self._transport.abort()
-
-    def _deliver(self) -> None:
-        if self.protocol.established and not self.established.done():
-            self.established.set_result(None)
-        while self.protocol.responses:
-            response, future = self.protocol.responses.popleft(), self.waiting.popleft()
-            if not future.done():
-                future.set_result(response)
-        if self.protocol.notifications:
-            self.arrived.set()
-
-
 class Client:
     """A connection to a runtime, made by `connect` or `from_env`. Containers are given as `name:version`.
 
@@ -129,7 +53,7 @@ class Client:
     nevertheless. Only `install` closes the connection when it is cancelled half way.
     """
 
-    def __init__(self, wire: _Wire) -> None:
+    def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._sending = asyncio.Lock()
 
@@ -138,22 +62,23 @@ class Client:
         cls,
         url: str = address.DEFAULT_URL,
         *,
-        notifications: bool = False,
+        notifications: bool | Sequence[str] = False,
         timeout: float | None = address.HANDSHAKE_TIMEOUT,
         backlog: int = BACKLOG,
         trace: Trace | None = None,
     ) -> Client:
         """Connect to `tcp://host[:port]` or `unix:///path`, with `timeout` seconds for the handshake.
 
-        With `notifications` subscribe; at most `backlog` of them wait to be taken.
-        `trace(direction, line)` sees every line, direction `>` for ours and `<` for the runtime's.
-        Raises ValueError for a malformed URL, OSError, TimeoutError and what the methods raise.
+        With `notifications` subscribe, to kinds of ours as well if it names some
+        (`supervision.NOTIFICATIONS`); at most `backlog` of them wait to be taken. `trace(direction, line)`
+        sees every line, direction `>` for ours and `<` for the runtime's. Raises ValueError for a malformed
+        URL, OSError, TimeoutError and what the methods raise.
         """
         where = ConsoleUrl.parse(url)
         loop = asyncio.get_running_loop()
 
-        def wire() -> _Wire:
-            return _Wire(ClientProtocol(notifications, backlog=backlog, trace=trace))
+        def wire() -> Wire:
+            return Wire(ClientProtocol(notifications, backlog=backlog, trace=trace))
 
         async with asyncio.timeout(address.CONNECT_TIMEOUT):
             if where.scheme == "unix":
@@ -168,7 +93,7 @@ class Client:
     async def from_env(
         cls,
         *,
-        notifications: bool = False,
+        notifications: bool | Sequence[str] = False,
         timeout: float | None = address.HANDSHAKE_TIMEOUT,
         backlog: int = BACKLOG,
         trace: Trace | None = None,
@@ -176,11 +101,11 @@ class Client:
         """Connect through the console that a container inherits (environment variable NORTHSTAR_CONSOLE)."""
         protocol = ClientProtocol(notifications, backlog=backlog, trace=trace)
         loop = asyncio.get_running_loop()
-        _, made = await loop.create_unix_connection(lambda: _Wire(protocol), sock=address.inherited())
+        _, made = await loop.create_unix_connection(lambda: Wire(protocol), sock=address.inherited())
         return await cls._established(made, timeout)
 
     @classmethod
-    async def _established(cls, wire: _Wire, timeout: float | None) -> Client:
+    async def _established(cls, wire: Wire, timeout: float | None) -> Client:
         try:
             async with asyncio.timeout(timeout):
                 await wire.write(wire.protocol.connect())
@@ -272,6 +197,29 @@ class Client:
         """Send a signal to a container."""
         await self.call(calls.kill(container, signal))
 
+    async def stop(
+        self, container: str, signal: int | None = None, timeout: float | None = None
+    ) -> ExitStatus | None:
+        """Stop a container; it is down when this returns. How it ended, None if nothing was running.
+
+        `timeout` in seconds, then it is killed; None, as for the signal: as its manifest says.
+        """
+        return await self.call(supervision.stop(container, signal, timeout))
+
+    async def wait(
+        self, containers: Sequence[str], until: str = supervision.READY, timeout: float | None = None
+    ) -> builtins.list[Waited]:
+        """Wait until containers are ready, or have ended (`exit`), at most `timeout` seconds."""
+        return await self.call(supervision.wait(containers, until, timeout))
+
+    async def reset(self, container: str) -> None:
+        """Forget the failures of a container, and lift its quarantine."""
+        await self.call(supervision.reset(container))
+
+    async def boot(self, wait: bool = False, timeout: float | None = None) -> BootDecision:
+        """Whether this boot is a good one; with `wait` when that is decided, or after `timeout` seconds."""
+        return await self.call(supervision.boot(wait, timeout))
+
     async def mount(self, containers: Sequence[str]) -> _Errors:
         """Mount containers; for each None or the error object."""
         return await self.call(calls.mount(containers))
@@ -302,6 +250,26 @@ class Client:
     async def uninstall(self, container: str, wipe: bool = False) -> None:
         """Remove a package, with the container's persistent data if `wipe`."""
         await self.call(calls.uninstall(container, wipe))
+
+    async def update(self, containers: Sequence[str], **options: Any) -> str:
+        """Begin an update to these versions, which have to prove themselves; its id.
+
+        Options are those of `northstar.client.updates.begin`. After `updates(follow=True)` notifications of
+        kind `update` tell of its phases.
+        """
+        return await self.call(updates.begin(containers, **options))
+
+    async def updates(self, follow: bool = False) -> updates.Updates:
+        """Open updates, and those that have ended and are not acknowledged; with `follow` notifications."""
+        return await self.call(updates.show(follow))
+
+    async def acknowledge_update(self, key: str) -> None:
+        """Forget how an update has ended."""
+        await self.call(updates.acknowledge(key))
+
+    async def cancel_update(self, key: str) -> None:
+        """Give up an update whose trial has not begun."""
+        await self.call(updates.cancel(key))
 
     async def create_token(self, target: str, shared: bytes) -> bytes:
         """A token by which `target` can verify who we are."""

@@ -72,6 +72,7 @@ _TEXTS = {
     "stop_container_not_started": "failed to stop container {container}: not started",
     "invalid_repository": "invalid repository {repository}",
     "install_duplicate": "failed to install {container}: installed",
+    "update_rejected": "update to {container} rejected: {reason}",
     "unexpected": "{error}",
 }
 

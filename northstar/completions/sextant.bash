@@ -41,6 +41,10 @@ _sextant() {
             "unpack --unsquashfs") kind=files ;;
             "inspect -k" | "inspect --key") kind=files ;;
             "inspect --unsquashfs") kind=files ;;
+            "sign -k" | "sign --key") kind=files ;;
+            "sign --sign-command") kind=nothing ;;
+            "sign --public-key") kind=files ;;
+            "sign -o" | "sign --out") kind=files ;;
             "gen-key -n" | "gen-key --name") kind=nothing ;;
             "gen-key -o" | "gen-key --out") kind=directories ;;
             "import -o" | "import --out") kind=directories ;;
@@ -71,6 +75,7 @@ _sextant() {
             pack) kind='words -h --help -m --manifest-path -r --root -i --image -k --key --sign-command --public-key -o --out -c --compression -b --block-size --mksquashfs --clones --ref --platform --user --max-size' ;;
             unpack) kind='words -h --help -n --npk -o --out --unsquashfs' ;;
             inspect) kind='words -h --help -s --short -k --key --unsquashfs' ;;
+            sign) kind='words -h --help -k --key --sign-command --public-key -o --out --replace' ;;
             gen-key) kind='words -h --help -n --name -o --out' ;;
             import) kind='words -h --help -o --out --ref --platform --user --max-size --name --version -c --compression -b --block-size --mksquashfs' ;;
             init) kind='words -h --help --shell --python --static-binary -o --out' ;;
@@ -81,8 +86,9 @@ _sextant() {
         esac
     elif [[ -z $kind ]]; then
         case "$command $position" in
-            " 0") kind='words pack unpack inspect gen-key import init explain lint index schema' ;;
+            " 0") kind='words pack unpack inspect sign gen-key import init explain lint index schema' ;;
             "inspect "0) kind=files ;;
+            "sign "0) kind=files ;;
             "import "0) kind=files ;;
             "explain "0) kind=files ;;
             "lint "*) kind=files ;;

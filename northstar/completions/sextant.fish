@@ -11,6 +11,7 @@ complete -c sextant -n __fish_use_subcommand -s V -l version -d 'show program\'s
 complete -c sextant -n __fish_use_subcommand -a 'pack' -d 'make a package'
 complete -c sextant -n __fish_use_subcommand -a 'unpack' -d 'take a package apart'
 complete -c sextant -n __fish_use_subcommand -a 'inspect' -d 'show a package'
+complete -c sextant -n __fish_use_subcommand -a 'sign' -d 'sign a packed package'
 complete -c sextant -n __fish_use_subcommand -a 'gen-key' -d 'make a key pair'
 complete -c sextant -n __fish_use_subcommand -a 'import' -d 'make manifest and image of an OCI image'
 complete -c sextant -n __fish_use_subcommand -a 'init' -d 'make a container to begin with'
@@ -43,6 +44,13 @@ complete -c sextant -n '__fish_seen_subcommand_from inspect' -s s -l short -d 'o
 complete -c sextant -n '__fish_seen_subcommand_from inspect' -s k -l key -r -F -d 'verify the package with this public key first'
 complete -c sextant -n '__fish_seen_subcommand_from inspect' -l unsquashfs -r -F -d 'program (unsquashfs)'
 complete -c sextant -n '__fish_seen_subcommand_from inspect' -F
+complete -c sextant -n '__fish_seen_subcommand_from sign' -s h -l help -d 'show this help message and exit'
+complete -c sextant -n '__fish_seen_subcommand_from sign' -s k -l key -r -F -d 'private key (default: unsigned)'
+complete -c sextant -n '__fish_seen_subcommand_from sign' -l sign-command -r -f -d 'command of the shell that signs in place of a key: it reads the bytes to sign from its standard input and writes the Ed25519 signature (64 bytes, or base64) to its standard output'
+complete -c sextant -n '__fish_seen_subcommand_from sign' -l public-key -r -F -d 'the signature has to fit to it; needed with --sign-command'
+complete -c sextant -n '__fish_seen_subcommand_from sign' -s o -l out -r -F -d 'directory, or a file if there is one package'
+complete -c sextant -n '__fish_seen_subcommand_from sign' -l replace -d 'put it into the place of the package'
+complete -c sextant -n '__fish_seen_subcommand_from sign' -F
 complete -c sextant -n '__fish_seen_subcommand_from gen-key' -s h -l help -d 'show this help message and exit'
 complete -c sextant -n '__fish_seen_subcommand_from gen-key' -s n -l name -r -f -d 'base name of the key files'
 complete -c sextant -n '__fish_seen_subcommand_from gen-key' -s o -l out -r -f -a '(__fish_complete_directories)' -d 'existing directory'

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from northstar.protocol.url import ConsoleUrl
+
+if TYPE_CHECKING:
+    from northstar.policy.model import Policy
 
 
 class ConsoleOptions(NamedTuple):
@@ -33,18 +36,22 @@ class ConsoleConfig(NamedTuple):
 
 
 class RepositoryConfig(NamedTuple):
-    """A repository: a directory, or in memory if `dir` is None. `key` is the path of a public key.
+    """A repository: a directory, or in memory if `dir` is None.
 
-    `require_mounts`: the runtime does not start without what `mount_on_start` mounts.
+    `keys` are paths of public keys and of directories of such, `revoked` is that of a revocation list;
+    `policy` is what manifests may ask for, None for anything. `require_mounts`: the runtime does not start
+    without what `mount_on_start` mounts.
     """
 
     id: str
     dir: str | None
-    key: str | None = None
+    keys: tuple[str, ...] = ()
     mount_on_start: bool = False
     require_mounts: bool = False
     capacity_num: int | None = None
     capacity_size: int | None = None
+    revoked: str | None = None
+    policy: Policy | None = None
 
 
 class Strace(NamedTuple):
@@ -84,6 +91,24 @@ class MetricsConfig(NamedTuple):
     mode: int
 
 
+class UpdatesConfig(NamedTuple):
+    """How updates are done; times in seconds. `keep` is how many versions stay behind the active one."""
+
+    settle: float = 10.0
+    max_boots: int = 2
+    abort_on_power_loss: bool = False
+    keep: int = 1
+    late_rollback: float = 600.0
+
+
+class BootConfig(NamedTuple):
+    """How many seconds a boot may take to become good, and the programs that run when it is decided."""
+
+    timeout: float = 300.0
+    on_good: tuple[str, ...] = ()
+    on_bad: tuple[str, ...] = ()
+
+
 DEFAULT_PIDS_MAX = 1024
 DEFAULT_OUTPUT_BUFFER_SIZE = 64 << 10
 
@@ -110,8 +135,10 @@ class Config(NamedTuple):
     mount_parallel: int | None = None
     debug: Debug = Debug()
     metrics: MetricsConfig | None = None
+    boot: BootConfig = BootConfig()
     skip_missing_binds: bool = True
     persist_noexec: bool = False
     pids_max: int = DEFAULT_PIDS_MAX
     output_buffer_size: int = DEFAULT_OUTPUT_BUFFER_SIZE
+    updates: UpdatesConfig = UpdatesConfig()
     dialect: str = "new"

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 import tomllib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from northstar.config import places
+from northstar.config import places, repositories
 from northstar.config.model import (
     DEFAULT_OUTPUT_BUFFER_SIZE,
     DEFAULT_PIDS_MAX,
+    BootConfig,
     Config,
     ConsoleConfig,
     ConsoleOptions,
@@ -19,17 +20,15 @@ from northstar.config.model import (
     Perf,
     RepositoryConfig,
     Strace,
+    UpdatesConfig,
 )
 from northstar.config.table import Table
 from northstar.errors import ConfigError, NorthstarError
 from northstar.protocol.permissions import ADDITIONAL, FULL
 from northstar.protocol.url import ConsoleUrl
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-MAX_U32 = (1 << 32) - 1
 MIN_METRICS_INTERVAL = 1.0
+MAX_KEPT_VERSIONS = 16
 _OLD_SOCKET_DIR = "sockets"
 _NEW_KEYS = ("socket_dir", "event_buffer_size", "notification_buffer_size", "loop_device_timeout")
 
@@ -69,17 +68,21 @@ def check(path: str) -> list[str]:
 
 
 def _check_repository(repository: RepositoryConfig) -> list[str]:
-    from northstar.npk import keys
+    from northstar.npk import trust
 
     name = f"repositories.{repository.id}"
     problems = []
     if repository.dir is not None and not os.path.isdir(repository.dir):
         problems.append(f"{name}.type.fs.dir: directory {repository.dir} does not exist")
-    if repository.key is not None:
-        try:
-            keys.load_public(repository.key, trusted=True)
-        except NorthstarError as error:
-            problems.append(f"{name}.key: {error}")
+    try:
+        trust.load_keys(repository.keys)
+    except NorthstarError as error:
+        problems.append(f"{name}.key: {error}")
+    try:
+        if repository.revoked is not None:
+            trust.load_revoked(repository.revoked)
+    except NorthstarError as error:
+        problems.append(f"{name}.revoked: {error}")
     return problems
 
 
@@ -133,7 +136,7 @@ def _new(table: Table) -> Config:
         log_dir=None,
         cgroup=_cgroup(table),
         consoles=consoles,
-        repositories=_repositories(table, _new_repository),
+        repositories=repositories.read_all(table, repositories.current),
         container_console_options=container_options,
         event_buffer_size=table.integer("event_buffer_size", 256, 1),
         notification_buffer_size=table.integer("notification_buffer_size", 128, 1),
@@ -144,6 +147,8 @@ def _new(table: Table) -> Config:
         output_buffer_size=table.size("output_buffer_size", DEFAULT_OUTPUT_BUFFER_SIZE),
         debug=debug,
         metrics=_metrics(table),
+        updates=_updates(table),
+        boot=_boot(table),
     )
 
 
@@ -159,6 +164,17 @@ def _cgroup(table: Table) -> str:
     elif any(part in (".", "..") for part in name.split("/")):
         table.problem("cgroup", f"{name!r} contains . or ..")
     return name
+
+
+def _boot(table: Table) -> BootConfig:
+    boot = table.table("boot")
+    if boot is None:
+        return BootConfig(table.duration("boot_timeout", BootConfig().timeout))
+    found = BootConfig(
+        table.duration("boot_timeout", BootConfig().timeout), boot.texts("on_good"), boot.texts("on_bad")
+    )
+    boot.finish()
+    return found
 
 
 def _metrics(table: Table) -> MetricsConfig | None:
@@ -179,6 +195,26 @@ def _metrics(table: Table) -> MetricsConfig | None:
     if not found.file and not found.socket:
         metrics.problem("file", "is missing, and so is socket")
     metrics.finish()
+    return found
+
+
+def _updates(table: Table) -> UpdatesConfig:
+    default = UpdatesConfig()
+    updates = table.table("updates")
+    if updates is None:
+        return default
+    words = ("resume", "abort")
+    on_power_loss = updates.text("on_power_loss", words[0])
+    if on_power_loss not in words:
+        updates.problem("on_power_loss", f'"resume" or "abort" expected, not {on_power_loss!r}')
+    found = UpdatesConfig(
+        updates.duration("settle", default.settle),
+        updates.integer("max_boots", default.max_boots, high=repositories.MAX_U32),
+        on_power_loss == "abort",
+        updates.integer("keep", default.keep, high=MAX_KEPT_VERSIONS),
+        updates.duration("late_rollback", default.late_rollback),
+    )
+    updates.finish()
     return found
 
 
@@ -254,53 +290,6 @@ def _mode(value: Any) -> int | None:
     return mode
 
 
-def _repositories(
-    table: Table, read: Callable[[Table, str], RepositoryConfig]
-) -> dict[str, RepositoryConfig]:
-    repositories = table.table("repositories")
-    result: dict[str, RepositoryConfig] = {}
-    for name in repositories.values if repositories is not None else {}:
-        assert repositories is not None
-        entry = repositories.table(name)
-        if entry is not None:
-            result[name] = read(entry, name)
-    return result
-
-
-def _new_repository(table: Table, name: str) -> RepositoryConfig:
-    repository = RepositoryConfig(
-        id=name,
-        dir=_repository_dir(table),
-        key=table.optional_text("key"),
-        mount_on_start=table.boolean("mount_on_start", False),
-        require_mounts=table.boolean("require_mounts", False),
-        capacity_num=table.optional_integer("capacity_num", high=MAX_U32),
-        capacity_size=table.optional_size("capacity_size"),
-    )
-    table.finish()
-    return repository
-
-
-def _repository_dir(table: Table) -> str | None:
-    """None for a repository in memory."""
-    directory = table.take("type", '"mem" or { fs = { dir = "…" } }', _repository_type, "", needed=True)
-    return os.path.abspath(directory) if directory else None
-
-
-def _repository_type(value: Any) -> str | None:
-    """The directory, empty for memory."""
-    if value in ("mem", {"mem": {}}):
-        return ""
-    if not isinstance(value, dict):
-        raise ValueError('"mem" or { fs = { dir = "…" } } expected')
-    fs = value.get("fs")
-    if set(value) != {"fs"} or not isinstance(fs, dict) or set(fs) != {"dir"}:
-        raise ValueError('"mem" or { fs = { dir = "…" } } expected')
-    if not isinstance(fs["dir"], str) or not fs["dir"]:
-        raise ValueError("fs.dir: a path expected")
-    return fs["dir"]
-
-
 # --- older dialect
 
 
@@ -319,7 +308,7 @@ def _old(table: Table) -> Config:
         log_dir=_directory(table, "log_dir"),
         cgroup=_cgroup(table),
         consoles=tuple(ConsoleConfig(url, FULL) for url in urls),
-        repositories=_repositories(table, _old_repository),
+        repositories=repositories.read_all(table, repositories.older),
         event_buffer_size=1000,
         notification_buffer_size=1000,
         mount_parallel=table.optional_integer("mount_parallel", 1),
@@ -332,15 +321,6 @@ def _urls(value: Any) -> tuple[ConsoleUrl, ...] | None:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         return None
     return tuple(ConsoleUrl.parse(item) for item in value)
-
-
-def _old_repository(table: Table, name: str) -> RepositoryConfig:
-    return RepositoryConfig(
-        id=name,
-        dir=_repository_dir(table),
-        key=table.optional_text("key"),
-        mount_on_start=table.boolean("mount_on_start", False),
-    )
 
 
 def _strace(table: Table) -> Strace | None:

@@ -85,6 +85,11 @@ def allocate(fd: int, size: int) -> None:
             raise error("fallocate", code=code)
 
 
+def syncfs(fd: int) -> None:
+    """Write out everything of the file system of an open file (syncfs(2)). EIO: some of it is lost."""
+    check(_syncfs(fd), "syncfs")
+
+
 def make_block_node(path: str | bytes, device: tuple[int, int], mode: int = 0o600) -> None:
     """mknod(2) of a block device node for (major, minor); an equal node that exists is fine.
 

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import socket
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
 _NETLINK_KOBJECT_UEVENT = 15
@@ -22,6 +21,8 @@ def listen() -> socket.socket:
 
     EPROTONOSUPPORT: kernel without CONFIG_NET.
     """
+    import socket
+
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, _NETLINK_KOBJECT_UEVENT)
     try:
         sock.bind((0, _KERNEL))

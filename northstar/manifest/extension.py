@@ -8,6 +8,12 @@
         mounts:
           /etc/service.conf: required,file
           /data: noexec
+        floor: 1.0.2
+
+`floor` is the lowest version that may run once this one has proved itself in an update.
+
+
+The sections about supervision have a reader of their own, `northstar.manifest.supervision`.
 """
 
 from __future__ import annotations
@@ -16,9 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from northstar.manifest import model
 from northstar.manifest.tree import fail
+from northstar.names import Version
+from northstar.supervision.model import CRITICAL, DEFAULTS, SECTIONS
 
 if TYPE_CHECKING:
     from northstar.manifest.model import Manifest
+    from northstar.supervision.model import Settings
 
 REQUIRED = "required"
 """Of a bind: without its source the container does not start."""
@@ -27,7 +36,11 @@ FILE, DIRECTORY = "file", "directory"
 NOEXEC = "noexec"
 """Of a persist mount: no program can be executed there."""
 
+NOTIFY_PLACE = "/run/host/notify"
+"""Where a container finds the socket for its notifications (systemd's container interface)."""
+
 _PATH = "custom.northstar.mounts"
+_FLOOR = "custom.northstar.floor"
 _WORDS: dict[type, tuple[str, ...]] = {
     model.Bind: (REQUIRED, FILE, DIRECTORY),
     model.Persist: (NOEXEC,),
@@ -46,6 +59,45 @@ def mounts(manifest: Manifest) -> dict[str, frozenset[str]]:
             fail(path, f"duplicate mount point {target}")
         found[target] = _words(value, type(manifest.mounts[target]), path)
     return found
+
+
+def floor(manifest: Manifest) -> Version | None:
+    """The floor that a manifest asks for, None if it asks for none. Raises ManifestError."""
+    section = manifest.custom.get("northstar") if isinstance(manifest.custom, dict) else None
+    value = section.get("floor") if isinstance(section, dict) else None
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        fail(_FLOOR, "a version is expected")
+    try:
+        version = Version.parse(value)
+    except ValueError as error:
+        fail(_FLOOR, str(error))
+    if version > manifest.version:
+        fail(_FLOOR, f"{version} is higher than the container's own version {manifest.version}")
+    return version
+
+
+def supervision(manifest: Manifest) -> Settings:
+    """What shall become of the container when it starts, runs and ends. Raises ManifestError."""
+    section = _members(manifest.custom, "northstar")
+    if all(section.get(key) is None for key in SECTIONS):
+        return CRITICAL if manifest.autostart == "critical" else DEFAULTS
+    # Most containers ask for nothing.
+    from northstar.manifest import supervision
+
+    return supervision.read(section, manifest)
+
+
+def notify_place(manifest: Manifest) -> str | None:
+    """The file that an image needs, so that the socket for notifications can be mounted there.
+
+    None if the container has none, or if a mount of the manifest would hide it.
+    """
+    if not supervision(manifest).notifies:
+        return None
+    hidden = any(f"{NOTIFY_PLACE}/".startswith(f"{target}/") for target in manifest.mounts)
+    return None if hidden else NOTIFY_PLACE
 
 
 def _members(value: Any, key: str) -> dict[str, Any]:

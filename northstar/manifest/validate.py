@@ -44,6 +44,8 @@ def check(manifest: Manifest) -> None:
             _check_resource_mount(target, mount)
     _check_overlaps(manifest)
     extension.mounts(manifest)
+    extension.floor(manifest)
+    extension.supervision(manifest)
     if len(manifest.sockets) > MAX_SOCKETS:
         fail("sockets", f"{len(manifest.sockets)} sockets, at most {MAX_SOCKETS} are allowed")
     for name in manifest.sockets:

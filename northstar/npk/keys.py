@@ -54,7 +54,7 @@ def load_public(path: str, *, trusted: bool = False) -> bytes:
     if len(data) != KEY_SIZE:
         raise NorthstarError(f"failed to load key {path}: {KEY_SIZE} bytes expected, it has {len(data)}")
     if trusted:
-        _check_owner(path)
+        check_owner(path)
     from nacl.bindings import crypto_core_ed25519_is_valid_point
 
     if not crypto_core_ed25519_is_valid_point(data):
@@ -70,8 +70,12 @@ def _read(path: str) -> bytes:
         raise NorthstarError(f"failed to load key {path}: {error.strerror}") from None
 
 
-def _check_owner(path: str) -> None:
-    status = os.stat(path)
+def check_owner(path: str) -> None:
+    """Raises NorthstarError if others than root or we may change a file or directory of keys."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise NorthstarError(f"failed to load key {path}: {error.strerror}") from None
     if status.st_uid not in (0, os.geteuid()):
         raise NorthstarError(f"failed to load key {path}: it belongs to uid {status.st_uid}", "chown root")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

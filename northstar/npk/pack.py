@@ -71,7 +71,7 @@ def pack_image(manifest: Manifest, image: str, out: str, *, key: bytes | Signer 
     """Pack an image as it is; the path of the package. The image is not changed. Raises NorthstarError."""
     path = output_path(manifest, out)
     try:
-        with open(image, "rb") as file, _replaced(path) as package:
+        with open(image, "rb") as file, replaced(path) as package:
             write(package, manifests.to_text(manifest), file, key=key)
     except OSError as error:
         name = error.filename or path
@@ -162,8 +162,8 @@ def _chunks(image: BinaryIO, rest: bytes) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _replaced(path: str) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` when it is complete."""
+def replaced(path: str) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` when it is complete. Raises OSError."""
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name}.{os.getpid()}.tmp")
     try:

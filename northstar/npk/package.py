@@ -29,7 +29,11 @@ _COMMENT = r"(?:\{\s*)?\"?version\"?\s*:\s*(['\"]?)([^\s'\"}]+)\1\s*(?:\}\s*)?"
 
 
 class Package(NamedTuple):
-    """A loaded package. `verity` is set if and only if it was checked with a key."""
+    """A loaded package. `verity` is set if and only if it was checked with a key, `signer` is that key then.
+
+    `digest`, 64 hex digits, tells packages apart also if they have the same name and version. Without a key
+    it is no proof of anything.
+    """
 
     manifest: Manifest
     format_version: Version
@@ -37,7 +41,9 @@ class Package(NamedTuple):
     image_size: int
     verity: Verity | None
     size: int
-    modified: int
+    digest: str = ""
+    signer: bytes | None = None
+    modified: int = 0
     """When the file was last written to, in nanoseconds since 1970, before it was looked at."""
 
     @property
@@ -46,13 +52,14 @@ class Package(NamedTuple):
         return self.manifest.container
 
 
-def load(fd: int, key: bytes | None, path: str) -> Package:
+def load(fd: int, key: bytes | tuple[bytes, ...] | None, path: str) -> Package:
     """Load the package open as `fd`; `path` is for messages. Raises PackageError.
 
-    With a public key everything is checked against the signature before it is used.
+    With a public key, or several of which one has to fit, everything is checked against the signature before
+    it is used.
     """
     try:
-        return _load(fd, key)
+        return _load(fd, (key,) if isinstance(key, bytes) else key)
     except (ArchiveError, SignatureError, VerityError, ManifestError, ValueError) as error:
         raise PackageError(path, str(error), getattr(error, "hint", None)) from None
     except OSError as error:
@@ -62,21 +69,21 @@ def load(fd: int, key: bytes | None, path: str) -> Package:
         raise PackageError(path, f"internal error: {type(error).__name__}: {error}") from error
 
 
-def _load(fd: int, key: bytes | None) -> Package:
+def _load(fd: int, keys: tuple[bytes, ...] | None) -> Package:
     found = os.fstat(fd)
     size = found.st_size
     contents = archive.read(fd, size)
-    hashes = None
-    if key is not None:
+    verified = None
+    if keys is not None:
         entry = contents.entries.get(archive.SIGNATURE)
         if entry is None:
             raise SignatureError("it is not signed, and the repository has a key")
-        hashes = signature.verify(archive.content(fd, entry), key)
-        if sha256(contents.comment).hexdigest() != hashes.comment:
+        verified = signature.verify_any(archive.content(fd, entry), keys)
+        if sha256(contents.comment).hexdigest() != verified.hashes.comment:
             raise SignatureError("the format version does not match its signed hash")
     version = format_version(contents.comment)
     text = _manifest_text(fd, contents)
-    if hashes is not None and sha256(text).hexdigest() != hashes.manifest:
+    if verified is not None and sha256(text).hexdigest() != verified.hashes.manifest:
         raise SignatureError("the manifest does not match its signed hash")
     description = manifest.parse(text)
     image = contents.entries.get(archive.IMAGE)
@@ -84,8 +91,17 @@ def _load(fd: int, key: bytes | None) -> Package:
         raise ArchiveError(f"it has no entry {archive.IMAGE}")
     if image.offset % archive.BLOCK:
         raise ArchiveError(f"{archive.IMAGE} is not aligned to {archive.BLOCK} bytes")
-    protection = None if hashes is None else _verity(fd, image, hashes)
-    return Package(description, version, image.offset, image.size, protection, size, found.st_mtime_ns)
+    known = (description, version, image.offset, image.size)
+    if verified is None:
+        digest = _unsigned_digest(text, image)
+        return Package(*known, None, size, digest, None, found.st_mtime_ns)
+    protection = _verity(fd, image, verified.hashes)
+    return Package(*known, protection, size, verified.digest, verified.key, found.st_mtime_ns)
+
+
+def _unsigned_digest(text: bytes, image: archive.Entry) -> str:
+    """Of manifest and image; of the latter the checksum has to do, as nobody reads it all."""
+    return str(sha256(b"%b\n%d %08x" % (text, image.size, image.crc)).hexdigest())
 
 
 def _manifest_text(fd: int, contents: Archive) -> bytes:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
+
+from northstar.npk.digest import sha256
 
 SIGNATURE_SIZE = 64
 
@@ -66,12 +68,45 @@ def sign(hashes: Hashes, key: bytes | Signer) -> bytes:
 
 def verify(entry: bytes, public_key: bytes) -> Hashes:
     """The hashes, if the entry is signed by the key. Raises SignatureError."""
+    return verify_any(entry, (public_key,)).hashes
+
+
+class Verified(NamedTuple):
+    """What was signed, by which key, and the SHA-256 of the signed text, which stands for the package.
+
+    That text alone cannot be changed without a key, unlike the file and the text around the signature.
+    """
+
+    hashes: Hashes
+    key: bytes
+    digest: str
+
+
+def verify_any(entry: bytes, public_keys: Iterable[bytes]) -> Verified:
+    """What is in the entry if it is signed by one of the keys. Raises SignatureError."""
+    message, signature = _split(entry)
+    for key in public_keys:
+        try:
+            verify_message(message, signature, key)
+        except SignatureError:
+            continue
+        return Verified(_hashes(message), key, sha256(message).hexdigest())
+    raise SignatureError("the signature is not valid for the key of the repository")
+
+
+def read(entry: bytes) -> tuple[Hashes, str]:
+    """What an entry says without a proof of it, and the SHA-256 of that text. Raises SignatureError."""
+    message, _ = _split(entry)
+    return _hashes(message), sha256(message).hexdigest()
+
+
+def _split(entry: bytes) -> tuple[bytes, bytes]:
+    """The signed text, and the raw signature."""
     parts = entry.split(_SEPARATOR)
     if len(parts) != 2:
         raise SignatureError("signature.yaml is malformed: two parts separated by --- expected")
     message, rest = parts
-    verify_message(message, _signature(rest), public_key)
-    return _hashes(message)
+    return message, _signature(rest)
 
 
 def verify_message(message: bytes, signature: bytes, public_key: bytes) -> None:

@@ -16,7 +16,7 @@ from northstar.protocol.url import ConsoleUrl
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from northstar.client import ContainerData, Notification
 
@@ -53,7 +53,7 @@ def write_line(line: bytes) -> None:
 class Session:
     """A connection made for one command."""
 
-    def __init__(self, options: argparse.Namespace, *, notifications: bool = False) -> None:
+    def __init__(self, options: argparse.Namespace, *, notifications: bool | Sequence[str] = False) -> None:
         self.json: bool = options.json
         self.colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._trace_lines: bool = options.trace
@@ -87,13 +87,22 @@ class Session:
         else:
             print(notification, flush=True)
 
+    def forget_notification(self) -> None:
+        """One that is not shown."""
+        if self.json:
+            self._notifications.popleft()
+
     def say_refusal(self) -> None:
         """In JSON mode print the response that refused the command, unless that was done."""
         if self.json and not self._said and self.last_response.startswith(b'{"response":'):
             self.say("")
 
-    def container(self, text: str) -> str:
-        """`name:version` of a container given with or without its version. Raises Refused, ValueError."""
+    def container(self, text: str, *, unique: bool = False) -> str:
+        """`name:version` of a container given with or without its version. Raises Refused, ValueError.
+
+        Of several versions that which runs, else the one that the name stands for; none if it has to be
+        `unique`.
+        """
         if ":" in text:
             return str(Container.parse(text))
         check_name(text)
@@ -102,6 +111,12 @@ class Session:
         if not found:
             raise Refused({"unexpected": {"error": f"no container found with name {text}"}})
         if len(found) > 1:
+            known = [] if unique else list(self.inspected(found))
+            self.last_response = b""
+            chosen = [data.container for data in known if data.process is not None]
+            chosen += [data.container for data in known if data.current]
+            if chosen:
+                return chosen[0]
             versions = ", ".join(sorted(found))
             raise Refused({"unexpected": {"error": f"container {text} has multiple versions: {versions}"}})
         return found[0]

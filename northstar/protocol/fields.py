@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TOKEN_SIZE = 40
+MIN_COUNT, MAX_COUNT = -(1 << 31), (1 << 31) - 1
+MAX_KINDS = 64
+"""Kinds of notifications that a client can name."""
+MAX_SECONDS = 365 * 86_400
+MAX_SIGNAL = 31
 MAX_CONTAINERS = 1024
 """Containers in one request."""
 
@@ -112,6 +117,62 @@ def environment(value: Any) -> dict[str, str]:
     return {text(key): text(item) for key, item in value.items()}
 
 
+def optional_seconds(value: Any) -> float | None:
+    """A time that may be missing."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_SECONDS:
+        raise Invalid
+    return float(value)
+
+
+def optional_signal(value: Any) -> int | None:
+    """The number of a signal that may be missing."""
+    return None if value is None else integer(1, MAX_SIGNAL)(value)
+
+
+def choice(*words: str) -> Callable[[Any], str]:
+    """A reader of one of some words."""
+
+    def read(value: Any) -> str:
+        if value not in words:
+            raise Invalid
+        return str(value)
+
+    return read
+
+
+def kinds(value: Any) -> tuple[str, ...]:
+    """Names of notifications, which may be missing; one that is not known never comes."""
+    found = () if value is None else texts(value)
+    if len(found) > MAX_KINDS:
+        raise Invalid
+    return found
+
+
 def optional_text(value: Any) -> str | None:
     """A string, or null."""
     return None if value is None else text(value)
+
+
+def count(value: Any) -> int:
+    """A number of times, once if it is missing."""
+    return 1 if value is None else integer(MIN_COUNT, MAX_COUNT)(value)
+
+
+def seconds(value: Any) -> float | None:
+    """A number of seconds, or null."""
+    if value is None:
+        return None
+    if type(value) not in (int, float):
+        raise Invalid
+    return float(value)
+
+
+def word(default: str) -> Callable[[Any], str]:
+    """A reader of a string that may be missing."""
+
+    def read(value: Any) -> str:
+        return default if value is None else text(value)
+
+    return read

@@ -140,7 +140,9 @@ class Daemon:
         if to_mount:
             _log.info(f"Trying to mount containers from repository {', '.join(to_mount)}")
             await self._runtime.mounts.mount_on_start(to_mount)
+        await self._runtime.updating.recover(self._runtime.repositories)
         await self._runtime.starts.autostart()
+        self._runtime.boot.begin()
         await self._engine.prepare()
         await self._runtime.set_up()
         self._manager.ready()
@@ -155,7 +157,10 @@ class Daemon:
     def _watch_for_damage(self) -> None:
         # Without a key nobody notices damage, so there is nothing to watch.
         from northstar.runtime.containers.damage import DamageWatch
+        from northstar.runtime.containers.damagecontrol import DamageControl
 
+        runtime = self._runtime
+        self._parts.events.add(DamageControl(self._loop, runtime.containers, runtime.updating))
         try:
             self._damage = DamageWatch(self._loop, self._runtime.containers, self._parts.events)
         except OSError as error:
@@ -222,6 +227,8 @@ class Daemon:
         """How many containers are left."""
         if await self._engine.end_if_silent():
             _log.warn(f"The engine has not answered for {PATIENCE:.0f} s and was killed")
+        if not self._engine.died:
+            await self._runtime.starts.stop_all_runs()
         survivors = await self._runtime.starts.end_all_runs(EXIT_GRACE)
         for container in survivors:
             _log.error(f"{container} did not end within {EXIT_GRACE:.0f} s after SIGKILL")

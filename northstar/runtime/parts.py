@@ -73,7 +73,15 @@ class Parts:
             debugger=self.debugger,
         )
         repositories = _repositories(config)
-        self.runtime = Runtime(host, repositories, self.mounter, config.mount_parallel, self.events)
+        self.runtime = Runtime(
+            host,
+            repositories,
+            self.mounter,
+            config.mount_parallel,
+            self.events,
+            config.updates,
+            config.boot,
+        )
         self.console = self._console(config, loop)
 
     def _console(self, config: Config, loop: Loop) -> ConsoleServer:

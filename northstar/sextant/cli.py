@@ -13,14 +13,13 @@ from zlib import crc32
 from northstar import API_VERSION, __version__, terminal
 from northstar.errors import NorthstarError, PackageError
 from northstar.lint import filters
-from northstar.npk import archive, keys, pack, package, sources, squashfs
-from northstar.sextant import arguments, explaining, importing, indexing, linting, skeleton
+from northstar.npk import archive, keys, pack, package, signature, sources, squashfs
+from northstar.sextant import arguments, explaining, importing, indexing, linting, resigning, skeleton
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from northstar.manifest import Manifest
-    from northstar.npk.signature import Signer
 
 _COPY_CHUNK = 1 << 20
 
@@ -38,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
     _pack_options(commands.add_parser("pack", help="make a package", description=_pack.__doc__))
     _unpack_options(commands.add_parser("unpack", help="take a package apart", description=_unpack.__doc__))
     _inspect_options(commands.add_parser("inspect", help="show a package", description=_inspect.__doc__))
+    resigning.options(
+        commands.add_parser("sign", help="sign a packed package", description=resigning.run.__doc__)
+    )
     _gen_key_options(commands.add_parser("gen-key", help="make a key pair", description=_gen_key.__doc__))
     importing.options(
         commands.add_parser(
@@ -78,17 +80,7 @@ def _pack_options(options: argparse.ArgumentParser) -> None:
         help="squashfs image to be used as it is, or an image of another tool as of `import`, over "
         "whose manifest FILE is merged",
     )
-    signer = options.add_mutually_exclusive_group()
-    signer.add_argument("-k", "--key", metavar="FILE", help="private key (default: unsigned)")
-    signer.add_argument(
-        "--sign-command",
-        metavar="COMMAND",
-        help="command of the shell that signs in place of a key: it reads the bytes to sign from its "
-        "standard input and writes the Ed25519 signature (64 bytes, or base64) to its standard output",
-    )
-    options.add_argument(
-        "--public-key", metavar="FILE", help="the signature has to fit to it; needed with --sign-command"
-    )
+    arguments.signing_options(options)
     options.add_argument("-o", "--out", metavar="PATH", required=True, help="directory or file")
     arguments.squashfs_options(options)
     options.add_argument(
@@ -132,7 +124,7 @@ def _count(text: str) -> int:
 
 def _pack(options: argparse.Namespace) -> None:
     """Make a package of a manifest and a root directory or an image, signed if a key is given."""
-    key = _signing_key(options)
+    key = arguments.signing_key(options)
     if options.image is not None and importing.is_foreign(options.image):
         with importing.overlaid(options) as (description, image):
             for variant in _variants(description, options):
@@ -154,17 +146,6 @@ def _pack(options: argparse.Namespace) -> None:
                 mksquashfs=options.mksquashfs,
                 warn=_warn,
             )
-
-
-def _signing_key(options: argparse.Namespace) -> bytes | Signer | None:
-    """Seed or command, None for an unsigned package."""
-    if options.sign_command is None and options.public_key is None:
-        return keys.load_private(options.key) if options.key else None
-    if options.sign_command is None or options.public_key is None:
-        raise NorthstarError("--sign-command and --public-key need each other")
-    from northstar.npk.signing import command_signer
-
-    return command_signer(options.sign_command, keys.load_public(options.public_key))
 
 
 def _variants(description: Manifest, options: argparse.Namespace) -> list[Manifest]:
@@ -266,10 +247,22 @@ def _inspect(options: argparse.Namespace) -> None:
     print(heading("## NPK Content"), *opened.contents.entries, "", sep="\n")
     print(heading("## manifest.yaml"), opened.text(archive.MANIFEST) or "No manifest found", "", sep="\n")
     print(heading("## signature.yaml"), opened.text(archive.SIGNATURE) or "No signature found", "", sep="\n")
+    print(heading("## package hash"), _digest(opened), "", sep="\n")
     with tempfile.TemporaryDirectory(prefix="sextant-") as work:
         image = os.path.join(work, archive.IMAGE)
         opened.copy_image(image)
         print(heading("## SquashFS listing"), squashfs.listing(image, options.unsquashfs), sep="\n", end="")
+
+
+def _digest(opened: _Opened) -> str:
+    """What a revocation list has of the package."""
+    entry = opened.content(archive.SIGNATURE)
+    if entry is None:
+        return "None, as it is not signed"
+    try:
+        return signature.read(entry)[1]
+    except signature.SignatureError as error:
+        return f"None: {error}"
 
 
 def _load(path: str, key: bytes | None) -> package.Package:

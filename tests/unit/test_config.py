@@ -101,9 +101,9 @@ mode = "0660"
     assert found.container_console_options.npk_stream_timeout == 3.0
     assert found.container_console_options.max_requests_per_sec == 1000
     system, scratch, other = found.repositories.values()
-    assert (system.dir, system.key, system.mount_on_start) == (
+    assert (system.dir, system.keys, system.mount_on_start) == (
         "/usr/share/northstar",
-        "/etc/system.pub",
+        ("/etc/system.pub",),
         True,
     )
     assert [found.require_mounts for found in (system, scratch, other)] == [False, True, False]
@@ -319,6 +319,20 @@ def test_places_that_overlap_by_a_link(tmp_path: Path) -> None:
 def test_places_of_the_older_dialect(tmp_path: Path) -> None:
     assert "log_dir /run/ns/l lies in run_dir" in problems(tmp_path, OLD.replace('"/logs"', '"/run/ns/l"'))
     assert "cgroup: a name expected" in problems(tmp_path, OLD.replace('"northstar"', '""'))
+
+
+def test_updates(tmp_path: Path) -> None:
+    text = (
+        '[updates]\nsettle = "1m"\nmax_boots = 0\non_power_loss = "abort"\nkeep = 3\nlate_rollback = "0s"\n'
+    )
+    assert load(tmp_path, NEW + text).updates == (60.0, 0, True, 3, 0.0)
+    assert load(tmp_path, NEW).updates == (10.0, 2, False, 1, 600.0)
+    for line, message in (
+        ('on_power_loss = "retry"', '"resume" or "abort" expected'),
+        ("keep = 17", "at most 16"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load(tmp_path, f"{NEW}[updates]\n{line}\n")
 
 
 def test_more_consoles(tmp_path: Path) -> None:

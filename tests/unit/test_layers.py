@@ -15,25 +15,26 @@ ROOT = Path(__file__).parents[2]
 LAYERS: tuple[tuple[str, ...], ...] = (
     # What everything speaks of.
     ("northstar", "errors", "sizes", "text"),
-    ("kernel", "names", "terminal"),
+    ("kernel", "names", "supervision", "terminal"),
     ("engine", "manifest"),
     # Formats and rules, pure.
     ("delta", "npk", "programs", "protocol", "seccomp"),
+    ("policy",),
     ("client", "config", "fleet", "lint", "oci"),
-    ("agent",),
     # The daemon.
     ("runtime", "runtime.duration", "runtime.inheritance", "runtime.ownstream"),
     ("runtime.log",),
     ("runtime.eventloop",),
     ("runtime.controlgroups", "runtime.output", "runtime.spawning", "runtime.storage"),
-    ("runtime.debugging",),
+    ("runtime.debugging", "updates"),
+    ("runtime.supervision",),
     ("runtime.containers",),
     ("runtime.console", "runtime.monitoring"),
     ("runtime.parts",),
     ("runtime.daemon",),
     ("runtime.main",),
     # Commands.
-    ("nstar", "sextant", "trial"),
+    ("agent", "nstar", "sextant", "trial"),
     ("__main__",),
 )
 """The lowest first. Those of one layer do not know each other."""

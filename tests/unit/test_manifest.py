@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -497,3 +498,22 @@ def test_json_round_trip(description: dict[str, Any]) -> None:
         assert "is no character" in str(error)
         return
     assert manifest.parse(manifest.to_text(parsed)) == parsed
+
+
+@pytest.mark.parametrize(
+    ("floor", "message"),
+    [
+        ("1.0.0", None),
+        ("1.0.1", "1.0.1 is higher than the container's own version 1.0.0"),
+        ("1", "custom.northstar.floor: a version is expected"),
+        ("'1'", "not of the form major.minor.patch"),
+    ],
+)
+def test_floor(floor: str, message: str | None) -> None:
+    """It cannot lock the container out of its own name."""
+    text = f"{MINIMAL}custom: {{ northstar: {{ floor: {floor} }} }}\n".encode()
+    if message is None:
+        assert extension.floor(manifest.parse(text)) == (1, 0, 0)
+    else:
+        with pytest.raises(ManifestError, match=re.escape(message)):
+            manifest.parse(text)

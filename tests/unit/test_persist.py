@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from northstar.runtime.containers import persist
+from northstar.runtime.storage import persist
 
 NAMES = st.one_of(
     st.sampled_from([".wiped-0", ".wiped-1", ".wiped-2", "a", "-", "..."]),

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MAX_LINES = 600
 MAX_LINES_OF_A_MODULE = 400
 """Of what is shipped."""
-SPELLED_OTHERWISE = "insufficent,verifiying,nmae,requird"
+SPELLED_OTHERWISE = "hel,insufficent,nmae,oepn,polcy,requird,verifiying"
 """Upstream's messages, and mistakes that tests make."""
 USED_BY_OTHERS = (
     # asyncio calls them.
@@ -22,12 +22,16 @@ USED_BY_OTHERS = (
     *("pause_writing", "resume_writing"),
     # Applications do.
     "from_env",
+    # http.client does.
+    *("default_port", "auto_open"),
     # Accepted for compatibility.
     *("event_buffer_size", "dialect"),
     # Read by key, or kept open.
     *("scheduling", "selinux_exec", "init_filter", "_locks", "kept_ready"),
     # For what is to come: damage of a mounted package, what a host lacks.
     *("table_status", "abilities"),
+    # Restart policies will: on_burst is rollback.
+    "roll_back",
 )
 COMMENTED = {".py", ".sh", ".cfg", ".toml", ".yaml", ".yml"}
 WITHOUT_LICENCE = {"pyproject.toml", "northstar.toml"}

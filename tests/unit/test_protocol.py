@@ -39,6 +39,14 @@ GOLDEN: list[tuple[Any, str]] = [
         requests.Explain(A, "/x", ("y",), {"Z": "1"}),
         '{"request":{"explain":{"container":"a:0.0.1","init":"/x","arguments":["y"],"environment":{"Z":"1"}}}}',
     ),
+    (requests.Boot(True, 1.5), '{"request":{"boot":{"wait":true,"timeout":1.5}}}'),
+    (requests.Reset(A), '{"request":{"reset":{"container":"a:0.0.1"}}}'),
+    (requests.Stop(A), '{"request":{"stop":{"container":"a:0.0.1","signal":null,"timeout":null}}}'),
+    (requests.Stop(A, 2, 0.5), '{"request":{"stop":{"container":"a:0.0.1","signal":2,"timeout":0.5}}}'),
+    (
+        requests.Wait((A,), "ready", None),
+        '{"request":{"wait":{"containers":["a:0.0.1"],"until":"ready","timeout":null}}}',
+    ),
     (requests.Logs(A, True), '{"request":{"logs":{"container":"a:0.0.1","follow":true}}}'),
     (requests.Mount((A, A)), '{"request":{"mount":{"containers":["a:0.0.1","a:0.0.1"]}}}'),
     (requests.Problems(), '{"request":"problems"}'),
@@ -64,6 +72,67 @@ GOLDEN: list[tuple[Any, str]] = [
     (requests.Umount((A,)), '{"request":{"umount":{"containers":["a:0.0.1"]}}}'),
     (requests.Uninstall(A, True), '{"request":{"uninstall":{"container":"a:0.0.1","wipe":true}}}'),
 ]
+
+
+UPDATES: list[tuple[Any, str]] = [
+    (
+        requests.Update((A,), 2, 1.5, True, False, "copy", "campaign 42"),
+        '{"request":{"update":{"containers":["a:0.0.1"],"attempts":2,"settle":1.5,"allow_downgrade":true,'
+        '"force":false,"data":"copy","reference":"campaign 42"}}}',
+    ),
+    (requests.Updates(True), '{"request":{"updates":{"follow":true}}}'),
+    (requests.UpdateAck("u-1"), '{"request":{"update_ack":{"id":"u-1"}}}'),
+    (requests.UpdateCancel("u-1"), '{"request":{"update_cancel":{"id":"u-1"}}}'),
+]
+
+
+@pytest.mark.parametrize(("message", "line"), UPDATES, ids=lambda value: type(value).__name__)
+def test_golden_updates(message: Any, line: str) -> None:
+    assert messages.encode(message) == line.encode() + b"\n"
+    assert decoding.decode_client(line.encode()) == message
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('{"update":{"containers":["a:0.0.1"]}}', requests.Update((A,))),
+        ('{"update":{"containers":["a:0.0.1"],"settle":3,"force":null}}', requests.Update((A,), 1, 3.0)),
+        ('{"updates":{}}', requests.Updates()),
+    ],
+)
+def test_what_may_be_left_out_of_an_update(body: str, message: Any) -> None:
+    assert decoding.decode_client(b'{"request":' + body.encode() + b"}") == message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"update":{}}',
+        '{"update":{"containers":"a:0.0.1"}}',
+        '{"update":{"containers":["a"]}}',
+        '{"update":{"containers":["a:0.0.1"],"attempts":1.5}}',
+        '{"update":{"containers":["a:0.0.1"],"settle":"10s"}}',
+        '{"update":{"containers":["a:0.0.1"],"settle":true}}',
+        '{"update":{"containers":["a:0.0.1"],"data":1}}',
+        '{"update_ack":{}}',
+        '{"update_cancel":{"id":1}}',
+        '{"updates":{"follow":1}}',
+    ],
+)
+def test_malformed_updates(body: str) -> None:
+    with pytest.raises(ProtocolError):
+        decoding.decode_client(b'{"request":' + body.encode() + b"}")
+
+
+def test_permissions_of_updates() -> None:
+    """Whoever may do by hand what an update does may have it done."""
+    for message, _ in UPDATES:
+        if not isinstance(message, requests.Updates):
+            assert permissions.allowed(message, permissions.UPDATE)
+            for missing in permissions.UPDATE:
+                assert not permissions.allowed(message, permissions.FULL - {missing})
+    assert permissions.allowed(requests.Updates(), frozenset(("inspect",)))
+    assert not permissions.allowed(requests.Updates(), permissions.FULL - {"inspect"})
 
 
 @pytest.mark.parametrize(("message", "line"), GOLDEN, ids=lambda value: type(value).__name__)
@@ -92,6 +161,12 @@ def test_golden(message: Any, line: str) -> None:
             requests.Inspect(Container("n" * 1024, Version(0, 0, 1))),
         ),
         ('{"request":{"inspect":{"container":"a:0.0.1-pre+build"}}}', requests.Inspect(A)),
+        ('{"request":"boot"}', requests.Boot()),
+        ('{"request":{"boot":{}}}', requests.Boot()),
+        ('{"request":{"stop":{"container":"a:0.0.1"}}}', requests.Stop(A)),
+        ('{"request":{"wait":{"containers":[],"until":"exit","timeout":5}}}', requests.Wait((), "exit", 5.0)),
+        ('{"connect":["0.9.2",true]}', requests.Connect(Version(0, 9, 2), True)),
+        ('{"connect":["0.9.2",true,["ready"]]}', requests.Connect(Version(0, 9, 2), True, ("ready",))),
     ],
 )
 def test_tolerated(line: str, message: Any) -> None:
@@ -120,6 +195,15 @@ def test_tolerated(line: str, message: Any) -> None:
         '{"request":{"kill":{"container":"a:0.0.1","signal":"15"}}}',
         '{"request":{"kill":{"container":"a:0.0.1"}}}',
         '{"request":{"kill":null}}',
+        '{"request":{"stop":{"container":"a:0.0.1","signal":0}}}',
+        '{"request":{"stop":{"container":"a:0.0.1","timeout":-1}}}',
+        '{"request":{"stop":{"container":"a:0.0.1","timeout":"5s"}}}',
+        '{"request":{"stop":{"container":"a:0.0.1","timeout":1e300}}}',
+        '{"request":{"wait":{"containers":["a:0.0.1"]}}}',
+        '{"request":{"wait":{"containers":["a:0.0.1"],"until":"started"}}}',
+        '{"request":{"boot":{"wait":1}}}',
+        '{"connect":{"version":"0.9.2","subscribe_notifications":true,"notifications":"ready"}}',
+        '{"connect":["0.9.2"]}',
         '{"request":{"start":{"container":"a:0.0.1","init":null,"arguments":null,"environment":{}}}}',
         '{"request":{"start":{"container":"a:0.0.1","init":null,"arguments":[]}}}',
         f'{{"request":{{"inspect":["{"n" * 1025}:0.0.1"]}}}}',

@@ -133,3 +133,25 @@ def test_settings_of_the_unit_reach_tests() -> None:
     assert len(names) == len(set(names))
     assert not {"WatchdogSec", "Restart", "ExecReload", "RuntimeDirectory"} & set(names)
     assert "-k 'a or b'" in command
+
+
+def test_tiers_beside_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """What they print comes in one piece, when they have ended."""
+    found = Tier("one", [Result("t", results.PASSED)], 1.0)
+
+    def work() -> list[Tier]:
+        subprocess.run(["echo", "from a command"], check=True)
+        subprocess.run(["sh", "-c", "echo from another >&2"], check=True)
+        return [found]
+
+    with tiers.Beside(work, tmp_path / "log") as beside:
+        assert "from" not in capfd.readouterr().out
+    assert beside.tiers == [found]
+    assert capfd.readouterr().out == "from a command\nfrom another\n"
+
+
+def test_tiers_beside_others_that_come_to_no_end(tmp_path: Path) -> None:
+    with tiers.Beside(lambda: os._exit(3), tmp_path / "log") as beside:
+        pass
+    assert [tier.problem for tier in beside.tiers] == ["the other tiers have come to no end"]
+    assert results.summarise(beside.tiers, {}, complete=True) == 1

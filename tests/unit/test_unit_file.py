@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
         found / "modprobe@.service",
     ):
         shutil.copy(path, units)
-    for program in ("kill", "northstar", "northstar-agent", "systemctl", "systemd-tmpfiles"):
+    for program in ("kill", "northstar", "northstar-agent", "nstar", "systemctl", "systemd-tmpfiles"):
         path = root / "usr/bin" / program
         path.parent.mkdir(exist_ok=True)
         path.touch(0o755)
@@ -55,6 +55,11 @@ UNITS = ("northstar.service", "northstar-agent.service", "northstar-agent-poll.s
 
 @pytest.mark.parametrize("unit", [*UNITS, "northstar-agent-poll.timer"])
 def test_verify(root: Path, unit: str) -> None:
+    assert analyse(root, "verify", "--man=no", "--recursive-errors=no", unit=unit) == ""
+
+
+def test_verify_what_waits_for_the_boot(root: Path) -> None:
+    unit = "northstar-boot-complete.service"
     assert analyse(root, "verify", "--man=no", "--recursive-errors=no", unit=unit) == ""
 
 

@@ -11,6 +11,7 @@ from northstar.protocol import base64text, messages, requests, tokens
 from northstar.runtime import log
 from northstar.runtime.console.peer import RequestFailed
 from northstar.runtime.eventloop.loop import Timeout
+from northstar.runtime.supervision import waits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -30,7 +31,16 @@ _PAUSE = 0.01
 """After a smaller one we wait so many seconds for more, as each write takes a thread."""
 _EARLY = (requests.Ident, requests.TokenCreate, requests.TokenVerify)
 """Answered also while the runtime starts up."""
-_OPERATIONS = (requests.Mount, requests.Start, requests.Umount, requests.Uninstall)
+_OPERATIONS = (
+    requests.Mount,
+    requests.Start,
+    requests.Stop,
+    requests.Umount,
+    requests.Uninstall,
+    requests.Update,
+    requests.UpdateAck,
+    requests.UpdateCancel,
+)
 """Carried out to the end, also if the client is gone meanwhile."""
 
 
@@ -42,6 +52,7 @@ class Handlers:
         self._runtime = runtime
         self._authority = authority
         self._handlers: dict[type, Callable[[Peer, Any], Coroutine[Any, Any, Any]]] = {
+            requests.Boot: self._boot,
             requests.Explain: self._explain,
             requests.Ident: self._ident,
             requests.Inspect: self._inspect,
@@ -50,12 +61,19 @@ class Handlers:
             requests.Mount: self._mount,
             requests.Problems: self._problems,
             requests.Repositories: self._repositories,
+            requests.Reset: self._reset,
             requests.Shutdown: self._shutdown,
             requests.Start: self._start,
+            requests.Stop: self._stop,
             requests.TokenCreate: self._token_create,
             requests.TokenVerify: self._token_verify,
             requests.Umount: self._umount,
             requests.Uninstall: self._uninstall,
+            requests.Update: self._update,
+            requests.UpdateAck: self._update_ack,
+            requests.UpdateCancel: self._update_cancel,
+            requests.Updates: self._updates,
+            requests.Wait: self._wait,
         }
 
     async def handle(self, peer: Peer, request: requests.Request) -> bytes:
@@ -107,15 +125,56 @@ class Handlers:
 
         return {"kill": await _outcome(request.container, work())}
 
+    async def _stop(self, _: Peer, request: requests.Stop) -> object:
+        async def work() -> object:
+            status = await self._runtime.stop(request.container, request.signal, request.timeout)
+            return {"exit": None if status is None else status.to_json()}
+
+        return {"stop": await _outcome(request.container, work(), with_data=True)}
+
+    async def _reset(self, _: Peer, request: requests.Reset) -> object:
+        async def work() -> None:
+            self._runtime.reset(request.container)
+
+        return {"reset": await _outcome(request.container, work())}
+
+    async def _wait(self, _: Peer, request: requests.Wait) -> object:
+        return {"wait": await waits.wait(self._runtime.supervisor, self._runtime.containers.get, request)}
+
+    async def _boot(self, _: Peer, request: requests.Boot) -> object:
+        return {"boot": await waits.boot(self._runtime.supervisor, self._runtime.boot, request)}
+
     async def _mount(self, _: Peer, request: requests.Mount) -> object:
         return {"mount": _results(request.containers, await self._runtime.mounts.mount(request.containers))}
 
     async def _umount(self, _: Peer, request: requests.Umount) -> object:
+        self._runtime.withdraw(request.containers)
         return {"umount": _results(request.containers, await self._runtime.mounts.umount(request.containers))}
 
     async def _uninstall(self, _: Peer, request: requests.Uninstall) -> object:
+        self._runtime.withdraw((request.container,))
         work = self._runtime.packages.uninstall(request.container, request.wipe)
         return {"uninstall": await _outcome(request.container, work)}
+
+    # --- updates
+
+    async def _update(self, _: Peer, request: requests.Update) -> object:
+        # Most devices have no use for this code.
+        from northstar.updates.check import Order
+
+        updater = await self._runtime.updating.load()
+        return {"update": await _named(updater.begin(Order(*request)))}
+
+    async def _updates(self, _: Peer, __: requests.Updates) -> object:
+        return {"updates": self._runtime.updating.describe()}
+
+    async def _update_ack(self, _: Peer, request: requests.UpdateAck) -> object:
+        updater = await self._runtime.updating.load()
+        return {"update_ack": await _named(updater.acknowledge(request.id))}
+
+    async def _update_cancel(self, _: Peer, request: requests.UpdateCancel) -> object:
+        updater = await self._runtime.updating.load()
+        return {"update_cancel": await _named(updater.cancel(request.id))}
 
     async def _token_create(self, peer: Peer, request: requests.TokenCreate) -> object:
         user, shared = peer.identity.name, request.shared
@@ -231,6 +290,14 @@ async def _outcome(container: Container, work: Awaitable[Any], *, with_data: boo
         return {"error": {"container": str(container), "error": error.to_json()}}
     result = {"container": str(container)}
     return {"ok": result | {"data": data} if with_data else result}
+
+
+async def _named(work: Awaitable[str]) -> object:
+    """The result object of a request about an update."""
+    try:
+        return {"ok": {"id": await work}}
+    except ApiError as error:
+        return {"error": {"error": error.to_json()}}
 
 
 def _results(containers: Iterable[Container], results: Iterable[ApiError | None]) -> list[object]:

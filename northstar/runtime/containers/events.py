@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from northstar.names import Container
     from northstar.runtime.containers.run import Run
     from northstar.runtime.spawning.process import ExitStatus
@@ -37,6 +39,12 @@ class Observer:
 
     def memory_event(self, container: Container, event: dict[str, int | None]) -> None:
         """A container's control group ran out of memory."""
+
+    def updated(self, details: dict[str, Any]) -> None:
+        """An update has come to its next phase."""
+
+    def supervised(self, kind: str, container: Container, details: dict[str, object]) -> None:
+        """A container is `ready`, `unhealthy`, `restarting` or `quarantined`, or has another `status`."""
 
 
 class Events(Observer):
@@ -88,3 +96,12 @@ class Events(Observer):
         """See `Observer`."""
         for observer in self._observers:
             observer.memory_event(container, event)
+
+    def updated(self, details: dict[str, Any]) -> None:
+        for observer in self._observers:
+            observer.updated(details)
+
+    def supervised(self, kind: str, container: Container, details: dict[str, object]) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.supervised(kind, container, details)

@@ -147,7 +147,7 @@ class Mounts:
     async def _mount_record(self, record: Record) -> ApiError | None:
         container = record.container
         descriptor = record.repository.fd(container)
-        target = self._target(container)
+        target = self.target(container)
         try:
             record.device = await self._loop.in_thread(self._mount, record, descriptor, target)
         except ApiError as error:
@@ -170,7 +170,7 @@ class Mounts:
 
     async def umount_record(self, record: Record) -> None:
         """Umount a package. The mutex is held. Raises ApiError."""
-        target = self._target(record.container)
+        target = self.target(record.container)
         try:
             await self._loop.in_thread(self._mounter.umount, target)
         except ApiError:
@@ -179,5 +179,6 @@ class Mounts:
         record.mounted = False
         _log.info(f"Umounted {record.container}")
 
-    def _target(self, container: Container) -> str:
+    def target(self, container: Container) -> str:
+        """Where a package is mounted."""
         return f"{self._run_dir}/{container}"

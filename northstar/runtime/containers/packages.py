@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from northstar.errors import ApiError, InstallDuplicate, InvalidRepository, Unexpected
 from northstar.runtime import log
-from northstar.runtime.containers import filters, persist, users
+from northstar.runtime.containers import filters, users
 from northstar.runtime.containers.records import Record
 from northstar.runtime.eventloop.loop import Mutex
+from northstar.runtime.storage import persist
 from northstar.runtime.storage.repository import close
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from northstar.manifest import Manifest
     from northstar.names import Container
     from northstar.npk.package import Package
+    from northstar.runtime.containers.currency import Currency
     from northstar.runtime.containers.events import Events
     from northstar.runtime.containers.mounts import Mounts
     from northstar.runtime.containers.records import Containers
@@ -40,6 +42,7 @@ class Packages:
         mounts: Mounts,
         mutex: Mutex,
         events: Events,
+        currency: Currency,
     ) -> None:
         """`data_dir` is where persistent data is, `mutex` is held by whatever changes the containers."""
         self._loop = loop
@@ -49,6 +52,7 @@ class Packages:
         self._mounts = mounts
         self._mutex = mutex
         self._events = events
+        self._currency = currency
         self._publishing = Mutex()
 
     async def add_repository(self, repository: Repository) -> None:
@@ -66,11 +70,12 @@ class Packages:
                 )
                 continue
             record = Record(container, repository, package)
-            if isinstance(outcome, bytes):
+            refusal = repository.refusal(package.manifest)
+            if isinstance(outcome, bytes) and refusal is None:
                 record.filter = outcome
             else:
-                record.unusable = str(outcome)
-                _log.warn(f"{container} cannot be started: {outcome}")
+                record.unusable = refusal or str(outcome)
+                _log.warn(f"{container} cannot be started: {record.unusable}")
             self._containers.add(record)
 
     async def warn_of_users(self, only: int | None = None) -> None:
@@ -104,16 +109,16 @@ class Packages:
     async def finish(self, repository_id: str, insert: Insert) -> Container:
         """Verify and add a package that has been received completely."""
         try:
-            package, application_filter = await self._loop.in_thread(_verify, insert)
+            repository = self._repositories[repository_id]
+            package, application_filter = await self._loop.in_thread(_verify, insert, repository)
             # One after the other, so that no two of them are the same container or take the same room.
             async with self._publishing:
                 self._check_new(repository_id, package.container)
+                await self._currency.before_install(package.container, repository)
                 await self._loop.in_thread(insert.publish)
                 async with self._mutex:
                     insert.adopt()
-                    record = Record(
-                        package.container, self._repositories[repository_id], package, application_filter
-                    )
+                    record = Record(package.container, repository, package, application_filter)
                     self._containers.add(record)
         except BaseException:
             await self.abort(insert)
@@ -132,15 +137,18 @@ class Packages:
             _log.warn(f"Skipping duplicate container {container} which is already in repository {other}")
             raise InstallDuplicate(container)
 
-    async def uninstall(self, container: Container, wipe: bool) -> None:
+    async def uninstall(self, container: Container, wipe: bool, *, unneeded: bool = False) -> None:
         """Umount if needed, delete persistent data if `wipe`, remove the package.
 
+        `unneeded`: an update is through with it, and nobody has asked for that.
         Each step is durable before the next one, so after a failure the whole may be tried again.
         """
         _log.info(f"Trying to uninstall {container}")
         async with self._mutex:
             record = self._containers.get(container)
             try:
+                if not unneeded:
+                    self._currency.check_uninstall(container)
                 if wipe:
                     self._check_wipe(record)
                 if record.mounted or record.run is not None:
@@ -158,6 +166,8 @@ class Packages:
             await self._loop.in_thread(close, descriptor, _log, str(container))
         _log.info(f"Uninstalled {container}")
         self._events.uninstalled(container)
+        if not unneeded:
+            await self._currency.after_uninstall(container)
 
     def _check_wipe(self, record: Record) -> None:
         """Raises Unexpected if the persistent data is in use by another version."""
@@ -183,7 +193,9 @@ def _collect(manifests: list[Manifest], only: int | None) -> list[str]:
     return list(users.warnings(manifests, only))
 
 
-def _verify(insert: Insert) -> tuple[Package, bytes]:
-    """A package that has been received, and the filter of its application. Blocks."""
+def _verify(insert: Insert, repository: Repository) -> tuple[Package, bytes]:
+    """A package that has been received, and the filter of its application. Blocks. Raises Unexpected."""
     package = insert.verify()
+    if (refusal := repository.refusal(package.manifest)) is not None:
+        raise Unexpected(f"{package.container} is refused by {refusal}")
     return package, filters.application_filter(package.manifest)

@@ -6,20 +6,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from northstar.errors import InvalidContainer, StartContainerStarted, StopContainerNotStarted, UmountBusy
+from northstar.manifest import extension
 from northstar.runtime import log
 from northstar.runtime.containers import plan
 from northstar.runtime.output.lastoutput import LastOutput
+from northstar.supervision.state import IDLE_STATE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from northstar.manifest.model import Manifest
     from northstar.names import Container
     from northstar.npk.package import Package
     from northstar.runtime.containers.run import Run
+    from northstar.runtime.eventloop.loop import Timer
     from northstar.runtime.storage.repository import Repository
+    from northstar.supervision.model import Settings
+    from northstar.supervision.state import State
+
+    Request = tuple[str | None, Sequence[str], Mapping[str, str]]
 
 _log = log.Logger("runtime::state")
+
+PLAIN: Request = (None, (), {})
+"""A start as the manifest says."""
 
 
 class Record:
@@ -27,7 +37,8 @@ class Record:
 
     __slots__ = (
         *("container", "damage", "device", "filter", "left_out", "mount_failure", "mounted", "output"),
-        *("package", "repository", "run", "unusable"),
+        *("package", "repository", "run", "trial", "unusable"),
+        *("request", "settings", "state", "timer"),
     )
 
     def __init__(
@@ -53,6 +64,15 @@ class Record:
         """What it has written since its last start."""
         self.run: Run | None = None
         """Set from the moment a start is under way until the exit is dealt with."""
+        self.trial = False
+        """Whether it has been started by an update and has not proved itself yet."""
+        self.settings: Settings = extension.supervision(package.manifest)
+        self.state: State = IDLE_STATE
+        """Changed by the supervisor only."""
+        self.timer: Timer | None = None
+        """For the next time that the state waits for."""
+        self.request: Request = PLAIN
+        """What the last start request had of its own: init, arguments, environment; for a restart."""
 
     @property
     def problem(self) -> str | None:
@@ -71,6 +91,8 @@ class Containers:
     def __init__(self) -> None:
         self._records: dict[Container, Record] = {}
         self._names: list[str] | None = None
+        self.usable: Callable[[Container], bool] | None = None
+        """Whether a resource may be chosen, if updates have something to say about that."""
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self._records.values())
@@ -140,4 +162,7 @@ class Containers:
 
     def resources_of(self, manifest: Manifest) -> dict[str, Container]:
         """The resources that a start would use now; raises StartContainerMissingResource."""
-        return plan.resources(manifest, self._records)
+        known: Iterable[Container] = self._records
+        if self.usable is not None:
+            known = filter(self.usable, known)
+        return plan.resources(manifest, list(known))

@@ -10,9 +10,11 @@ from northstar.kernel import proc
 from northstar.runtime.containers.events import Observer
 from northstar.runtime.monitoring import openmetrics
 from northstar.runtime.monitoring.openmetrics import Family, Histogram
+from northstar.supervision.state import QUARANTINED, READY, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import Any
 
     from northstar.names import Container
     from northstar.runtime.containers.records import Containers
@@ -28,6 +30,9 @@ STARTS = Family(
     "northstar_container_starts", "counter", "", (*CONTAINER, "outcome"), "Starts of the container."
 )
 EXITS = Family("northstar_container_exits", "counter", "", (*CONTAINER, "outcome"), "Ends of the container.")
+RESTARTS = Family(
+    "northstar_container_restarts", "counter", "", CONTAINER, "Restarts by the container's own policy."
+)
 START_TIME = Family(
     "northstar_start_duration_seconds",
     "histogram",
@@ -66,10 +71,12 @@ REQUESTS = Family(
 DEGRADED = Family(
     "northstar_degraded", "gauge", "", ("place",), "Storage and containers that cannot be used: 1 for each."
 )
+UPDATES = Family("northstar_updates", "counter", "", ("result",), "Updates that have ended.")
 FAMILIES = (
     CONTAINERS,
     STARTS,
     EXITS,
+    RESTARTS,
     START_TIME,
     CPU,
     MEMORY,
@@ -78,8 +85,11 @@ FAMILIES = (
     CONNECTIONS,
     REQUESTS,
     DEGRADED,
+    UPDATES,
 )
 
+PHASES = ("staged", "trying", "rolling_back")
+"""Of updates that have not ended."""
 BUCKETS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds."""
 
@@ -89,11 +99,15 @@ _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 class _Counts:
     """Counters of one container. Those of the kernel begin anew with each run; `_ended` has former runs."""
 
-    __slots__ = ("cpu", "cpu_ended", "damages", "exits", "oom_kills", "oom_kills_ended", "starts")
+    __slots__ = (
+        *("cpu", "cpu_ended", "damages", "exits", "oom_kills", "oom_kills_ended"),
+        *("restarts", "starts"),
+    )
 
     def __init__(self) -> None:
         self.starts = {"success": 0, "failure": 0}
         self.exits = {"success": 0, "failure": 0, "signal": 0}
+        self.restarts = 0
         self.cpu = self.cpu_ended = 0.0
         self.oom_kills = self.oom_kills_ended = 0
         self.damages = 0
@@ -120,6 +134,7 @@ class Metrics(Observer):
         self._counts: dict[Container, _Counts] = {}
         self._requests: dict[str, int] = {}
         self._start_times = Histogram(BUCKETS)
+        self._updates: dict[str, int] = {}
 
     # --- events
 
@@ -145,9 +160,20 @@ class Metrics(Observer):
         """A read of its image has failed."""
         self._of(container).damages += 1
 
+    def supervised(self, kind: str, container: Container, details: dict[str, object]) -> None:
+        """Restarts are counted."""
+        if kind == "restarting":
+            self._of(container).restarts += 1
+
     def uninstalled(self, container: Container) -> None:
         """Forget a container."""
         self._counts.pop(container, None)
+
+    def updated(self, details: dict[str, Any]) -> None:
+        """An update has come to its next phase; its last one is the result."""
+        phase = details["phase"]
+        if phase not in PHASES:
+            self._updates[phase] = self._updates.get(phase, 0) + 1
 
     def requested(self, request: object) -> None:
         """A request has arrived."""
@@ -166,6 +192,7 @@ class Metrics(Observer):
             CONTAINERS: self._states(),
             STARTS: self._by_outcome(STARTS),
             EXITS: self._by_outcome(EXITS),
+            RESTARTS: ((_labels(c), counts.restarts) for c, counts in self._counts.items()),
             CPU: ((_labels(c), counts.cpu_ended + counts.cpu) for c, counts in self._counts.items()),
             MEMORY: ((_labels(container), value) for container, value in memory.items()),
             OOM_KILLS: (
@@ -175,6 +202,7 @@ class Metrics(Observer):
             CONNECTIONS: (((peer,), number) for peer, number in self._count_connections().items()),
             REQUESTS: (((kind,), number) for kind, number in self._requests.items()),
             DEGRADED: (((place,), 1) for place in self._problems()),
+            UPDATES: (((result,), number) for result, number in self._updates.items()),
         }
         texts = (
             self._start_times.render(family)
@@ -196,6 +224,8 @@ class Metrics(Observer):
         yield ("installed",), len(records)
         yield ("mounted",), sum(record.mounted for record in records)
         yield ("running",), len(self._running())
+        for phase in (READY, WAITING, QUARANTINED):
+            yield (phase,), sum(record.state.phase == phase for record in records)
 
     def _by_outcome(self, family: Family) -> Iterator[tuple[tuple[str, ...], float]]:
         for container, counts in self._counts.items():

@@ -61,6 +61,12 @@ class LastOutput:
         self.removed = True
         self._wake()
 
+    def last(self, count: int) -> list[str]:
+        """The last lines that are kept, at most so many."""
+        lines = self._lines or ()
+        chosen = islice(lines, max(0, len(lines) - count), None)
+        return [record[_HEADER.size :].decode(errors="replace") for record in chosen]
+
     def add(self, stream: str, text: str) -> None:
         """Keep a line."""
         data = text.encode()

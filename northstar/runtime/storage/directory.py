@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 from northstar.errors import NorthstarError, PackageError, StorageError, Unexpected
 from northstar.kernel.filesystem import allocate, start_writeback
 from northstar.kernel.filesystem import sync_directory as sync_open_directory
-from northstar.npk import package
 from northstar.runtime.storage.repository import Insert, Repository, close
 
 if TYPE_CHECKING:
@@ -62,6 +61,17 @@ class DirectoryRepository(Repository):
         self.dir = config.dir
         self.paths: dict[Container, str] = {}
         self._stopped = False
+        self._writable = True
+
+    @property
+    def writable(self) -> bool:
+        """Whether packages can be added and removed."""
+        return self._writable
+
+    @property
+    def journals(self) -> str | None:
+        """Its directory, if it can be written to."""
+        return self.dir if self._writable else None
 
     def stop_loading(self) -> None:
         """Let `load` end early, from another thread."""
@@ -71,7 +81,8 @@ class DirectoryRepository(Repository):
         """Load every package in the directory. Files that are none are skipped with a warning, hidden ones
         without. Blocks. Raises NorthstarError, or StorageError if the disk fails."""
         began = time.monotonic()
-        trust = f"with key {self._config.key}" if self.verified else "(unverified)"
+        self._writable = os.access(self.dir, os.W_OK)  # also false on a read-only file system
+        trust = f"with key {', '.join(self._config.keys)}" if self.verified else "(unverified)"
         self.log.info(f"Loading repository {self.dir} {trust}")
         if not self.verified:
             self._warn_writable(self.dir)
@@ -105,7 +116,7 @@ class DirectoryRepository(Repository):
             self.log.warn(f"Skipping {path}: {error.strerror}")
             return
         try:
-            loaded = package.load(fd, self.key, path)
+            loaded = self.read(fd, path)
         except PackageError as error:
             self.log.warn(f"Skipping {error}")
             close(fd, self.log, path)
@@ -218,7 +229,7 @@ class _FileInsert(Insert):
             os.ftruncate(self._fd, self._received)
             # Through a new descriptor, as a file that is open for writing cannot be trusted to stay.
             self._reader = _open_regular(self._path)
-            self._package = package.load(self._reader, self._repository.key, self._path)
+            self._package = self._repository.read(self._reader, self._path)
         except OSError as error:
             raise Unexpected(f"failed to read npk {self._path}: {error.strerror}") from None
         except PackageError as error:

@@ -8,7 +8,6 @@ import os
 from typing import TYPE_CHECKING
 
 from northstar.errors import PackageError, Unexpected
-from northstar.npk import package
 from northstar.runtime.storage.repository import Insert, Repository
 
 if TYPE_CHECKING:
@@ -24,9 +23,9 @@ class MemoryRepository(Repository):
 
     def load(self) -> None:
         """Nothing to load; it starts empty."""
-        key = self._config.key
+        keys = ", ".join(self._config.keys)
         self.log.info(
-            f"Loading memory repository with key {key}" if key else "Loading repository (unverified)"
+            f"Loading memory repository with key {keys}" if keys else "Loading repository (unverified)"
         )
 
     @property
@@ -63,7 +62,7 @@ class _MemoryInsert(Insert):
         """Read the package. Blocks. Raises Unexpected if it is none, or not signed as it should be."""
         try:
             fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)
-            self._package = package.load(self._fd, self._repository.key, "memfd")
+            self._package = self._repository.read(self._fd, "memfd")
         except OSError as error:
             raise Unexpected(f"failed to read npk: {error.strerror}") from None
         except PackageError as error:

@@ -10,25 +10,27 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from northstar.errors import Unexpected
-from northstar.npk import keys
+from northstar.errors import NorthstarError, Unexpected
+from northstar.npk import package
+from northstar.npk.trust import Trust
 
 if TYPE_CHECKING:
     from northstar.config import RepositoryConfig
+    from northstar.manifest import Manifest
     from northstar.names import Container
     from northstar.npk.package import Package
     from northstar.runtime.log import Logger
 
 
 class Repository:
-    """Packages under one key."""
+    """Packages under the same keys."""
 
     _dropped = ""
 
     def __init__(self, config: RepositoryConfig, log: Logger) -> None:
-        """Read the key; raises NorthstarError."""
+        """Read the keys; raises NorthstarError."""
         self.id = config.id
-        self.key = keys.load_public(config.key, trusted=True) if config.key is not None else None
+        self.trust = Trust(config.keys, config.revoked) if config.keys else None
         self.packages: dict[Container, Package] = {}
         self.log = log
         self._config = config
@@ -37,9 +39,52 @@ class Repository:
         """Bytes of packages on their way in, as announced."""
 
     @property
+    def writable(self) -> bool:
+        """Whether packages can be added and removed."""
+        return True
+
+    @property
+    def journals(self) -> str | None:
+        """The directory for journals of updates, None if they are only in memory."""
+        return None
+
+    @property
     def verified(self) -> bool:
         """Whether packages must be signed and are mounted through dm-verity."""
-        return self.key is not None
+        return self.trust is not None
+
+    @property
+    def changes(self) -> bool:
+        """Whether a package that was good may be revoked while the runtime is up."""
+        return self.trust is not None and self.trust.changes
+
+    def read(self, fd: int, path: str) -> Package:
+        """Read the package open as `fd`. Blocks. Raises PackageError."""
+        if self.trust is None:
+            return package.load(fd, None, path)
+        loaded = package.load(fd, self.trust.keys, path)
+        self.check(loaded, path)
+        return loaded
+
+    def refusal(self, manifest: Manifest) -> str | None:
+        """Why the integrator's policy does not allow a manifest, None if it does."""
+        if self._config.policy is None:
+            return None
+        # Few devices have one.
+        from northstar import policy
+
+        return policy.refusal(manifest, self._config.policy, f"repositories.{self.id}.policy")
+
+    def check(self, loaded: Package, path: str) -> None:
+        """Raises PackageError if a package was revoked since it was read. Blocks."""
+        if self.trust is None:
+            return
+        try:
+            self.trust.refresh()
+        except NorthstarError as error:
+            # What was revoked stays revoked.
+            self.log.warn(f"Repository {self.id}: {error}")
+        self.trust.check(loaded, path)
 
     @property
     def size(self) -> int:

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of a container whose image is damaged, if it would come back by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from northstar.runtime import log
+from northstar.runtime.containers.events import Observer
+from northstar.supervision.model import NEVER
+
+if TYPE_CHECKING:
+    from northstar.names import Container
+    from northstar.runtime.containers.records import Containers, Record
+    from northstar.runtime.containers.updating import Updating
+    from northstar.runtime.eventloop.loop import Loop
+
+_log = log.Logger("runtime::state")
+REASON = "its image is damaged"
+
+
+class DamageControl(Observer):
+    """Lets an older version take over, or ends the container: a restart would read the same blocks."""
+
+    def __init__(self, loop: Loop, containers: Containers, updating: Updating) -> None:
+        self._loop = loop
+        self._containers = containers
+        self._updating = updating
+        self._handled: dict[Container, int] = {}
+        """The device that was mounted when something was done about it; there are many errors of one."""
+
+    def damaged(self, container: Container) -> None:
+        """A block of the image does not fit to its hash. Of a trial the update takes care."""
+        record = self._containers.get(container)
+        if self._handled.get(container) == record.device:
+            return
+        self._handled[container] = record.device
+        if record.run is not None and not record.trial and record.settings.restart.policy != NEVER:
+            self._loop.spawn(self._take_down(record))
+
+    def uninstalled(self, container: Container) -> None:
+        """Forget it."""
+        self._handled.pop(container, None)
+
+    async def _take_down(self, record: Record) -> None:
+        updater = await self._updating.load()
+        if updater.replace(record.container, REASON):
+            return
+        record.unusable = REASON
+        _log.warn(f"Killing {record.container}: {REASON}, and there is no older version")
+        if record.run is not None:
+            record.run.process.kill()

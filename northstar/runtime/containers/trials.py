@@ -112,8 +112,6 @@ class Trials(Observer):
         except ApiError:
             _set_trial(record, False)
             raise
-        finally:
-            self._starts.descriptors.preserve(container.name, False)
         run = record.run
         if run is None:
             raise Failure(container, self._end_of(container))
@@ -134,11 +132,9 @@ class Trials(Observer):
         record = self._containers.get(container) if container in self._containers else None
         if record is None:
             return
-        # A listening socket is handed over from version to version.
+        # A listening socket is handed over from version to version, also if the next one fails by itself.
         self._starts.descriptors.preserve(container.name, True)
         if record.state.phase in (*s.ALIVE, s.WAITING):
-            # Who comes next goes on with the sockets of this one.
-            self._starts.descriptors.preserve(container.name, True)
             self._supervisor.happen(record, s.Stop())
             limit = record.settings.stop.timeout_max + STOP_GRACE
             if not await self._supervisor.within(limit, lambda: record.state.phase not in s.ALIVE):

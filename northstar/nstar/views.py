@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FORMATS = ("table", "wide", "json")
 
 _GREEN, _YELLOW, _BLUE, _CYAN = 32, 33, 34, 36
-_LIST = ("Name", "Version", "Repository", "Type", "Mounted", "PID", "Uptime")
+_LIST = ("Name", "Version", "Repository", "Type", "Mounted", "PID", "Uptime", "State")
 _WIDE = ("Autostart", "Processes", "CPU time", "Memory", "Command")
 _PROCESSES = ("PID", "Parent", "Name", "State", "Threads", "CPU time", "Memory")
 
@@ -66,6 +66,8 @@ def _entry(data: ContainerData) -> dict[str, Any]:
         "mounted": data.mounted,
         "pid": None if used is None else used.pid,
         "uptime": None if used is None else used.uptime,
+        "state": data.supervision.get("state"),
+        "restarts": data.supervision.get("restarts"),
         "autostart": data.manifest.get("autostart"),
         "processes": None if used is None else used.processes,
         "cpu_time": None if used is None else used.cpu,
@@ -84,7 +86,21 @@ def _row(data: ContainerData) -> Sequence[str]:
         "yes" if data.mounted else "no",
         "" if process is None else str(process.pid),
         "" if process is None else table.uptime(process.uptime),
+        escape(_state_in_words(data.supervision)),
     )
+
+
+def _state_in_words(told: dict[str, Any]) -> str:
+    """Nothing of a container that nobody has started."""
+    state = told.get("state") or ""
+    if state == "idle":
+        return f"failed: {told['reason']}" if told.get("reason") else ""
+    if state == "waiting":
+        what = told.get("waiting_for")
+        state += f" for {what}" if what else f" {told.get('next_start') or 0:.1f}s"
+    if told.get("restarts"):
+        state += f", {told['restarts']} restarts"
+    return f"{state}: {told['status']}" if told.get("status") else state
 
 
 def _more(data: ContainerData) -> Sequence[str]:
@@ -157,6 +173,8 @@ def _raw(data: ContainerData) -> dict[str, Any]:
             "statistics": process.statistics,
         },
     }
+    if data.supervision:
+        shown["supervision"] = data.supervision
     if data.problem is not None:
         shown["problem"] = data.problem
     if data.warnings:
@@ -172,6 +190,8 @@ def _summary(data: ContainerData) -> Iterator[tuple[str, str]]:
         yield "Type", "resource"
         return
     yield from _state(data)
+    if words := _state_in_words(data.supervision):
+        yield "Supervision", words
     if data.problem is not None:
         yield "Problem", data.problem
     for warning in data.warnings:

@@ -378,7 +378,7 @@ def test_sample_without_statistics() -> None:
 
 def test_captured_tables_have_the_columns_of_today() -> None:
     text = (Path(__file__).parents[2] / "docs/captures.md").read_text()
-    assert ["Name", "Version", "Repository", "Type", "Mounted", "PID", "Uptime"] in _headers(text)
+    assert ["Name", "Version", "Repository", "Type", "Mounted", "PID", "Uptime", "State"] in _headers(text)
     assert list(HEADER) in _headers(text)
 
 

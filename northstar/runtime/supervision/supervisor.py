@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _log = log.Logger("runtime::supervisor")
 
+_REQUESTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that ask a program to end."""
 STATUS_PAUSE = 0.25
 """Seconds between two notifications about what a program says of itself."""
 
@@ -186,8 +188,9 @@ class Supervisor:
         if record.run is not None:
             try:
                 record.run.process.kill(number)
-                # Who is stopped takes notice of nothing else.
-                record.run.process.kill(signal.SIGCONT)
+                if number in _REQUESTS:
+                    # Who is stopped takes notice of nothing else.
+                    record.run.process.kill(signal.SIGCONT)
             except OSError as error:
                 _log.error(f"failed to send {number.name} to {record.container}: {error.strerror}")
 

@@ -4,6 +4,8 @@
 Unknown keys are ignored, and so are values that make no sense: a program must not be punished for what a
 later version of the protocol allows. Of a key that is there twice the first one counts, as in systemd.
 MAINPID, EXIT_STATUS and NOTIFYACCESS are not for us: the end of the application is that of the container.
+BARRIER needs nothing: the descriptor that comes along is closed after everything before it, as all that
+nobody wants.
 """
 
 from __future__ import annotations
@@ -28,8 +30,6 @@ class Message(NamedTuple):
     ready: bool = False
     stopping: bool = False
     reloading: bool = False
-    barrier: bool = False
-    """The descriptor that came along is to be closed when everything before it has been dealt with."""
     restart_reset: bool = False
     watchdog: str = ""
     """FEED, TRIGGER, or nothing."""
@@ -66,7 +66,6 @@ def parse(data: bytes) -> Message | None:
         ready=told.get("READY") == "1",
         stopping=told.get("STOPPING") == "1",
         reloading=told.get("RELOADING") == "1",
-        barrier=told.get("BARRIER") == "1",
         restart_reset=told.get("RESTART_RESET") == "1",
         watchdog=watchdog if watchdog in (FEED, TRIGGER) else "",
         interval=_seconds(told.get("WATCHDOG_USEC")),

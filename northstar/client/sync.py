@@ -252,33 +252,13 @@ class Client:
         """Remove a package, with the container's persistent data if `wipe`."""
         self.call(calls.uninstall(container, wipe))
 
-    def update(
-        self,
-        containers: Sequence[str],
-        *,
-        attempts: int = 1,
-        settle: float | None = None,
-        allow_downgrade: bool = False,
-        force: bool = False,
-        data: str = "keep",
-        reference: str = "",
-    ) -> str:
+    def update(self, containers: Sequence[str], **options: Any) -> str:
         """Begin an update to these versions, which have to prove themselves; its id.
 
-        `settle` is how many seconds they have to be ready. `updates(follow=True)` before lets notifications
-        of kind `update` tell of its phases.
+        Options are those of `northstar.client.updates.begin`. After `updates(follow=True)` notifications of
+        kind `update` tell of its phases.
         """
-        return self.call(
-            updates.begin(
-                containers,
-                attempts=attempts,
-                settle=settle,
-                allow_downgrade=allow_downgrade,
-                force=force,
-                data=data,
-                reference=reference,
-            )
-        )
+        return self.call(updates.begin(containers, **options))
 
     def updates(self, follow: bool = False) -> updates.Updates:
         """Open updates, and those that have ended and are not acknowledged; with `follow` notifications."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,17 +76,21 @@ def receive(sock: socket, size: int) -> tuple[bytes, list[int]]:
     return data, descriptors
 
 
-class Datagram(NamedTuple):
-    """What one recvmsg(2) of a datagram socket gives."""
+class Datagram:
+    """What one recvmsg(2) of a datagram socket gives.
 
-    data: bytes
-    descriptors: list[int]
-    truncated: bool
-    """Data or descriptors are missing."""
-    pid: int
-    """Of the sender, 0 if it cannot be seen from here, or does not tell (SO_PASSCRED)."""
-    uid: int
-    """Of the sender, -1 if it does not tell."""
+    `truncated`: data or descriptors are missing. `pid` and `uid` are the sender's; 0 and -1 if it does not
+    tell (SO_PASSCRED), or cannot be seen from here.
+    """
+
+    __slots__ = ("data", "descriptors", "pid", "truncated", "uid")
+
+    def __init__(self, data: bytes, descriptors: list[int], truncated: bool, pid: int, uid: int) -> None:
+        self.data = data
+        self.descriptors = descriptors
+        self.truncated = truncated
+        self.pid = pid
+        self.uid = uid
 
 
 def receive_datagram(sock: socket, size: int) -> Datagram:

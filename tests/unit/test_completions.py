@@ -206,7 +206,7 @@ def zsh(line: str, program: Path, functions: Path) -> tuple[str, list[str]]:
         ("northstar --ch", "northstar --check ", ["--check"]),
         ("northstar t", "northstar try ", ["try"]),
         ("northstar try --ke", "northstar try --keep ", ["--keep"]),
-        ("northstar try hel", "northstar try hello.npk ", ["hello.npk"]),
+        ("northstar try hello.", "northstar try hello.npk ", ["hello.npk"]),
         ("sextant ins", "sextant inspect ", ["inspect"]),
     ],
 )

@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
         found / "modprobe@.service",
     ):
         shutil.copy(path, units)
-    for program in ("northstar", "nstar", "systemctl", "systemd-tmpfiles"):
+    for program in ("kill", "northstar", "northstar-agent", "nstar", "systemctl", "systemd-tmpfiles"):
         path = root / "usr/bin" / program
         path.parent.mkdir(exist_ok=True)
         path.touch(0o755)
@@ -50,8 +50,12 @@ def analyse(root: Path, *arguments: str, unit: str = "northstar.service") -> str
     return done.stdout + done.stderr
 
 
-def test_verify(root: Path) -> None:
-    assert analyse(root, "verify", "--man=no", "--recursive-errors=no") == ""
+UNITS = ("northstar.service", "northstar-agent.service", "northstar-agent-poll.service")
+
+
+@pytest.mark.parametrize("unit", [*UNITS, "northstar-agent-poll.timer"])
+def test_verify(root: Path, unit: str) -> None:
+    assert analyse(root, "verify", "--man=no", "--recursive-errors=no", unit=unit) == ""
 
 
 def test_verify_what_waits_for_the_boot(root: Path) -> None:

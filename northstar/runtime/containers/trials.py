@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from northstar.errors import ApiError, Unexpected
 from northstar.manifest import extension
 from northstar.runtime import log
 from northstar.runtime.containers.events import Observer
-from northstar.runtime.eventloop.loop import Future
+from northstar.runtime.eventloop.loop import Future, Timeout
+from northstar.runtime.spawning import enginelink
 from northstar.supervision import state as s
 from northstar.supervision.model import EXIT, Restart
 from northstar.updates.device import Failure
@@ -34,6 +36,10 @@ _log = log.Logger("runtime::updates")
 
 STOP_GRACE = 10.0
 """Seconds beyond those of its manifest, until it is given up."""
+LAST_WORDS = 5.0
+"""Seconds that the end of a run may take before its last output is looked at."""
+READY_LIMIT = 300.0
+"""Seconds until one that has no limit of its own has to be ready."""
 LINES = 20
 """Of its last output that are told of a container that has failed."""
 
@@ -63,9 +69,10 @@ class Trials(Observer):
         self._stopping = stopping
         self._runs: dict[Container, Run] = {}
         """Of containers that updates have started."""
-        self._ends: dict[Container, ExitStatus] = {}
+        self._ends: dict[Container, ExitStatus | None] = {}
+        """How those that updates have started have ended, None if they have not."""
         self._alarm = Future()
-        """Done when something happens to a container that is not its end."""
+        """Done when something has happened to a container."""
 
     @property
     def stopping(self) -> bool:
@@ -99,7 +106,7 @@ class Trials(Observer):
         """Done when its application executes. Raises ApiError."""
         record = self._containers.get(container)
         _set_trial(record, trial)
-        self._ends.pop(container, None)
+        self._ends[container] = None
         try:
             await self._starts.start(container, None, (), {}, environment)
         except ApiError:
@@ -111,22 +118,27 @@ class Trials(Observer):
         if run is None:
             raise Failure(container, self._end_of(container))
         self._runs[container] = run
+        if not trial:
+            self._starts.descriptors.preserve(container.name, False)
 
     def accept(self, container: Container) -> None:
         """It has proved itself."""
-        self._runs.pop(container, None)
+        self._forget(container)
+        self._starts.descriptors.preserve(container.name, False)
         if container in self._containers:
             _set_trial(self._containers.get(container), False)
 
     async def stop(self, container: Container) -> None:
         """As its manifest says; then nothing of its run is left. Raises Unexpected if it does not end."""
-        self._runs.pop(container, None)
+        self._forget(container)
         record = self._containers.get(container) if container in self._containers else None
         if record is None:
             return
         # A listening socket is handed over from version to version.
         self._starts.descriptors.preserve(container.name, True)
         if record.state.phase in (*s.ALIVE, s.WAITING):
+            # Who comes next goes on with the sockets of this one.
+            self._starts.descriptors.preserve(container.name, True)
             self._supervisor.happen(record, s.Stop())
             limit = record.settings.stop.timeout_max + STOP_GRACE
             if not await self._supervisor.within(limit, lambda: record.state.phase not in s.ALIVE):
@@ -136,8 +148,12 @@ class Trials(Observer):
     async def wait_ready(self, container: Container) -> None:
         """Wait until a container that was started is ready. Raises Failure."""
         record, run = self._containers.get(container), self._runs.get(container)
-        await self._supervisor.until(lambda: record.state.phase == s.READY or record.run is not run)
-        self._check(container)
+        limit = READY_LIMIT if record.settings.ready.timeout is None else None
+        if not await self._supervisor.within(
+            limit, lambda: record.state.phase == s.READY or record.run is not run
+        ):
+            raise Failure(container, f"not ready after {READY_LIMIT:.0f} s")
+        await self._check(container)
 
     async def wait_failure(self, containers: Sequence[Container], seconds: float) -> None:
         """Wait for so long. Raises Failure as soon as one of them has ended."""
@@ -146,7 +162,7 @@ class Trials(Observer):
         try:
             while True:
                 for container in containers:
-                    self._check(container)
+                    await self._check(container)
                 if late.done:
                     return
                 self._alarm = Future()
@@ -155,16 +171,30 @@ class Trials(Observer):
         finally:
             timer.cancel()
 
-    def _check(self, container: Container) -> None:
-        """Raises Failure if the run that was begun is not there any more."""
+    async def _check(self, container: Container) -> None:
+        """Raises Failure if the run that was begun is over, or reads what it must not."""
         if container in self._containers and self._containers.get(container).damage is not None:
             raise Failure(container, "has a damaged image")
         run = self._runs.get(container)
-        if run is None or container not in self._containers:
-            raise Failure(container, self._end_of(container))
-        record = self._containers.get(container)
-        if (run.ended.done or record.run is not run) and not _has_done_its_work(record):
-            raise Failure(container, self._end_of(container))
+        if run is not None and not self._is_over(container, run):
+            return
+        if run is not None:
+            with contextlib.suppress(Timeout):
+                # Its last words have been read then.
+                await self._loop.wait_for(run.ended, LAST_WORDS)
+        if container in self._containers and _has_done_its_work(self._containers.get(container)):
+            return
+        raise Failure(container, self._end_of(container))
+
+    def _is_over(self, container: Container, run: Run) -> bool:
+        """Whether it has ended, also if that was not dealt with yet."""
+        if self._ends.get(container) is not None or run.ended.done or run.process.pidfd < 0:
+            return True
+        return enginelink.ended(run.process.pidfd)
+
+    def _forget(self, container: Container) -> None:
+        self._runs.pop(container, None)
+        self._ends.pop(container, None)
 
     def _end_of(self, container: Container) -> str:
         status = self._ends.get(container)
@@ -190,9 +220,10 @@ class Trials(Observer):
     # --- events
 
     def ended(self, run: Run, status: ExitStatus) -> None:
-        """Remember how a container has ended."""
-        if run.record.container in self._runs or run.record.container in self._ends:
+        """An application has ended; it takes a while until nothing of the run is left."""
+        if run.record.container in self._ends:
             self._ends[run.record.container] = status
+            self._alarm.set_result()
 
     def damaged(self, container: Container) -> None:
         """One on trial has failed by that."""

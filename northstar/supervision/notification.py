@@ -4,6 +4,8 @@
 Unknown keys are ignored, and so are values that make no sense: a program must not be punished for what a
 later version of the protocol allows. Of a key that is there twice the first one counts, as in systemd.
 MAINPID, EXIT_STATUS and NOTIFYACCESS are not for us: the end of the application is that of the container.
+BARRIER needs nothing: the descriptor that comes along is closed after everything before it, as all that
+nobody wants.
 """
 
 from __future__ import annotations

@@ -254,12 +254,13 @@ def test_containers_without_it_have_no_socket(runtime: Runtime) -> None:
 def test_watchdog(runtime: Runtime) -> None:
     script = """
 print(os.environ["WATCHDOG_USEC"], flush=True)
+tell("READY=1")
 for _ in range(5):
     tell("WATCHDOG=1")
     time.sleep(0.2)
 time.sleep(1000)
 """
-    with started(runtime, python(script, watchdog="500ms", restart="on-failure")) as client:
+    with started(runtime, python(script, ready="notify", watchdog="500ms", restart="on-failure")) as client:
         client.start("a:0.0.1")
         began = time.monotonic()
         assert wait_for(client, "unhealthy").details == {"reason": "no sign of life for 0.5s"}
@@ -270,22 +271,25 @@ time.sleep(1000)
 
 
 def test_watchdog_of_a_stopped_program(runtime: Runtime) -> None:
-    """It cannot even react to the signal; then it is killed."""
-    script = "tell('WATCHDOG=1'); os.kill(os.getpid(), signal.SIGSTOP)"
-    with started(runtime, python(script, watchdog="500ms", stop={"timeout": "500ms"})) as client:
+    """It goes on to get the signal."""
+    script = "tell('READY=1'); os.kill(os.getpid(), signal.SIGSTOP)"
+    sections = {"ready": "notify", "watchdog": "500ms", "stop": {"timeout": "500ms"}}
+    with started(runtime, python(script, **sections)) as client:
         client.start("a:0.0.1")
         found = wait_for_state(client, "idle")
-        assert found["last_exit"] == {"signalled": {"signal": 9}}
+        assert found["last_exit"] == {"signalled": {"signal": signal.SIGABRT}}
 
 
 def test_a_watchdog_is_not_the_victim_of_a_stopped_daemon(runtime: Runtime) -> None:
     script = """
+tell("READY=1")
 while True:
     tell("WATCHDOG=1")
     time.sleep(0.1)
 """
-    with started(runtime, python(script, watchdog="1s")) as client:
+    with started(runtime, python(script, ready="notify", watchdog="1s")) as client:
         client.start("a:0.0.1")
+        client.wait(["a:0.0.1"])
         time.sleep(0.5)
         assert runtime.process is not None
         runtime.process.send_signal(signal.SIGSTOP)

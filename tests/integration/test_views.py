@@ -75,7 +75,7 @@ def test_formats_of_inspect(runtime: SharedRuntime) -> None:
 def test_events_have_times(runtime: SharedRuntime) -> None:
     runtime.pack(shell("a", "exit 3"))
     with runtime.started() as client:
-        command = [*NSTAR, "-u", runtime.url, "--trace", "events", "-n", "2"]
+        command = [*NSTAR, "-u", runtime.url, "--trace", "events", "-n", "3"]
         following = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
         )
@@ -84,9 +84,10 @@ def test_events_have_times(runtime: SharedRuntime) -> None:
             pass
         client.start("a:0.0.1")
         shown, _ = following.communicate(timeout=TIMEOUT)
-    started, ended = shown.splitlines()
+    started, ready, ended = shown.splitlines()
     stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
     assert re.fullmatch(rf"{stamp} a:0\.0\.1 +started", started)
+    assert re.fullmatch(rf"{stamp} a:0\.0\.1 +is ready", ready)
     assert re.fullmatch(rf"{stamp} a:0\.0\.1 +ended: exit code 3", ended)
 
 

@@ -138,7 +138,7 @@ custom:
     ("section", "field", "reason"),
     [
         ({"restart": "sometimes"}, "restart.policy", "unknown value 'sometimes'"),
-        ({"restart": {"polcy": "always"}}, "restart.polcy", "unknown field"),
+        ({"restart": {"policies": "always"}}, "restart.policies", "unknown field"),
         ({"restart": {"delay": "5 parsecs"}}, "restart.delay", "unknown unit"),
         (
             {"restart": {"delay": 5}},
@@ -209,7 +209,11 @@ def test_delays_grow() -> None:
 
 
 _VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )

@@ -1,27 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/captures.md: what nstar shows on a terminal, driven against a real daemon. Needs root.
+"""Writes docs/captures.md, what nstar shows on a terminal, and docs/session.svg, the session of the README.
 
-tests/environment gcc squashfs-tools busybox-static -- python3 tests/captures.py
+Both are of a real runtime, and need root: tools/generate --captures.
 """
 
 from __future__ import annotations
 
+import fcntl
+import io
 import os
+import pty
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
+import time
 from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/integration")]
 
 import testimage  # noqa: E402
-from runtime import Runtime, resource, shell  # noqa: E402
+from runtime import Runtime, environment, resource, shell  # noqa: E402
 from terminal import on_terminal  # noqa: E402
 
 OUT = ROOT / "docs/captures.md"
+SESSION = ROOT / "docs/session.svg"
 CLEAR = "\x1b[H\x1b[J"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 LARGE = 96 << 20
@@ -32,6 +42,9 @@ HEAD = """\
 
 Made by [tests/captures.py](../tests/captures.py) from a real runtime, without the colours of a terminal.
 """
+COLUMNS = 92
+FIRST = "Hello from"
+"""The container of the session has begun."""
 SPIN = "while :; do i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done; sleep 0.2; done"
 
 
@@ -88,6 +101,8 @@ def document(runtime: Runtime, size: int = LARGE, delay: str = "2s") -> str:
         parts.append(section("List", "list", show(runtime, "list")))
         shown = show(runtime, "top", "-n", "2", "-d", delay).split(CLEAR)[-1]
         parts.append(section("Top", "top", shown))
+        inspected = show(runtime, "inspect", "-f", "table", "persistence")
+        parts.append(section("A summary", "inspect --format table persistence", inspected))
         parts.append(section("Stop", "stop hello-world", show(runtime, "stop", "hello-world")))
         refused = show(runtime, "start", "message")
         parts.append(section("A refusal", "start message", refused))
@@ -96,8 +111,63 @@ def document(runtime: Runtime, size: int = LARGE, delay: str = "2s") -> str:
     return "".join(parts)
 
 
+# --- the session of the README
+
+
+def session(directory: Path) -> str:
+    """A container is begun, looked at, and tried until Ctrl-C; with the colours of a terminal."""
+    parts = []
+    for words in (["sextant", "init", "hello"], ["sextant", "lint", "hello"], ["northstar", "try", "hello"]):
+        endless = words[1] == "try"
+        shown = typed(words, directory, until=FIRST if endless else None)
+        parts.append(f"\x1b[1;32m$ {'sudo ' if endless else ''}{' '.join(words)}\x1b[0m\n{shown}")
+    return "".join(parts)
+
+
+MODULES = {"sextant": "northstar.sextant.cli", "northstar": "northstar"}
+
+
+def typed(words: list[str], directory: Path, until: str | None) -> str:
+    """What a command writes to a terminal; it gets a Ctrl-C when it has written `until`."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, COLUMNS, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", MODULES[words[0]], *words[1:]],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=directory,
+        env=environment(),
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+            if until is not None and until.encode() in shown:
+                until = None
+                time.sleep(0.5)
+                os.write(ours, b"\x03")
+    except OSError:
+        pass  # it has ended
+    finally:
+        os.close(ours)
+        process.wait()
+    return shown.decode().replace("\r\n", "\n")
+
+
+def picture(shown: str) -> str:
+    """A session as SVG."""
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+    console.print(Text.from_ansi(shown), soft_wrap=True)
+    text: str = console.export_svg(title="northstar try", unique_id="session")
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
 def main() -> None:
-    """Write the document."""
+    """Write the files."""
     busybox = shutil.which("busybox")
     if busybox is None:
         raise SystemExit("busybox is not installed")
@@ -106,6 +176,7 @@ def main() -> None:
         image = base.with_suffix(".img")
         testimage.make(Path(busybox), image)
         OUT.write_text(document(Runtime(base, image)))
+        SESSION.write_text(picture(session(base)))
         image.unlink()
     finally:
         shutil.rmtree(base)

@@ -13,6 +13,6 @@ complete -c northstar -n __fish_use_subcommand -l check -d 'validate the configu
 complete -c northstar -n __fish_use_subcommand -s V -l version -d 'show program\'s version number and exit'
 complete -c northstar -n __fish_use_subcommand -a 'try' -d 'try containers in a throw-away runtime'
 complete -c northstar -n '__fish_seen_subcommand_from try' -s h -l help -d 'show this help message and exit'
-complete -c northstar -n '__fish_seen_subcommand_from try' -s k -l keep -d 'stay when all containers have ended, until Ctrl-C'
+complete -c northstar -n '__fish_seen_subcommand_from try' -s k -l keep -d 'stay when all containers have ended, until Ctrl-C; for updates and restarts'
 complete -c northstar -n '__fish_seen_subcommand_from try' -s v -l verbose -d 'show the log of the runtime'
 complete -c northstar -n '__fish_seen_subcommand_from try' -F

@@ -135,7 +135,9 @@ def not_run(program: str, error: OSError) -> NorthstarError:
 def failed(program: str, code: int, output: str) -> NorthstarError:
     """The error of a tool that ended with an exit status and this output."""
     if "No space left on device" in output:
-        return NorthstarError(f"{program} failed: no space left on the device")
+        return NorthstarError(
+            f"{program} failed: no space left on the device", "make room, or choose another place with --out"
+        )
     return NorthstarError(f"{program} failed with exit status {code}:\n{output.strip()}")
 
 

@@ -23,6 +23,9 @@ _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _FOREIGN = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x04\x22\x4d\x18": "lz4"}
 
 
+COPY_AGAIN = "the image is incomplete or damaged: copy it again"
+
+
 class ImageError(NorthstarError):
     """An image cannot be used; the message, which names it and says why, is one line."""
 
@@ -88,7 +91,9 @@ def _stored(blob: Blob) -> Iterator[bytes]:
             while remaining:
                 chunk = file.read(min(CHUNK, remaining))
                 if not chunk:
-                    raise ImageError(f"{blob.name} is cut off: {remaining} of {blob.size} bytes are missing")
+                    raise ImageError(
+                        f"{blob.name} is cut off: {remaining} of {blob.size} bytes are missing", COPY_AGAIN
+                    )
                 remaining -= len(chunk)
                 yield chunk
     except OSError as error:
@@ -105,7 +110,7 @@ def _verified(chunks: Iterator[bytes], digest: str | None, name: str) -> Generat
         state.update(chunk)
         yield chunk
     if state.hexdigest() != expected:
-        raise ImageError(f"{name} has the digest {algorithm}:{state.hexdigest()}, not {digest}")
+        raise ImageError(f"{name} has the digest {algorithm}:{state.hexdigest()}, not {digest}", COPY_AGAIN)
 
 
 def _limited(chunks: Iterator[bytes], budget: Budget | None) -> Iterator[bytes]:
@@ -125,7 +130,10 @@ def _plain(stored: Iterator[bytes], name: str) -> Iterator[bytes]:
         return _unzstd(chunks, name)
     for magic, what in _FOREIGN.items():
         if first.startswith(magic):
-            raise ImageError(f"{name} is compressed with {what}; gzip and zstd are known")
+            raise ImageError(
+                f"{name} is compressed with {what}; gzip and zstd are known",
+                "skopeo copy --dest-compress-format gzip makes a copy that can be imported",
+            )
     return chunks
 
 
@@ -153,9 +161,9 @@ def _gunzip(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
             while not machine.eof and (out := machine.decompress(b"", CHUNK)):
                 yield out
     except zlib.error as error:
-        raise ImageError(f"{name} is damaged: {error}") from None
+        raise ImageError(f"{name} is damaged: {error}", COPY_AGAIN) from None
     if not machine.eof:
-        raise ImageError(f"{name} is cut off: its gzip data has no end")
+        raise ImageError(f"{name} is cut off: its gzip data has no end", COPY_AGAIN)
 
 
 def _unzstd(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
@@ -180,7 +188,7 @@ def _unzstd(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
         if failures:
             raise failures[0]
         if process.wait():
-            raise ImageError(f"{name} is damaged: {message}")
+            raise ImageError(f"{name} is damaged: {message}", COPY_AGAIN)
     finally:
         process.kill()
         process.wait()

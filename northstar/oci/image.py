@@ -12,7 +12,7 @@ import platform as machine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from northstar.oci import blob
-from northstar.oci.blob import Blob, ImageError, check_digest
+from northstar.oci.blob import COPY_AGAIN, Blob, ImageError, check_digest
 
 if TYPE_CHECKING:
     from northstar.oci.store import Store
@@ -31,6 +31,7 @@ _LAYERS = (
     *(f"{_DOCKER}.image.rootfs.diff.tar{how}" for how in ("", ".gzip", ".zstd")),
     *(f"{_DOCKER}.image.rootfs.foreign.diff.tar{how}" for how in ("", ".gzip", ".zstd")),
 )
+_NO_IMAGE = "only images can be imported, none of the other things that registries keep"
 _REF_NAME = "org.opencontainers.image.ref.name"
 _CONTAINERD_NAME = "io.containerd.image.name"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
@@ -174,7 +175,7 @@ def _manifests(
     elif kind in _MANIFESTS:
         found.append((_platform(descriptor.get("platform")), descriptor, name))
     elif depth == 0:
-        raise ImageError(f"the media type {kind!r} is not that of an image")
+        raise ImageError(f"the media type {kind!r} is not that of an image", _NO_IMAGE)
 
 
 def _platform(value: Any) -> Platform | None:
@@ -251,7 +252,7 @@ def _check_platform(config: dict[str, Any], where: str, wanted: Platform | None)
     if found.os != "linux":
         raise ImageError(f"{where} is an image for {found}, not for linux")
     if wanted is not None and not wanted.accepts(found):
-        raise ImageError(f"{where} is not for {wanted}, but for {found}")
+        raise ImageError(f"{where} is not for {wanted}, but for {found}", "choose with --platform")
     return found
 
 
@@ -266,7 +267,7 @@ def _diff_ids(config: dict[str, Any], count: int) -> list[str]:
 def _layer(store: Store, descriptor: dict[str, Any]) -> Blob:
     kind = descriptor.get("mediaType")
     if kind not in _LAYERS:
-        raise ImageError(f"a layer has the unknown media type {kind!r}")
+        raise ImageError(f"a layer has the unknown media type {kind!r}", _NO_IMAGE)
     return _blob(store, descriptor, "layer")
 
 
@@ -278,11 +279,11 @@ def _blob(store: Store, descriptor: Any, what: str) -> Blob:
     algorithm, _, text = digest.partition(":")
     found = store.find(f"blobs/{algorithm}/{text}", digest)
     if found is None:
-        raise ImageError(f"the {what} {digest} is missing", "the image is incomplete: copy it again")
+        raise ImageError(f"the {what} {digest} is missing", COPY_AGAIN)
     if descriptor.get("size") != found.size:
         raise ImageError(
             f"the {what} {digest} has {found.size} bytes, {descriptor.get('size')!r} are expected",
-            "the image is incomplete: copy it again",
+            COPY_AGAIN,
         )
     return found._replace(name=f"the {what} {digest}")
 
@@ -292,7 +293,7 @@ def _blob_document(
 ) -> dict[str, Any]:
     found = _blob(store, descriptor, what)
     if kinds is not None and descriptor.get("mediaType") not in kinds:
-        raise ImageError(f"the {what} has the unknown media type {descriptor.get('mediaType')!r}")
+        raise ImageError(f"the {what} has the unknown media type {descriptor.get('mediaType')!r}", _NO_IMAGE)
     document = _json(found, f"the {what}")
     if not isinstance(document, dict):
         raise ImageError(f"the {what} is no JSON object")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from northstar.oci.blob import ImageError
+from northstar.oci.blob import COPY_AGAIN, ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +88,7 @@ def members(stream: Stream, name: str) -> Iterator[Member]:
 
 
 def _refuse(name: str, reason: str) -> NoReturn:
-    raise ImageError(f"{name} is no usable tar archive: {reason}")
+    raise ImageError(f"{name} is no usable tar archive: {reason}", COPY_AGAIN)
 
 
 def _header(block: bytes, name: str) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from northstar import terminal
 from northstar.client.errors import ConnectionClosed, Refused
 from northstar.errors import NorthstarError
+from northstar.manifest.extension import restarts
 from northstar.npk import package
 from northstar.trial import packages, runtime
 from northstar.trial.follow import Follower, note
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from northstar.client import Client
+    from northstar.manifest import Manifest
 
 _SIGNALLED = 128
 _DESCRIPTION = """\
@@ -28,8 +30,8 @@ Start containers in a throw-away runtime.
 The runtime has a temporary directory, a console and a control group of its own, so that it disturbs no other
 one, and verifies no signature, so that it needs no device mapper. When everything is installed, what is no
 resource is started, in the order given, and what it writes is passed on: stdout to stdout, stderr to stderr.
-When all have ended, or at Ctrl-C, everything is removed, persistent data as well. Ctrl-C sends SIGTERM and
-waits for up to 3 s, a second one does not wait.
+When all have ended, unless one has a restart policy, or at Ctrl-C, everything is removed, persistent data as
+well. Ctrl-C sends SIGTERM and waits for up to 3 s, a second one does not wait.
 
 Without an argument the runtime is empty and stays; nstar installs and starts what you like, by the URL that
 is shown. Needs root.
@@ -49,7 +51,10 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     found.add_argument(
-        "-k", "--keep", action="store_true", help="stay when all containers have ended, until Ctrl-C"
+        "-k",
+        "--keep",
+        action="store_true",
+        help="stay when all containers have ended, until Ctrl-C; for updates and restarts",
     )
     found.add_argument("-v", "--verbose", action="store_true", help="show the log of the runtime")
     found.add_argument(
@@ -89,9 +94,11 @@ def _try(options: argparse.Namespace, wish: Wish, wake: int) -> int:
             trial.daemon.wait()
             raise NorthstarError(f"the runtime could not be started:\n{trial.last_words()}")
         with trial.connect() as client:
-            apps = _install(client, files)
+            manifests = _install(client, files)
+            apps = [str(found.container) for found in manifests if found.init is not None]
+            keep = options.keep or not apps or any(map(restarts, manifests))
             note(f"the console is {trial.url}, for nstar --url")
-            follower = Follower(trial, client, apps, keep=options.keep or not apps)
+            follower = Follower(trial, client, apps, keep=keep)
             wish.counted()
             try:
                 follower.start()
@@ -104,20 +111,19 @@ def _try(options: argparse.Namespace, wish: Wish, wake: int) -> int:
     return terminal.EXIT_FAILURE if follower.failed or trial.daemon.returncode else 0
 
 
-def _install(client: Client, files: Sequence[str]) -> list[str]:
-    """Install packages; those that are no resources."""
-    apps = []
+def _install(client: Client, files: Sequence[str]) -> list[Manifest]:
+    """Install packages; their manifests."""
+    manifests = []
     for path in files:
         with open(path, "rb") as file:
             manifest = package.load(file.fileno(), None, path).manifest
             file.seek(0)
             try:
-                name = client.install(file, runtime.REPOSITORY)
+                client.install(file, runtime.REPOSITORY)
             except Refused as error:
                 raise NorthstarError(f"{path}: {error}") from None
-        if manifest.init is not None:
-            apps.append(name)
-    return apps
+        manifests.append(manifest)
+    return manifests
 
 
 if __name__ == "__main__":

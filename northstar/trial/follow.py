@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 GRACE = 3.0
 """Seconds that containers have after SIGTERM before the runtime kills them."""
 _SIGTERM, _SIGKILL, _SIGSYS = 15, 9, 31
+_NO_NEWS = ("failed to start ", "User ")
+"""Warnings about starts, of which we are told, and about users of the host, as user 1000 is on every PC."""
 _QUIET = 0.1
 """Seconds without anything new, after the last container has ended."""
 
@@ -53,13 +55,14 @@ class Follower:
         self._containers = containers
         self._keep = keep
         self._running: set[str] = set()
+        self._followed: set[str] = set()
         self._width = max((len(name) for name in containers), default=0)
 
     def start(self) -> None:
         """Start all of them, in their order."""
         for name in self._containers:
             self._tell_of_output(name)
-            self._print(name, self._client.call(logs.fetch(name, follow=True)))
+            self._listen(name)
             try:
                 self._client.start(name)
                 self._running.add(name)
@@ -121,6 +124,7 @@ class Follower:
             self._print(name, logs.later(notification))
         elif notification.kind == "started":
             self._running.add(name)
+            self._listen(name)
         elif notification.kind == "exit" and notification.status is not None:
             self._running.discard(name)
             self._warn()
@@ -128,6 +132,14 @@ class Follower:
             asked = notification.status.signal == _SIGTERM
             if not (notification.status.success or asked):
                 self.failed.add(name)
+
+    def _listen(self, name: str) -> None:
+        """Follow what it writes; somebody else may have started it."""
+        if name in self._followed:
+            return
+        self._followed.add(name)
+        self._width = max(self._width, len(name))
+        self._print(name, self._client.call(logs.fetch(name, follow=True)))
 
     def _tell_of_output(self, name: str) -> None:
         io = self._client.inspect(name).manifest.get("io") or {}
@@ -137,7 +149,7 @@ class Follower:
     def _print(self, name: str, output: Output) -> None:
         if output.lost_lines:
             note(f"{name}: {output.lost_lines} lines are lost")
-        head = f"{name:{self._width}} | " if len(self._containers) > 1 else ""
+        head = f"{name:{self._width}} | " if self._has_several else ""
         for line in output.lines:
             file = sys.stderr if line.stream == "stderr" else sys.stdout
             # A container must not drive the terminal.
@@ -145,7 +157,12 @@ class Follower:
         sys.stdout.flush()
         sys.stderr.flush()
 
+    @property
+    def _has_several(self) -> bool:
+        """Whether lines are of several containers."""
+        return len({*self._containers, *self._followed}) > 1
+
     def _warn(self) -> None:
         for text in self._trial.warnings():
-            if not text.startswith("failed to start "):  # its client, we, has told that already
+            if not text.startswith(_NO_NEWS):
                 note(text)

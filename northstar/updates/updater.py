@@ -182,6 +182,10 @@ class Updater:
                 return key
         raise InvalidArguments(f"there is no update {key[:40]!r} that has ended")
 
+    def open(self) -> int:
+        """How many updates have not come to their end."""
+        return len(self._works)
+
     def describe(self) -> dict[str, Any]:
         """Open updates, and those that have ended and are not acknowledged."""
         last = records.describe(self.ledger.all())["last"]

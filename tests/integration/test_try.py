@@ -158,6 +158,7 @@ def test_empty_runtime_stays(runtime: Runtime, base: Path) -> None:
         package = packed(runtime, shell("one", "echo started later; sleep 1000"))
         assert client.install(str(package), "default") == "one:0.0.1"
         client.start("one:0.0.1")
+    tried.wait_for("started later")
     assert tried.process.poll() is None
     assert tried.interrupt() == 130
     assert tried.nothing_left()
@@ -278,7 +279,7 @@ def broken_manifest(path: Path) -> str:
 def unknown_call(path: Path) -> str:
     (path / "bad").mkdir()
     (path / "bad/manifest.yaml").write_text(
-        "name: x\nversion: 1.0.0\ninit: /x\nuid: 1000\ngid: 1000\nseccomp: {allow: {oepn: any}}\n"
+        "name: x\nversion: 1.0.0\ninit: /x\nuid: 1000\ngid: 1000\nseccomp: {allow: {opeen: any}}\n"
     )
     return "bad"
 
@@ -288,7 +289,7 @@ BAD = {
     cut_off: "bad.npk: ",
     empty_directory: "bad: there is neither a manifest nor a package",
     broken_manifest: "bad/manifest.yaml: ",
-    unknown_call: "no architecture has a system call 'oepn'",
+    unknown_call: "no architecture has a system call 'opeen'",
     lambda path: "missing": "missing does not exist",
 }
 

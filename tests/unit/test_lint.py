@@ -113,7 +113,7 @@ MANIFEST_RULES = [
     ("root-user", "uid: 1000", "uid: 0", "uid"),
     ("root-user", "gid: 1000", "gid: 0", "gid"),
     ("no-seccomp", "seccomp: { profile: default }\n", "", "seccomp"),
-    ("broken-filter", "{ profile: default }", "{ allow: { oepn: any } }", "seccomp"),
+    ("broken-filter", "{ profile: default }", "{ allow: { opeen: any } }", "seccomp"),
     (
         "broken-filter",
         "{ profile: default }",

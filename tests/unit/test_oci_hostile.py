@@ -497,7 +497,10 @@ def test_no_space(tmp_path: Path) -> None:
     if "unshare" in done.stderr or "mount:" in done.stderr:
         pytest.skip(done.stderr.splitlines()[0])
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "Error: mksquashfs failed: no space left on the device"
+    assert done.stderr.splitlines()[-2:] == [
+        "Error: mksquashfs failed: no space left on the device",
+        "Hint: make room, or choose another place with --out",
+    ]
     assert done.stdout == ""
 
 

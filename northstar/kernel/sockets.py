@@ -79,8 +79,8 @@ def receive(sock: socket, size: int) -> tuple[bytes, list[int]]:
 class Datagram:
     """What one recvmsg(2) of a datagram socket gives.
 
-    `truncated`: data or descriptors are missing. `pid` and `uid` are the sender's, 0 and -1 if it does not tell
-    (SO_PASSCRED), or cannot be seen from here.
+    `truncated`: data or descriptors are missing. `pid` and `uid` are the sender's; 0 and -1 if it does not
+    tell (SO_PASSCRED), or cannot be seen from here.
     """
 
     __slots__ = ("data", "descriptors", "pid", "truncated", "uid")

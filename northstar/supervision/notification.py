@@ -28,8 +28,6 @@ class Message(NamedTuple):
     ready: bool = False
     stopping: bool = False
     reloading: bool = False
-    barrier: bool = False
-    """The descriptor that came along is to be closed when everything before it has been dealt with."""
     restart_reset: bool = False
     watchdog: str = ""
     """FEED, TRIGGER, or nothing."""
@@ -66,7 +64,6 @@ def parse(data: bytes) -> Message | None:
         ready=told.get("READY") == "1",
         stopping=told.get("STOPPING") == "1",
         reloading=told.get("RELOADING") == "1",
-        barrier=told.get("BARRIER") == "1",
         restart_reset=told.get("RESTART_RESET") == "1",
         watchdog=watchdog if watchdog in (FEED, TRIGGER) else "",
         interval=_seconds(told.get("WATCHDOG_USEC")),

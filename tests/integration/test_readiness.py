@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -393,3 +394,46 @@ def test_a_listening_socket_outlives_a_crash(runtime: Runtime) -> None:
             ask(port, b"hello")
         client.start("a:0.0.1")
         wait_until(lambda: "run 0 None False" in runtime.printed("a:0.0.1")[5:])
+
+
+def test_no_client_is_refused_during_an_update(runtime: Runtime, tmp_path: Path) -> None:
+    """The echo service of version 0.0.1 is replaced by that of 0.0.2 while clients connect all the time."""
+    runtime.configure(repositories='[updates]\nsettle = "500ms"')
+    manifest = {**python(STORING, ready="notify", fdstore=2), "network": "host"}
+    new = runtime.pack({**manifest, "version": "0.0.2"}, tmp_path)
+    outcomes: list[bytes | OSError] = []
+    over = threading.Event()
+
+    def connect_again_and_again(port: int) -> None:
+        while not over.is_set():
+            try:
+                outcomes.append(ask(port, b"hello"))
+            except OSError as error:
+                outcomes.append(error)
+
+    with started(runtime, manifest) as client, runtime.connect(notifications=True) as updates:
+        updates.updates(follow=True)
+        client.start("a:0.0.1")
+        client.wait(["a:0.0.1"])
+        wait_until(lambda: len(runtime.printed("a:0.0.1")) == 2)
+        port = int(runtime.printed("a:0.0.1")[1].split()[1])
+        thread = threading.Thread(target=connect_again_and_again, args=(port,))
+        thread.start()
+        try:
+            client.install(str(new), "default")
+            client.update(["a:0.0.2"])
+            phases = []
+            while not phases or phases[-1] in ("staged", "trying"):
+                phases.append(wait_for(updates, "update").details["phase"])
+            time.sleep(0.5)
+        finally:
+            over.set()
+            thread.join(TIMEOUT)
+        assert phases[-1] == "good"
+        assert runtime.printed("a:0.0.2")[0] == "run 1 web True"
+        refused = [outcome for outcome in outcomes if isinstance(outcome, ConnectionRefusedError)]
+        assert not refused
+        served = sum(outcome == b"hello" for outcome in outcomes)
+        # Who was being served when the program got its signal has lost its connection.
+        assert len(outcomes) - served <= 2
+        assert served > 50

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +23,10 @@ from supervised import (
     wait_until,
 )
 
+from northstar import manifest as manifests
 from northstar.client import Refused
+from northstar.errors import ManifestError
+from northstar.npk import pack
 
 # --- stop and wait
 
@@ -221,6 +226,17 @@ def test_a_start_while_a_restart_is_pending(runtime: Runtime) -> None:
         assert (state(client)["state"], state(client)["restarts"]) == ("ready", 0)
 
 
+def test_another_version_takes_the_place_of_one_that_waits(runtime: Runtime) -> None:
+    policy = {"policy": "always", "delay": "1s"}
+    versions = [supervised("exit 0", restart=policy), supervised("sleep 1000", version="0.0.2")]
+    with started(runtime, *versions) as client:
+        client.start("a:0.0.1")
+        wait_for_state(client, "waiting")
+        client.start("a:0.0.2")
+        time.sleep(1.5)
+        assert (state(client)["state"], state(client, "a:0.0.2")["state"]) == ("idle", "ready")
+
+
 def test_the_daemon_ends_while_restarts_are_pending(runtime: Runtime) -> None:
     policy = {"policy": "always", "delay": "5s"}
     with started(runtime, supervised("exit 0", restart=policy)) as client:
@@ -249,6 +265,20 @@ def test_a_critical_container_that_crashes_too_often_ends_the_daemon(runtime: Ru
     assert runtime.output().count("Started a:0.0.1") == 3
 
 
-def test_a_wrong_section_is_refused_and_the_daemon_goes_on(runtime: Runtime) -> None:
-    with pytest.raises(Exception, match=r"custom\.northstar\.restart\.policy: unknown value"):
+def test_a_wrong_section_is_refused_and_the_daemon_goes_on(runtime: Runtime, tmp_path: Path) -> None:
+    """When it is packed, when it is installed, and when it is loaded: a newer packer may have let it pass."""
+    with pytest.raises(ManifestError, match=r"custom\.northstar\.restart\.policy: unknown value"):
         runtime.pack(supervised("", restart="sometimes"))
+    parsed = manifests.parse(json.dumps(supervised("")).encode())
+    wrong = parsed._replace(custom={"northstar": {"restart": "sometimes"}})
+    key = runtime.key if runtime.verified else None
+    pack.pack_image(wrong, str(runtime.image), str(runtime.repository), key=key)
+    package = pack.pack_image(wrong._replace(name="c"), str(runtime.image), str(tmp_path), key=key)
+    with started(runtime, shell("b")) as client:
+        assert client.list() == ["b:0.0.1"]
+        reason = "custom.northstar.restart.policy: unknown value 'sometimes'"
+        assert reason in runtime.output()
+        with pytest.raises(Refused) as refusal:
+            client.install(package, "default")
+        assert reason in str(refusal.value)
+        client.start("b:0.0.1")

@@ -135,7 +135,7 @@ def test_every_command(tmp_path: Path) -> None:
                 printed = ""
             elif step.where == "shell":
                 assert machine is not None
-                printed = machine.output(step.commands, timeout=PATIENCE)
+                printed = machine.output(f"exec 2>&1\n{step.commands}", timeout=PATIENCE)
             else:
                 printed = host.run(step.commands)
             for line in step.shown:

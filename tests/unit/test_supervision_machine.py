@@ -442,6 +442,25 @@ def test_critical() -> None:
     assert [type(action) for action in life.end(code=1)] == [s.Announce, s.Shutdown]
 
 
+def test_who_kills_a_critical_container_ends_the_daemon() -> None:
+    """As upstream has it. Who stops it wants it down."""
+    life = Life(model.CRITICAL).run()
+    life(s.Killed())
+    assert life.end(number=15) == [s.Shutdown("killed by signal 15")]
+    life = Life(model.CRITICAL).run()
+    life(s.Killed())
+    assert life.end(code=0) == []
+    life = Life(model.CRITICAL).run()
+    life(s.Stop())
+    assert life.end(number=15) == []
+
+
+def test_a_container_that_is_refused() -> None:
+    life = Life(RESTARTING)
+    assert life(s.Refused("a circle")) == []
+    assert (life.state.phase, life.state.last) == (s.IDLE, s.Last(s.Status(), True, "a circle"))
+
+
 def test_rollback() -> None:
     life = Life(Settings(restart=Restart("on-failure", burst=1, on_burst="rollback"))).run()
     life.end(code=1)

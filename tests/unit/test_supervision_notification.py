@@ -33,7 +33,7 @@ from northstar.supervision.notification import MAX_SIZE, MAX_TEXT, Message, pars
         ("EXTEND_TIMEOUT_USEC=\u0663".encode(), Message()),
         (b"ERRNO=2", Message(error=2)),
         (b"ERRNO=4096", Message()),
-        (b"BARRIER=1", Message(barrier=True)),
+        (b"BARRIER=1", Message()),
         (b"RESTART_RESET=1", Message(restart_reset=True)),
         (b"FDSTORE=1\nFDNAME=web\nFDPOLL=0", Message(fdstore=True, fdname="web", fdpoll=False)),
         (b"FDSTORE=1\nFDNAME=a:b", Message(fdstore=True)),

@@ -28,6 +28,8 @@ async def check(host: Host, run: Run, command: tuple[str, ...], limit: float) ->
             os.close(null)
     except OSError as error:
         return Checked(False, f"{command[0]}: {error.strerror}")
+    except ApiError as error:
+        return Checked(False, str(error))
     try:
         status = await host.loop.wait_for(session.ended, limit)
     except Timeout:

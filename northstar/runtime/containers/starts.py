@@ -191,6 +191,7 @@ class Starts:
                 raise
             if generation is None:
                 self._ordering.warn(record)
+                self._withdraw_others(record)
                 self._supervisor.happen(record, s.Start())
             record.run = Run(self._host, record, resources, Future())
             record.request = request
@@ -203,6 +204,13 @@ class Starts:
         _log.debug(f"Container {container} stdout is {streams.stdout if streams else 'discard'}")
         _log.debug(f"Container {container} stderr is {streams.stderr if streams else 'discard'}")
         return record, chosen, resources
+
+    def _withdraw_others(self, record: Record) -> None:
+        """Another version that waits for its next start would only find this one running."""
+        for other in self._containers:
+            same = other.container.name == record.container.name and other is not record
+            if same and other.state.phase == s.WAITING:
+                self._supervisor.happen(other, s.Stop())
 
     async def _check_trust(self, record: Record) -> None:
         """Raises StartContainerFailed if the package was revoked since it was loaded."""

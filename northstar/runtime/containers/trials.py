@@ -116,10 +116,13 @@ class Trials(Observer):
         if run is None:
             raise Failure(container, self._end_of(container))
         self._runs[container] = run
+        if not trial:
+            self._starts.descriptors.preserve(container.name, False)
 
     def accept(self, container: Container) -> None:
         """It has proved itself."""
         self._forget(container)
+        self._starts.descriptors.preserve(container.name, False)
         if container in self._containers:
             _set_trial(self._containers.get(container), False)
 
@@ -129,6 +132,8 @@ class Trials(Observer):
         record = self._containers.get(container) if container in self._containers else None
         if record is None:
             return
+        # A listening socket is handed over from version to version, also if the next one fails by itself.
+        self._starts.descriptors.preserve(container.name, True)
         if record.state.phase in (*s.ALIVE, s.WAITING):
             self._supervisor.happen(record, s.Stop())
             limit = record.settings.stop.timeout_max + STOP_GRACE

@@ -140,8 +140,7 @@ class Supervisor:
             timer.cancel()
             record.timer = None
         if due is not None:
-            record.timer = self._loop.call_later(due - time.monotonic(), lambda: self._tick(record))
-            record.timer.when = due
+            record.timer = self._loop.call_at(due, lambda: self._tick(record))
 
     def _tick(self, record: Supervised) -> None:
         """Before anybody is judged, what he has said is heard."""

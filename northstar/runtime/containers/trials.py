@@ -196,7 +196,7 @@ class Trials(Observer):
         status = self._ends.get(container)
         last = self._containers.get(container).state.last if container in self._containers else None
         if last is not None and last.failed and last.reason:
-            return last.reason
+            return f"has failed: {last.reason}"
         return "has ended" if status is None else f"exited with status {status}"
 
     def last_output(self, container: Container) -> list[str]:

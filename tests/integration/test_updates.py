@@ -141,14 +141,14 @@ def test_bad(runtime: Runtime, client: Client, script: str) -> None:
     install(runtime, client, app("1.1.0", script))
     ended = outcome(client, client.update(["app:1.1.0"], settle=20))
     assert ended["phases"] == ["staged", "trying", "rolling_back", "rolled_back"]
-    assert "app:1.1.0 exited with status" in ended["reason"]
+    assert ended["reason"].startswith(("app:1.1.0 has failed: ", "app:1.1.0 exited with status Exit(0)"))
     if script == BROKEN:
         assert ended["failed"] == {"container": "app:1.1.0", "output": ["what is wrong"]}
     assert running(client) == client.list() == ["app:1.0.0"]
     (bad,) = journal(runtime)["bad"]
     assert bad["version"] == "1.1.0"
     install(runtime, client, app("1.1.0", script))
-    with pytest.raises(Refused, match=r"has failed before: app:1\.1\.0 exited") as caught:
+    with pytest.raises(Refused, match=r"has failed before: app:1\.1\.0 ") as caught:
         client.update(["app:1.1.0"])
     assert caught.value.variant == "update_rejected"
     assert caught.value.fields["time"] == bad["time"]
@@ -522,7 +522,7 @@ def test_nstar_update(runtime: Runtime, client: Client) -> None:
     bad = runtime.pack(app("1.2.0", BROKEN), runtime.base / "spare")
     done = nstar(runtime, "update", str(bad), "--wait", "--settle", "20s", "--repository", "default")
     assert done.returncode == 4
-    assert "rolled back: app:1.2.0 exited with" in done.stdout
+    assert "rolled back: app:1.2.0 has failed: exit code 3" in done.stdout
     assert "what is wrong" in done.stdout
     assert running(client) == ["app:1.1.0"]
     done = nstar(runtime, "update", str(bad), "--wait", "--repository", "default")

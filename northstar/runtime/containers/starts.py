@@ -102,7 +102,8 @@ class Starts:
         _log.info(f"Trying to start {container}")
         generation = None if begun is None else begun.state.generation
         try:
-            if variables is None:
+            if variables is None and begun is None:
+                # A restart of the old version goes on until the trial, for which it is stopped.
                 self._currency.check_free(container)
             request = (init, arguments, environment)
             record, chosen, resources = await self._prepare_start(container, request, generation)

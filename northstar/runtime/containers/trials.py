@@ -195,8 +195,8 @@ class Trials(Observer):
     def _end_of(self, container: Container) -> str:
         status = self._ends.get(container)
         last = self._containers.get(container).state.last if container in self._containers else None
-        if last is not None and last.failed and last.reason and not _says_no_more(last.reason, status):
-            return last.reason
+        if last is not None and last.failed and last.reason:
+            return f"has failed: {last.reason}"
         return "has ended" if status is None else f"exited with status {status}"
 
     def last_output(self, container: Container) -> list[str]:
@@ -237,8 +237,3 @@ def _has_done_its_work(record: Record) -> bool:
     """Whether it was to end, and has ended well."""
     last = record.state.last
     return record.settings.ready.by == EXIT and last is not None and not last.failed
-
-
-def _says_no_more(reason: str, status: ExitStatus | None) -> bool:
-    """Whether the exit status is all that a reason tells."""
-    return status is not None and reason in (f"exit code {status.code}", f"killed by signal {status.signal}")

@@ -88,7 +88,8 @@ def summarise(tiers: Sequence[Tier], on_demand: Mapping[str, Sequence[str]], *, 
     unseen = never_run(tiers) if complete and not broken else []
     if complete:
         for name in on_demand.keys() - {tier.name for tier in tiers}:
-            print(f"{name}: not run; tests/run --{name} with {', '.join(on_demand[name])}")
+            needs = f" with {', '.join(on_demand[name])}" if on_demand[name] else ""
+            print(f"{name}: not run; tests/run --{name}{needs}")
     for test in unseen:
         print(f"no tier can run {test}")
     for tier in tiers:

@@ -22,15 +22,21 @@ from pathlib import Path
 from typing import Self
 
 from qemu import cache
-from tests import devices, inherited, results
+from tests import devices, inherited, results, soak
 from tests.devices import Builds, Images, Selection
 from tests.results import Tier
 
 # What is not run unless it is asked for, and the variables that name the trees of other projects.
-ON_DEMAND = {"layer": ("OE_CORE", "BITBAKE", "META_OE"), "buildroot": ("BUILDROOT",)}
+ON_DEMAND: dict[str, tuple[str, ...]] = {
+    "layer": ("OE_CORE", "BITBAKE", "META_OE"),
+    "buildroot": ("BUILDROOT",),
+    "story": (),
+}
 TIERS = ("unit", "host", "fleet", *devices.DEVICES)
 LONGEST = "qemu"
 BESIDE = ("fleet", "qemu-debian", "qemu-systemd")
+QEMU_PARTS = ("kernel", "boot", "faults")
+"""What belongs to the own kernel, and boots machines of its own; boot is one of those that run beside."""
 NOT_SLOW = "not slow"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -39,6 +45,8 @@ def main() -> int:
     """Run the tiers named in the arguments; the exit code."""
     options = parse(sys.argv[1:])
     inherited.reset()
+    if options.soak is not None:
+        return soak.run(options.soak)
     selection = Selection(options.match, options.failed)
     images = Images(options.kernel, options.rootfs)
     on_demand = [name for name in ON_DEMAND if getattr(options, name)]
@@ -50,8 +58,10 @@ def main() -> int:
         builds = Builds([name for name in wanted if name in devices.DEVICES and None in images])
         run = partial(run_tiers, builds=builds, images=images, selection=selection, work=Path(work))
         beside = [name for name in wanted if name in BESIDE] if LONGEST in wanted else []
+        if LONGEST in wanted and None in images:
+            beside.append("boot")
         tiers = run([name for name in wanted if name not in (*beside, LONGEST)], fast=options.fast)
-        for name in beside:
+        for name in wanted:
             # What is built is known to this process only.
             builds.wait(name)
         with Beside(partial(run, beside), Path(work) / "beside.log") as others:
@@ -130,8 +140,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.add_argument(
             f"--{name}",
             action="store_true",
-            help=f"the tier {name}, which needs {', '.join(ON_DEMAND[name])}",
+            help=f"the tier {name}, which needs {', '.join(ON_DEMAND[name]) or 'a few minutes'}",
         )
+    parser.add_argument(
+        "--soak", type=float, metavar="HOURS", help="nothing but faults, with new seeds, for so long"
+    )
     parser.add_argument("--kernel", type=Path, metavar="FILE", help="for qemu: kernel of another builder")
     parser.add_argument("--rootfs", type=Path, metavar="FILE", help="for qemu: image of another builder")
     options = parser.parse_args(arguments)
@@ -155,10 +168,11 @@ def here(name: str, selection: Selection, work: Path, *, fast: bool) -> Tier:
 
 
 def on_device(name: str, images: Images, selection: Selection, work: Path) -> list[Tier]:
-    """A tier in QEMU; with the own kernel also the tests of its options, and of what it does at boot."""
+    """A tier in QEMU; with the own kernel also the tests of its options, and of what faults do to it."""
     tiers = []
-    if name == "qemu" and None in images:
-        tiers += [pytest_tier(part, work, selection, f"tests/{part}") for part in ("kernel", "boot")]
+    if name == LONGEST and None in images:
+        parts = [part for part in QEMU_PARTS if part != "boot"]
+        tiers += [pytest_tier(part, work, selection, f"tests/{part}") for part in parts]
     return [*tiers, devices.run(name, images, selection, cache_directory(name), work)]
 
 
@@ -180,7 +194,7 @@ def cache_directory(name: str) -> Path:
 
 def last_failed(name: str) -> bool:
     """Whether tests of this tier failed when they were last run."""
-    parts = [name, "kernel", "boot"] if name == "qemu" else [name]
+    parts = [name, *QEMU_PARTS] if name == LONGEST else [name]
     for path in (cache_directory(part) / "v/cache/lastfailed" for part in parts):
         if path.exists() and json.loads(path.read_text()):
             return True

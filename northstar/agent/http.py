@@ -295,18 +295,17 @@ class Http:
     def _connect(self, origin: Origin, end: float) -> http.client.HTTPConnection:
         timeout = min(self._deadline, max(0.1, end - time.monotonic()))
         sock = socket.create_connection((origin.host, origin.port), timeout)
+        connection = http.client.HTTPConnection(origin.host, origin.port)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if origin.scheme == "https":
-                sock = self._context(origin == self._origin).wrap_socket(sock, server_hostname=origin.host)
+                context = self._context(origin == self._origin)
+                sock = context.wrap_socket(sock, server_hostname=origin.host)
+                connection = http.client.HTTPSConnection(origin.host, origin.port, context=context)
         except BaseException:
             sock.close()
             raise
-        connection = http.client.HTTPConnection(origin.host, origin.port)
-        if origin.scheme == "https":
-            connection.default_port = 443
         connection.sock = Stream(sock)
-        connection.auto_open = 0
         return connection
 
     def _context(self, own: bool) -> ssl.SSLContext:

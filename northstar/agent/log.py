@@ -22,8 +22,16 @@ def write(level: str, text: str) -> None:
     line = escape(text)[:4096]
     if "JOURNAL_STREAM" in os.environ:
         print(f"<{_PRIORITIES[level]}>{line}", file=sys.stderr, flush=True)
-    elif sys.stderr.isatty() or not _syslog(level, line):
+    elif not (_nobody_reads() and _syslog(level, line)):
         print(f"{TAG}: {line}", file=sys.stderr, flush=True)
+
+
+def _nobody_reads() -> bool:
+    """Whether the standard error stream is /dev/null, as init scripts have it."""
+    try:
+        return os.fstat(2).st_rdev == os.stat(os.devnull).st_rdev
+    except OSError:
+        return True
 
 
 def _syslog(level: str, line: str) -> bool:

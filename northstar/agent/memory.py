@@ -62,7 +62,7 @@ class Memory:
         self.volatile = volatile
         self.clock = clock
         self.random = random
-        self.regular = policy.interval(None, settings.longest, random())
+        self.regular = policy.interval(policy.DEFAULT_POLL, settings.longest, random())
 
     def keep(self, **changes: Any) -> Steps[None]:
         """Change the durable part."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SUFFIX = ".npk"
+SUFFIX, INDEX_SUFFIX = ".npk", ".idx"
 MAX_INDEX_SIZE = 4 << 20
 MAX_FILE_NAME = 255
 MAX_SETTLE = 3600
@@ -125,7 +125,7 @@ def _package(module: Module, limits: Limits) -> Package:
         raise Unfit(
             f"{name}: repository {repository[:80]!r} is not among those of this device's configuration"
         )
-    index = next((a for a in module.artifacts if a.name == artifact.name + ".idx"), None)
+    index = next((a for a in module.artifacts if a.name == artifact.name + INDEX_SUFFIX), None)
     package = Package(name, version, artifact.name, artifact.size, artifact.digest, artifact.url, repository)
     if index is None or not 0 < index.size <= MAX_INDEX_SIZE:
         return package

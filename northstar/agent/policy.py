@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-MIN_POLL, MAX_POLL = 5.0, 86400.0
+MIN_POLL, DEFAULT_POLL, MAX_POLL = 5.0, 300.0, 86400.0
+"""Seconds; the default is that of hawkBit."""
 SPREAD = 0.1
 """Polls come this share earlier or later, so that devices do not poll in step for ever."""
 FIRST_RETRY, LAST_RETRY = 30.0, 3600.0

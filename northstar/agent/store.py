@@ -13,6 +13,8 @@ from northstar.agent.state import State, Volatile
 
 MAX_SIZE = 1 << 20
 STATE, VOLATILE, ANSWERS = "state.json", "poll.json", "answers"
+MAX_ANSWERS = 64
+"""That are looked at, the newest ones; whoever gave them may be another user, so they are not removed."""
 _ANSWERS = ("confirmed", "denied")
 
 
@@ -51,12 +53,13 @@ class Store:
         """Confirmations that were given here, by action."""
         found = {}
         directory = os.path.join(self._state_dir, ANSWERS)
-        with contextlib.suppress(OSError):
-            for name in sorted(os.listdir(directory))[:64]:
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            newest = sorted(entries, key=lambda entry: entry.stat().st_mtime, reverse=True)[:MAX_ANSWERS]
+            for entry in newest:
                 with contextlib.suppress(OSError, ValueError):
-                    answer = _read(os.path.join(directory, name))
+                    answer = _read(entry.path)
                     if answer in _ANSWERS:
-                        found[name] = answer
+                        found[entry.name] = answer
         return found
 
     def answer(self, action: str, answer: str) -> None:

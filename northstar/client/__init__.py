@@ -21,10 +21,12 @@ from northstar.client.errors import (
 )
 from northstar.client.logs import Line, Output
 from northstar.client.model import ContainerData, ExitStatus, Notification, ProcessData
+from northstar.client.supervision import BootDecision, Waited
 from northstar.client.sync import Client
 
 __all__ = [
     "DEFAULT_URL",
+    "BootDecision",
     "Client",
     "ClientError",
     "ConnectionClosed",
@@ -38,4 +40,5 @@ __all__ = [
     "ProcessData",
     "ProtocolVersion",
     "Refused",
+    "Waited",
 ]

@@ -16,7 +16,7 @@ import builtins
 import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from northstar.client import address, calls, logs, updates
+from northstar.client import address, calls, logs, supervision, updates
 from northstar.client.errors import ConnectionClosed
 from northstar.client.protocol import BACKLOG, ClientProtocol
 from northstar.client.upload import Upload
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from northstar.client.logs import Output
-    from northstar.client.model import ContainerData, Notification
+    from northstar.client.model import ContainerData, ExitStatus, Notification
     from northstar.client.protocol import Trace
+    from northstar.client.supervision import BootDecision, Waited
     from northstar.client.upload import Progress, Readable
     from northstar.protocol import requests
 
@@ -61,16 +62,17 @@ class Client:
         cls,
         url: str = address.DEFAULT_URL,
         *,
-        notifications: bool = False,
+        notifications: bool | Sequence[str] = False,
         timeout: float | None = address.HANDSHAKE_TIMEOUT,
         backlog: int = BACKLOG,
         trace: Trace | None = None,
     ) -> Client:
         """Connect to `tcp://host[:port]` or `unix:///path`, with `timeout` seconds for the handshake.
 
-        With `notifications` subscribe; at most `backlog` of them wait to be taken.
-        `trace(direction, line)` sees every line, direction `>` for ours and `<` for the runtime's.
-        Raises ValueError for a malformed URL, OSError, TimeoutError and what the methods raise.
+        With `notifications` subscribe, to kinds of ours as well if it names some
+        (`supervision.NOTIFICATIONS`); at most `backlog` of them wait to be taken. `trace(direction, line)`
+        sees every line, direction `>` for ours and `<` for the runtime's. Raises ValueError for a malformed
+        URL, OSError, TimeoutError and what the methods raise.
         """
         where = ConsoleUrl.parse(url)
         loop = asyncio.get_running_loop()
@@ -91,7 +93,7 @@ class Client:
     async def from_env(
         cls,
         *,
-        notifications: bool = False,
+        notifications: bool | Sequence[str] = False,
         timeout: float | None = address.HANDSHAKE_TIMEOUT,
         backlog: int = BACKLOG,
         trace: Trace | None = None,
@@ -195,6 +197,29 @@ class Client:
         """Send a signal to a container."""
         await self.call(calls.kill(container, signal))
 
+    async def stop(
+        self, container: str, signal: int | None = None, timeout: float | None = None
+    ) -> ExitStatus | None:
+        """Stop a container; it is down when this returns. How it ended, None if nothing was running.
+
+        `timeout` in seconds, then it is killed; None, as for the signal: as its manifest says.
+        """
+        return await self.call(supervision.stop(container, signal, timeout))
+
+    async def wait(
+        self, containers: Sequence[str], until: str = supervision.READY, timeout: float | None = None
+    ) -> builtins.list[Waited]:
+        """Wait until containers are ready, or have ended (`exit`), at most `timeout` seconds."""
+        return await self.call(supervision.wait(containers, until, timeout))
+
+    async def reset(self, container: str) -> None:
+        """Forget the failures of a container, and lift its quarantine."""
+        await self.call(supervision.reset(container))
+
+    async def boot(self, wait: bool = False, timeout: float | None = None) -> BootDecision:
+        """Whether this boot is a good one; with `wait` when that is decided, or after `timeout` seconds."""
+        return await self.call(supervision.boot(wait, timeout))
+
     async def mount(self, containers: Sequence[str]) -> _Errors:
         """Mount containers; for each None or the error object."""
         return await self.call(calls.mount(containers))
@@ -226,33 +251,13 @@ class Client:
         """Remove a package, with the container's persistent data if `wipe`."""
         await self.call(calls.uninstall(container, wipe))
 
-    async def update(
-        self,
-        containers: Sequence[str],
-        *,
-        attempts: int = 1,
-        settle: float | None = None,
-        allow_downgrade: bool = False,
-        force: bool = False,
-        data: str = "keep",
-        reference: str = "",
-    ) -> str:
+    async def update(self, containers: Sequence[str], **options: Any) -> str:
         """Begin an update to these versions, which have to prove themselves; its id.
 
-        `settle` is how many seconds they have to be ready. `updates(follow=True)` before lets notifications
-        of kind `update` tell of its phases.
+        Options are those of `northstar.client.updates.begin`. After `updates(follow=True)` notifications of
+        kind `update` tell of its phases.
         """
-        return await self.call(
-            updates.begin(
-                containers,
-                attempts=attempts,
-                settle=settle,
-                allow_downgrade=allow_downgrade,
-                force=force,
-                data=data,
-                reference=reference,
-            )
-        )
+        return await self.call(updates.begin(containers, **options))
 
     async def updates(self, follow: bool = False) -> updates.Updates:
         """Open updates, and those that have ended and are not acknowledged; with `follow` notifications."""

@@ -58,13 +58,31 @@ class Notification(NamedTuple):
             return f"container {self.container} exited with status {self.status}"
         if self.kind == "c_group":
             return f"container {self.container} {_memory_event(self.details)}"
+        if self.kind in _SUPERVISED and isinstance(self.details, dict):
+            return f"container {self.container} {_SUPERVISED[self.kind].format_map(_Details(self.details))}"
         texts = {
             "started": "started {}",
+            "ready": "container {} is ready",
             "install": "installed {}",
             "uninstall": "uninstalled {}",
             "shutdown": "shutting down",
         }
         return texts.get(self.kind, f"{self.kind} {{}}").format(self.container)
+
+
+_SUPERVISED = {
+    "status": "says: {status}",
+    "unhealthy": "is unhealthy: {reason}",
+    "restarting": "is started again: {reason}",
+    "quarantined": "is quarantined: {reason}",
+}
+
+
+class _Details(dict[str, Any]):
+    """What a newer runtime may leave out."""
+
+    def __missing__(self, key: str) -> str:
+        return f"no {key}"
 
 
 def _memory_event(details: Any) -> str:
@@ -96,6 +114,8 @@ class ContainerData(NamedTuple):
     warnings: tuple[str, ...] = ()
     current: bool | None = None
     """Whether it is the version that its name stands for; None if the runtime does not tell."""
+    supervision: dict[str, Any] = {}  # noqa: RUF012
+    """Its state and what will become of it, see docs/console.md; empty if the runtime does not tell."""
 
     @classmethod
     def from_wire(cls, container: str, value: Any) -> ContainerData:
@@ -112,4 +132,5 @@ class ContainerData(NamedTuple):
             value.get("problem"),
             tuple(value.get("warnings", ())),
             value.get("current"),
+            value.get("supervision") or {},
         )

@@ -27,7 +27,7 @@ from northstar.protocol import messages, requests
 from northstar.protocol.framing import LineBuffer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     Trace = Callable[[str, bytes], None]
 
@@ -46,16 +46,21 @@ class ClientProtocol:
     """
 
     def __init__(
-        self, notifications: bool = False, *, backlog: int = BACKLOG, trace: Trace | None = None
+        self,
+        notifications: bool | Sequence[str] = False,
+        *,
+        backlog: int = BACKLOG,
+        trace: Trace | None = None,
     ) -> None:
-        """Subscribe to `notifications`, of which at most `backlog` wait to be taken.
+        """Subscribe to `notifications`, of ours those that it names; at most `backlog` wait to be taken.
 
         `trace(direction, line)` sees every line, direction `>` for ours and `<` for the runtime's.
         """
         self.established = False
         self.responses: deque[Any] = deque()
         self.notifications: deque[Notification] = deque()
-        self._subscribe = notifications
+        self._subscribe = bool(notifications)
+        self._kinds = () if isinstance(notifications, bool) else tuple(notifications)
         self._backlog = backlog
         self._trace = trace
         self._outstanding = 0
@@ -64,7 +69,7 @@ class ClientProtocol:
 
     def connect(self) -> bytes:
         """The first bytes to send."""
-        return self._sent(messages.encode(requests.Connect(_VERSION, self._subscribe)))
+        return self._sent(messages.encode(requests.Connect(_VERSION, self._subscribe, self._kinds)))
 
     def request(self, request: requests.Request) -> bytes:
         """The bytes of a request. It gets exactly one response; responses come in the order of requests.

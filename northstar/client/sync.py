@@ -8,7 +8,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from northstar.client import address, calls, logs, updates
+from northstar.client import address, calls, logs, supervision, updates
 from northstar.client.errors import ClientError, ConnectionClosed
 from northstar.client.protocol import BACKLOG, ClientProtocol
 from northstar.client.upload import Upload
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from northstar.client.logs import Output
     from northstar.client.model import ContainerData, ExitStatus, Notification
     from northstar.client.protocol import Trace
+    from northstar.client.supervision import BootDecision, Waited
     from northstar.client.upload import Progress, Readable
     from northstar.protocol import requests
 
@@ -47,15 +48,16 @@ class Client:
         self,
         sock: socket.socket,
         *,
-        notifications: bool = False,
+        notifications: bool | Sequence[str] = False,
         timeout: float | None = address.HANDSHAKE_TIMEOUT,
         backlog: int = BACKLOG,
         trace: Trace | None = None,
     ) -> None:
         """Do the handshake on a connected socket, within `timeout` seconds; TimeoutError.
 
-        With `notifications` subscribe; at most `backlog` of them wait to be taken.
-        `trace(direction, line)` sees every line, direction `>` for ours and `<` for the runtime's.
+        With `notifications` subscribe, to kinds of ours as well if it names some
+        (`supervision.NOTIFICATIONS`); at most `backlog` of them wait to be taken. `trace(direction, line)`
+        sees every line, direction `>` for ours and `<` for the runtime's.
         """
         self._socket = sock
         self._protocol = ClientProtocol(notifications, backlog=backlog, trace=trace)
@@ -165,6 +167,29 @@ class Client:
         """Send a signal to a container."""
         self.call(calls.kill(container, signal))
 
+    def stop(
+        self, container: str, signal: int | None = None, timeout: float | None = None
+    ) -> ExitStatus | None:
+        """Stop a container; it is down when this returns. How it ended, None if nothing was running.
+
+        `timeout` in seconds, then it is killed; None, as for the signal: as its manifest says.
+        """
+        return self.call(supervision.stop(container, signal, timeout))
+
+    def wait(
+        self, containers: Sequence[str], until: str = supervision.READY, timeout: float | None = None
+    ) -> builtins.list[Waited]:
+        """Wait until containers are ready, or have ended (`exit`), at most `timeout` seconds."""
+        return self.call(supervision.wait(containers, until, timeout))
+
+    def reset(self, container: str) -> None:
+        """Forget the failures of a container, and lift its quarantine."""
+        self.call(supervision.reset(container))
+
+    def boot(self, wait: bool = False, timeout: float | None = None) -> BootDecision:
+        """Whether this boot is a good one; with `wait` when that is decided, or after `timeout` seconds."""
+        return self.call(supervision.boot(wait, timeout))
+
     def execute(
         self,
         container: str,
@@ -227,33 +252,13 @@ class Client:
         """Remove a package, with the container's persistent data if `wipe`."""
         self.call(calls.uninstall(container, wipe))
 
-    def update(
-        self,
-        containers: Sequence[str],
-        *,
-        attempts: int = 1,
-        settle: float | None = None,
-        allow_downgrade: bool = False,
-        force: bool = False,
-        data: str = "keep",
-        reference: str = "",
-    ) -> str:
+    def update(self, containers: Sequence[str], **options: Any) -> str:
         """Begin an update to these versions, which have to prove themselves; its id.
 
-        `settle` is how many seconds they have to be ready. `updates(follow=True)` before lets notifications
-        of kind `update` tell of its phases.
+        Options are those of `northstar.client.updates.begin`. After `updates(follow=True)` notifications of
+        kind `update` tell of its phases.
         """
-        return self.call(
-            updates.begin(
-                containers,
-                attempts=attempts,
-                settle=settle,
-                allow_downgrade=allow_downgrade,
-                force=force,
-                data=data,
-                reference=reference,
-            )
-        )
+        return self.call(updates.begin(containers, **options))
 
     def updates(self, follow: bool = False) -> updates.Updates:
         """Open updates, and those that have ended and are not acknowledged; with `follow` notifications."""

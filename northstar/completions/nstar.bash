@@ -24,6 +24,7 @@ _nstar() {
             " -u" | " --url") kind=nothing ;;
             " -t" | " --timeout") kind=nothing ;;
             "list -f" | "list --format" | "ls -f" | "ls --format") kind='words table wide json' ;;
+            "start -t" | "start --timeout") kind=nothing ;;
             "exec -e" | "exec --env") kind=nothing ;;
             "update -r" | "update --repository") kind=nothing ;;
             "update --settle") kind=nothing ;;
@@ -36,6 +37,9 @@ _nstar() {
             "events -n" | "events --number") kind=nothing ;;
             "inspect -f" | "inspect --format") kind='words table wide json' ;;
             "stop -t" | "stop --timeout") kind=nothing ;;
+            "stop -s" | "stop --signal") kind=nothing ;;
+            "wait --until") kind='words ready exit' ;;
+            "wait -t" | "wait --timeout") kind=nothing ;;
             "top --sort") kind='words cpu memory name processes uptime' ;;
             "top -n" | "top --iterations") kind=nothing ;;
             "top -d" | "top --delay") kind=nothing ;;
@@ -52,7 +56,7 @@ _nstar() {
             repositories | repos) kind='words -h --help' ;;
             mount) kind='words -h --help' ;;
             umount) kind='words -h --help' ;;
-            start) kind='words -h --help' ;;
+            start) kind='words -h --help -w --wait --with-dependencies -t --timeout' ;;
             explain) kind='words -h --help' ;;
             kill) kind='words -h --help' ;;
             exec) kind='words -h --help -t --tty -T --no-tty -e --env' ;;
@@ -68,7 +72,9 @@ _nstar() {
             token) kind='words -h --help' ;;
             verify-token) kind='words -h --help' ;;
             ident) kind='words -h --help' ;;
-            stop) kind='words -h --help -t --timeout' ;;
+            stop) kind='words -h --help -t --timeout -s --signal' ;;
+            reset) kind='words -h --help' ;;
+            wait) kind='words -h --help --until --boot -t --timeout' ;;
             top) kind='words -h --help --sort -n --iterations -d --delay' ;;
             check) kind='words -h --help -q --quiet' ;;
             seccomp) kind='words -h --help --no-default-profile' ;;
@@ -77,7 +83,7 @@ _nstar() {
         esac
     elif [[ -z $kind ]]; then
         case "$command $position" in
-            " 0") kind='words list ls repositories repos mount umount start explain kill exec install uninstall update updates shutdown notifications events inspect logs token verify-token ident stop top check seccomp completion help' ;;
+            " 0") kind='words list ls repositories repos mount umount start explain kill exec install uninstall update updates shutdown notifications events inspect logs token verify-token ident stop reset wait top check seccomp completion help' ;;
             "mount "*) kind=containers ;;
             "umount "*) kind=containers ;;
             "start "0) kind=containers ;;
@@ -91,8 +97,10 @@ _nstar() {
             "inspect "0) kind=containers ;;
             "logs "0) kind=containers ;;
             "stop "0) kind=containers ;;
+            "reset "0) kind=containers ;;
+            "wait "*) kind=containers ;;
             "seccomp "0) kind=files ;;
-            "help "0) kind='words list ls repositories repos mount umount start explain kill exec install uninstall update updates shutdown notifications events inspect logs token verify-token ident stop top check seccomp completion help' ;;
+            "help "0) kind='words list ls repositories repos mount umount start explain kill exec install uninstall update updates shutdown notifications events inspect logs token verify-token ident stop reset wait top check seccomp completion help' ;;
             *) ;;
         esac
     fi

@@ -101,6 +101,14 @@ class UpdatesConfig(NamedTuple):
     late_rollback: float = 600.0
 
 
+class BootConfig(NamedTuple):
+    """How many seconds a boot may take to become good, and the programs that run when it is decided."""
+
+    timeout: float = 300.0
+    on_good: tuple[str, ...] = ()
+    on_bad: tuple[str, ...] = ()
+
+
 DEFAULT_PIDS_MAX = 1024
 DEFAULT_OUTPUT_BUFFER_SIZE = 64 << 10
 
@@ -127,6 +135,7 @@ class Config(NamedTuple):
     mount_parallel: int | None = None
     debug: Debug = Debug()
     metrics: MetricsConfig | None = None
+    boot: BootConfig = BootConfig()
     skip_missing_binds: bool = True
     persist_noexec: bool = False
     pids_max: int = DEFAULT_PIDS_MAX

@@ -11,6 +11,7 @@ from northstar.config import places, repositories
 from northstar.config.model import (
     DEFAULT_OUTPUT_BUFFER_SIZE,
     DEFAULT_PIDS_MAX,
+    BootConfig,
     Config,
     ConsoleConfig,
     ConsoleOptions,
@@ -147,6 +148,7 @@ def _new(table: Table) -> Config:
         debug=debug,
         metrics=_metrics(table),
         updates=_updates(table),
+        boot=_boot(table),
     )
 
 
@@ -162,6 +164,17 @@ def _cgroup(table: Table) -> str:
     elif any(part in (".", "..") for part in name.split("/")):
         table.problem("cgroup", f"{name!r} contains . or ..")
     return name
+
+
+def _boot(table: Table) -> BootConfig:
+    boot = table.table("boot")
+    if boot is None:
+        return BootConfig(table.duration("boot_timeout", BootConfig().timeout))
+    found = BootConfig(
+        table.duration("boot_timeout", BootConfig().timeout), boot.texts("on_good"), boot.texts("on_bad")
+    )
+    boot.finish()
+    return found
 
 
 def _metrics(table: Table) -> MetricsConfig | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 NUMBERS = {
+    "bind": (49, 200),
     "capget": (125, 90),
     "capset": (126, 91),
     "chdir": (80, 49),
@@ -45,6 +46,7 @@ NUMBERS = {
     "sched_setaffinity": (203, 122),
     "sched_setattr": (314, 274),
     "seccomp": (317, 277),
+    "sendmsg": (46, 211),
     "set_mempolicy": (238, 237),
     "setgroups": (116, 159),
     "setns": (308, 268),
@@ -52,6 +54,7 @@ NUMBERS = {
     "setresgid": (119, 149),
     "setresuid": (117, 147),
     "setsid": (112, 157),
+    "setsockopt": (54, 208),
     "socket": (41, 198),
     "socketpair": (53, 199),
     "umask": (95, 166),

@@ -45,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
         commands.add_parser("rollout", help="assign a set group by group", description=_rollout.__doc__)
     )
     _devices_options(commands.add_parser("devices", help="show devices", description=_devices.__doc__))
+    _history_options(
+        commands.add_parser("history", help="show what a device did", description=_history.__doc__)
+    )
     _add_options(commands.add_parser("add", help="register a device", description=_add.__doc__))
     return top
 
@@ -113,8 +116,14 @@ def _devices_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--json", action="store_true", help="one JSON object per line")
 
 
+def _history_options(options: argparse.ArgumentParser) -> None:
+    options.set_defaults(run=_history)
+    options.add_argument("device", metavar="ID", help="the device's identifier")
+
+
 def _add_options(options: argparse.ArgumentParser) -> None:
     options.set_defaults(run=_add)
+    options.add_argument("--token-file", metavar="FILE", help="the token (default: one is made)")
     options.add_argument("device", metavar="ID", help="the device's identifier")
 
 
@@ -179,7 +188,20 @@ def _devices(fleet: Fleet, options: argparse.Namespace) -> None:
 
 def _add(fleet: Fleet, options: argparse.Namespace) -> None:
     """Register a device and print its token, which belongs into the file `token_file` of its agent."""
-    print(fleet.add_device(options.device))
+    token = _first_line(options.token_file) if options.token_file else None
+    print(fleet.add_device(options.device, token))
+
+
+def _history(fleet: Fleet, options: argparse.Namespace) -> None:
+    """Show the actions of a device step by step, with what it reported."""
+    for event in fleet.history(options.device):
+        when = time.strftime("%F %T", time.localtime(event.time))
+        print(f"{when}  action {event.action}: {event.kind}", *event.messages, sep="\n    ")
+
+
+def _first_line(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.readline().rstrip("\n")
 
 
 def _connected(options: argparse.Namespace) -> Fleet:
@@ -188,8 +210,7 @@ def _connected(options: argparse.Namespace) -> Fleet:
         raise NorthstarError("no server", "--url or NORTHSTAR_FLEET_URL names it")
     user = options.user or os.environ.get("NORTHSTAR_FLEET_USER", "admin")
     if options.password_file:
-        with open(options.password_file, encoding="utf-8") as file:
-            password = file.readline().rstrip("\n")
+        password = _first_line(options.password_file)
     else:
         password = os.environ.get("NORTHSTAR_FLEET_PASSWORD", "")
     return Fleet(url, user, password, options.ca)

@@ -36,6 +36,15 @@ class Device(NamedTuple):
     versions: dict[str, str]
 
 
+class Event(NamedTuple):
+    """A step of an action: seconds since 1970, hawkBit's word for it, and what was said."""
+
+    action: int
+    time: float
+    kind: str
+    messages: tuple[str, ...]
+
+
 class Group(NamedTuple):
     """A group of a rollout; `counts` has numbers of devices by state."""
 
@@ -253,10 +262,10 @@ class Fleet:
 
     # --- devices
 
-    def add_device(self, identifier: str, title: str = "") -> str:
-        """Register a device; its token."""
-        token = secrets.token_urlsafe(32)
-        body = [{"controllerId": identifier, "name": title or identifier, "securityToken": token}]
+    def add_device(self, identifier: str, token: str | None = None) -> str:
+        """Register a device; its token, which is made by chance unless there is one."""
+        token = token or secrets.token_urlsafe(32)
+        body = [{"controllerId": identifier, "name": identifier, "securityToken": token}]
         self._api.send("POST", "/targets", body)
         self._api.send("PUT", "/system/configs/authentication.targettoken.enabled", {"value": True})
         return token
@@ -280,6 +289,14 @@ class Fleet:
                 bool(poll.get("overdue")),
                 dict(sorted(versions.items())),
             )
+
+    def history(self, identifier: str) -> Iterator[Event]:
+        """What has come to pass with a device, the oldest first."""
+        place = f"/targets/{_quoted(identifier)}/actions"
+        for action in self._api.every(place, sort="id:ASC"):
+            for status in self._api.every(f"{place}/{action['id']}/status", sort="id:ASC"):
+                messages = tuple(str(text) for text in status.get("messages") or () if text)
+                yield Event(int(action["id"]), status["reportedAt"] / 1000, status["type"], messages)
 
     def _found(self, path: str, query: str) -> dict[str, Any] | None:
         return next(self._api.every(path, q=query), None)

@@ -23,13 +23,17 @@ MAX_DESCRIPTORS = 253
 _AF_UNIX = 1
 _SOL_SOCKET = 1
 _SCM_RIGHTS = 1
+_SCM_CREDENTIALS = 2
 _SO_PASSRIGHTS = 83
 _MSG_PEEK = 0x2
 _MSG_CTRUNC = 0x8
+_MSG_TRUNC = 0x20
 _MSG_DONTWAIT = 0x40
 _MSG_CMSG_CLOEXEC = 0x40000000
 _INT = 4
 _ROOM = 16 + _INT * (MAX_DESCRIPTORS + 1)
+_CREDENTIALS = struct.Struct("3i")
+_ROOM_FOR_CREDENTIALS = 16 + 16
 
 
 def refuse_descriptors(sock: socket) -> bool:
@@ -70,6 +74,38 @@ def receive(sock: socket, size: int) -> tuple[bytes, list[int]]:
             number = len(payload) // _INT
             descriptors += struct.unpack(f"{number}i", payload[: number * _INT])
     return data, descriptors
+
+
+class Datagram:
+    """What one recvmsg(2) of a datagram socket gives.
+
+    `truncated`: data or descriptors are missing. `pid` and `uid` are the sender's; 0 and -1 if it does not
+    tell (SO_PASSCRED), or cannot be seen from here.
+    """
+
+    __slots__ = ("data", "descriptors", "pid", "truncated", "uid")
+
+    def __init__(self, data: bytes, descriptors: list[int], truncated: bool, pid: int, uid: int) -> None:
+        self.data = data
+        self.descriptors = descriptors
+        self.truncated = truncated
+        self.pid = pid
+        self.uid = uid
+
+
+def receive_datagram(sock: socket, size: int) -> Datagram:
+    """The next datagram, with the descriptors that come along, close-on-exec. Never waits: EAGAIN."""
+    room = _ROOM + _ROOM_FOR_CREDENTIALS
+    data, ancillary, flags, _ = sock.recvmsg(size, room, _MSG_CMSG_CLOEXEC | _MSG_DONTWAIT)
+    descriptors: list[int] = []
+    pid, uid = 0, -1
+    for level, kind, payload in ancillary:
+        if level == _SOL_SOCKET and kind == _SCM_RIGHTS:
+            number = len(payload) // _INT
+            descriptors += struct.unpack(f"{number}i", payload[: number * _INT])
+        elif level == _SOL_SOCKET and kind == _SCM_CREDENTIALS and len(payload) >= _CREDENTIALS.size:
+            pid, uid, _ = _CREDENTIALS.unpack(payload[: _CREDENTIALS.size])
+    return Datagram(data, descriptors, bool(flags & (_MSG_CTRUNC | _MSG_TRUNC)), pid, uid)
 
 
 def close_all(descriptors: list[int]) -> None:

@@ -11,6 +11,9 @@
         floor: 1.0.2
 
 `floor` is the lowest version that may run once this one has proved itself in an update.
+
+
+The sections about supervision have a reader of their own, `northstar.manifest.supervision`.
 """
 
 from __future__ import annotations
@@ -20,9 +23,11 @@ from typing import TYPE_CHECKING, Any
 from northstar.manifest import model
 from northstar.manifest.tree import fail
 from northstar.names import Version
+from northstar.supervision.model import CRITICAL, DEFAULTS, SECTIONS
 
 if TYPE_CHECKING:
     from northstar.manifest.model import Manifest
+    from northstar.supervision.model import Settings
 
 REQUIRED = "required"
 """Of a bind: without its source the container does not start."""
@@ -30,6 +35,9 @@ FILE, DIRECTORY = "file", "directory"
 """Of a bind or resource: what the packer makes as its mount point."""
 NOEXEC = "noexec"
 """Of a persist mount: no program can be executed there."""
+
+NOTIFY_PLACE = "/run/host/notify"
+"""Where a container finds the socket for its notifications (systemd's container interface)."""
 
 _PATH = "custom.northstar.mounts"
 _FLOOR = "custom.northstar.floor"
@@ -70,13 +78,26 @@ def floor(manifest: Manifest) -> Version | None:
     return version
 
 
-def restarts(manifest: Manifest) -> bool:
-    """Whether the container has a restart policy, so that it comes back when it ends."""
-    section = manifest.custom.get("northstar") if isinstance(manifest.custom, dict) else None
-    policy = section.get("restart") if isinstance(section, dict) else None
-    if isinstance(policy, dict):
-        policy = policy.get("policy")
-    return policy not in (None, "never")
+def supervision(manifest: Manifest) -> Settings:
+    """What shall become of the container when it starts, runs and ends. Raises ManifestError."""
+    section = _members(manifest.custom, "northstar")
+    if all(section.get(key) is None for key in SECTIONS):
+        return CRITICAL if manifest.autostart == "critical" else DEFAULTS
+    # Most containers ask for nothing.
+    from northstar.manifest import supervision
+
+    return supervision.read(section, manifest)
+
+
+def notify_place(manifest: Manifest) -> str | None:
+    """The file that an image needs, so that the socket for notifications can be mounted there.
+
+    None if the container has none, or if a mount of the manifest would hide it.
+    """
+    if not supervision(manifest).notifies:
+        return None
+    hidden = any(f"{NOTIFY_PLACE}/".startswith(f"{target}/") for target in manifest.mounts)
+    return None if hidden else NOTIFY_PLACE
 
 
 def _members(value: Any, key: str) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def check(manifest: Manifest) -> None:
     _check_overlaps(manifest)
     extension.mounts(manifest)
     extension.floor(manifest)
+    extension.supervision(manifest)
     if len(manifest.sockets) > MAX_SOCKETS:
         fail("sockets", f"{len(manifest.sockets)} sockets, at most {MAX_SOCKETS} are allowed")
     for name in manifest.sockets:

@@ -53,6 +53,11 @@ def definitions(manifest: Manifest, root: str, *, labels: bool, warn: Callable[[
                 lines[path] = f"{_quoted(path)} {definition.replace('OWNER', owner)}"
                 if labels:
                     lines[f"{path} label"] = f"{_quoted(path)} x security.selinux={label}"
+    if extension.notify_place(manifest) is not None:
+        place = mountpoints.place(root, extension.NOTIFY_PLACE)
+        for path in _missing(root, place):
+            kind = "f 444" if path == place else "d 555"
+            lines.setdefault(path, f"{_quoted(path)} {kind} {owner}{' true' if path == place else ''}")
     return list(lines.values())
 
 

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import io
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from northstar import manifest as manifests
 from northstar.errors import ManifestError, NorthstarError, PackageError
@@ -15,30 +14,24 @@ if TYPE_CHECKING:
     from northstar.npk.signature import Signer
 
 
-class _Region(io.RawIOBase):
+class _Region:
     """Some bytes of a file, read as if they were all of it."""
 
     def __init__(self, fd: int, offset: int, size: int) -> None:
         self._fd, self._offset, self._size = fd, offset, size
         self._position = 0
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = base + offset
+        """As that of files; from the beginning or the end."""
+        self._position = offset + (self._size if whence == os.SEEK_END else 0)
         return self._position
 
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer)
-        wanted = min(len(view), max(0, self._size - self._position))
-        count = os.preadv(self._fd, [view[:wanted]], self._offset + self._position)
-        self._position += count
-        return count
+    def read(self, count: int) -> bytes:
+        """As that of files."""
+        wanted = min(count, max(0, self._size - self._position))
+        data = os.pread(self._fd, wanted, self._offset + self._position)
+        self._position += len(data)
+        return data
 
 
 class _Parts(NamedTuple):
@@ -91,7 +84,7 @@ def _parts(fd: int) -> _Parts:
 
 
 def _region(fd: int, offset: int, size: int) -> BinaryIO:
-    return cast("BinaryIO", io.BufferedReader(_Region(fd, offset, size), 1 << 20))
+    return cast("BinaryIO", _Region(fd, offset, size))
 
 
 def _check_root_hash(path: str, expected: str | None) -> None:

@@ -9,14 +9,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from northstar import API_VERSION, __version__, sizes, terminal
+from northstar.client import supervision
 from northstar.client.errors import PermissionDenied, Refused
 from northstar.errors import NorthstarError
-from northstar.nstar import commands, events, execute, logs, update, views
+from northstar.nstar import commands, events, execute, logs, update, views, waiting
 from northstar.nstar.check import check
 from northstar.nstar.completion import FILES, completion
 from northstar.nstar.seccomp import seccomp
 from northstar.nstar.session import DEVICE_SOCKET, URL_VARIABLE, Session, default_url
-from northstar.nstar.stop import stop
 from northstar.nstar.top import SORT_KEYS
 from northstar.nstar.top import top as top_command
 from northstar.protocol import base64text, fields
@@ -71,7 +71,7 @@ def _commands(top: argparse.ArgumentParser) -> None:
         run: Callable[..., int | None],
         *aliases: str,
         local: bool = False,
-        notifications: bool = False,
+        notifications: bool | Sequence[str] = False,
     ) -> argparse.ArgumentParser:
         text = "\n".join(line.strip() for line in (run.__doc__ or "").splitlines()).rstrip()
         summary = text.partition("\n\n")[0].partition(". ")[0].rstrip(".").replace("\n", " ")
@@ -90,7 +90,10 @@ def _commands(top: argparse.ArgumentParser) -> None:
     for name, run in (("mount", commands.mount), ("umount", commands.umount)):
         add(name, run).add_argument("containers", metavar="NAME[:VERSION]", nargs="*", help="containers")
     for name, run in (("start", commands.start), ("explain", commands.explain)):
-        _container(start := add(name, run))
+        start = add(name, run)
+        if name == "start":
+            _start_options(start)
+        _container(start)
         start.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="see above")
     _container(kill := add("kill", commands.kill))
     kill.add_argument(
@@ -110,7 +113,7 @@ def _commands(top: argparse.ArgumentParser) -> None:
     updates.add_argument("--cancel", metavar="ID", help="give it up before its trial")
     add("shutdown", commands.shutdown)
     for name, run in (("notifications", events.notifications), ("events", events.events)):
-        add(name, run, notifications=True).add_argument(
+        add(name, run, notifications=supervision.NOTIFICATIONS).add_argument(
             "-n", "--number", metavar="N", type=_count, help="end after N of them"
         )
     _container(inspect := add("inspect", views.inspect))
@@ -125,16 +128,29 @@ def _commands(top: argparse.ArgumentParser) -> None:
     verify.add_argument("user", metavar="USER", help="name of the creator")
     verify.add_argument("shared", metavar="SHARED", help="text that both sides know")
     add("ident", commands.ident)
-    _container(halt := add("stop", stop, notifications=True))
+    _container(halt := add("stop", waiting.stop))
     halt.add_argument(
         "-t",
         "--timeout",
         metavar="DURATION",
         dest="grace",
         type=_duration,
-        default=10.0,
-        help="time before SIGKILL, such as 500ms (10s)",
+        help="time before SIGKILL, such as 500ms",
     )
+    halt.add_argument("-s", "--signal", metavar="SIGNAL", type=_signal, help="number or name")
+    _container(add("reset", waiting.reset))
+    wait = add("wait", waiting.wait)
+    wait.add_argument("containers", metavar="NAME[:VERSION]", nargs="*", help="containers")
+    wait.add_argument(
+        "--until",
+        choices=(supervision.READY, supervision.EXIT),
+        default=supervision.READY,
+        help="(%(default)s)",
+    )
+    wait.add_argument(
+        "--boot", action="store_true", help="wait until it is decided whether this boot is good"
+    )
+    _limit(wait)
     usage = add("top", top_command)
     usage.add_argument("--sort", choices=SORT_KEYS, default="cpu", help="column to sort by (%(default)s)")
     usage.add_argument("-n", "--iterations", metavar="N", type=_count, help="end after N tables")
@@ -151,6 +167,25 @@ def _commands(top: argparse.ArgumentParser) -> None:
     script.add_argument("-s", "--shell", choices=sorted(FILES), required=True, help="which shell")
     script.add_argument("-o", "--output", metavar="FILE", help="write to a file")
     add("help", _help, local=True).add_argument("topic", metavar="COMMAND", nargs="?", help="a command")
+
+
+def _start_options(start: argparse.ArgumentParser) -> None:
+    start.add_argument("-w", "--wait", action="store_true", help="wait until it is ready")
+    start.add_argument(
+        "--with-dependencies", action="store_true", help="start what it is meant to wait for first"
+    )
+    _limit(start)
+
+
+def _limit(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "-t",
+        "--timeout",
+        metavar="DURATION",
+        dest="limit",
+        type=_duration,
+        help="limit of the wait, such as 30s",
+    )
 
 
 def _help(options: argparse.Namespace) -> int:

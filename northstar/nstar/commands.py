@@ -6,8 +6,9 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from northstar.client import supervision
 from northstar.client.errors import Refused, describe
-from northstar.nstar import progress, table
+from northstar.nstar import progress, table, waiting
 
 if TYPE_CHECKING:
     import argparse
@@ -48,9 +49,13 @@ def start(session: Session, options: argparse.Namespace) -> None:
     """Start a container. COMMAND: [KEY=VALUE...] [INIT [ARGUMENT...]] replaces what the manifest says."""
     init, arguments, environment = _command(options.words)
     name = session.container(options.container)
+    if options.with_dependencies:
+        waiting.start_dependencies(session, name, options.limit)
     session.client.start(name, init, arguments, environment)
     pairs = " ".join(f"{key}={value}" for key, value in environment.items())
     session.say(f"started {name} {pairs} {init or ''} {' '.join(arguments)}".rstrip())
+    if options.wait:
+        waiting.wait_for(session, [name], supervision.READY, options.limit)
 
 
 def explain(session: Session, options: argparse.Namespace) -> None:

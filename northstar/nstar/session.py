@@ -16,7 +16,7 @@ from northstar.protocol.url import ConsoleUrl
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from northstar.client import ContainerData, Notification
 
@@ -53,7 +53,7 @@ def write_line(line: bytes) -> None:
 class Session:
     """A connection made for one command."""
 
-    def __init__(self, options: argparse.Namespace, *, notifications: bool = False) -> None:
+    def __init__(self, options: argparse.Namespace, *, notifications: bool | Sequence[str] = False) -> None:
         self.json: bool = options.json
         self.colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         self._trace_lines: bool = options.trace

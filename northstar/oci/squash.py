@@ -80,6 +80,9 @@ def add_mount_points(tree: Tree, manifest: Manifest, warn: Callable[[str], None]
         if isinstance(mount, model.Dev) and directory.children is not None:
             for name, node in _device_nodes(manifest):
                 directory.children.setdefault(name, Child(node, 0))
+    place = extension.notify_place(manifest)
+    if place is not None and tree.lookup(place) is None:
+        tree.ensure(place).make_file(0o444)
 
 
 def _device_nodes(manifest: Manifest) -> Iterator[tuple[str, Node]]:

@@ -63,3 +63,5 @@ class Plan(TypedDict):
     application_filter: bytes
     """BPF program, see seccomp(2); none if empty."""
     init_filter: bytes
+    notify: str
+    """Name of the socket for notifications that init makes; nothing if it makes none."""

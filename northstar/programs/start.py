@@ -18,7 +18,7 @@ from northstar.engine import instructions as isa
 from northstar.engine.assembler import Label, Program
 from northstar.kernel import namespaces
 from northstar.kernel.libc import AT_FDCWD
-from northstar.programs import attendance, control, identity, mounts
+from northstar.programs import attendance, control, identity, mounts, notify
 
 if TYPE_CHECKING:
     from northstar.engine.assembler import Register
@@ -44,6 +44,8 @@ def build(plan: Plan, machine: str | None = None) -> Program:
         p.purpose = f"set SELinux exec context {plan['selinux_exec']}"
         control.write_file(p, "/proc/thread-self/attr/exec", plan["selinux_exec"])
     _use_network(p, roles.get("network"))
+    if plan["notify"]:
+        notify.offer(p, plan["notify"], roles[notify.ROLE])
     p.purpose = "unshare namespaces"
     p.call("unshare", namespaces.CLONE_NEWNS)
     root = mounts.assemble(p, plan)

@@ -22,6 +22,7 @@ MAX_VALUES = 1 << 16
 """Values in a line, roughly. No request that is carried out has that many, and decoding takes its time."""
 
 _UNITS: dict[str, Any] = {
+    "boot": requests.Boot(),
     "ident": requests.Ident(),
     "list": requests.List(),
     "problems": requests.Problems(),
@@ -35,6 +36,7 @@ _START_FIELDS: dict[str, Callable[[Any], Any]] = {
     "environment": fields.environment,
 }
 _STRUCTS: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]]] = {
+    "boot": (requests.Boot, {"wait": fields.flag, "timeout": fields.optional_seconds}),
     "exec": (
         requests.Exec,
         {
@@ -50,7 +52,16 @@ _STRUCTS: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]]] 
     "kill": (requests.Kill, {"container": fields.container, "signal": fields.integer(MIN_I32, MAX_I32)}),
     "logs": (requests.Logs, {"container": fields.container, "follow": fields.flag}),
     "mount": (requests.Mount, {"containers": fields.containers}),
+    "reset": (requests.Reset, {"container": fields.container}),
     "start": (requests.Start, _START_FIELDS),
+    "stop": (
+        requests.Stop,
+        {
+            "container": fields.container,
+            "signal": fields.optional_signal,
+            "timeout": fields.optional_seconds,
+        },
+    ),
     "token_create": (requests.TokenCreate, {"target": fields.name, "shared": fields.binary}),
     "token_verify": (
         requests.TokenVerify,
@@ -73,12 +84,25 @@ _STRUCTS: dict[str, tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]]] 
     "update_ack": (requests.UpdateAck, {"id": fields.text}),
     "update_cancel": (requests.UpdateCancel, {"id": fields.text}),
     "updates": (requests.Updates, {"follow": fields.flag}),
+    "wait": (
+        requests.Wait,
+        {
+            "containers": fields.containers,
+            "until": fields.choice(*requests.UNTIL),
+            "timeout": fields.optional_seconds,
+        },
+    ),
 }
 _CONNECT: tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]] = (
     requests.Connect,
-    {"version": fields.version, "subscribe_notifications": fields.boolean},
+    {"version": fields.version, "subscribe_notifications": fields.boolean, "notifications": fields.kinds},
 )
-_OPTIONAL = ("init", "follow", "attempts", "settle", "allow_downgrade", "force", "data", "reference")
+_ADDED = ("notifications",)
+"""Fields of ours in messages of upstream, which has arrays without them."""
+_OPTIONAL = (
+    *("init", "follow", "signal", "timeout", "wait", *_ADDED),
+    *("attempts", "settle", "allow_downgrade", "force", "data", "reference"),
+)
 _ENVELOPES = ("connect", "connect_ack", "connect_nack", "request", "response", "notification")
 _FREQUENT: dict[bytes, Any] = {
     json.dumps({"request": name}, separators=(",", ":")).encode(): unit for name, unit in _UNITS.items()
@@ -211,9 +235,9 @@ def _struct(shape: tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]], b
     """A record from an object, or from an array in the order of its fields."""
     build, readers = shape
     if isinstance(body, list):
-        if len(body) != len(readers):
+        if len(body) not in (len(readers), len(readers) - sum(name in _ADDED for name in readers)):
             raise fields.Invalid
-        return build(*(read(value) for read, value in zip(readers.values(), body, strict=True)))
+        return build(*(read(value) for read, value in zip(readers.values(), body, strict=False)))
     if not isinstance(body, dict):
         raise fields.Invalid
     values = []

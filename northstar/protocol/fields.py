@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 TOKEN_SIZE = 40
 MIN_COUNT, MAX_COUNT = -(1 << 31), (1 << 31) - 1
+MAX_KINDS = 64
+"""Kinds of notifications that a client can name."""
+MAX_SECONDS = 365 * 86_400
+MAX_SIGNAL = 31
 MAX_CONTAINERS = 1024
 """Containers in one request."""
 
@@ -111,6 +115,39 @@ def environment(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise Invalid
     return {text(key): text(item) for key, item in value.items()}
+
+
+def optional_seconds(value: Any) -> float | None:
+    """A time that may be missing."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_SECONDS:
+        raise Invalid
+    return float(value)
+
+
+def optional_signal(value: Any) -> int | None:
+    """The number of a signal that may be missing."""
+    return None if value is None else integer(1, MAX_SIGNAL)(value)
+
+
+def choice(*words: str) -> Callable[[Any], str]:
+    """A reader of one of some words."""
+
+    def read(value: Any) -> str:
+        if value not in words:
+            raise Invalid
+        return str(value)
+
+    return read
+
+
+def kinds(value: Any) -> tuple[str, ...]:
+    """Names of notifications, which may be missing; one that is not known never comes."""
+    found = () if value is None else texts(value)
+    if len(found) > MAX_KINDS:
+        raise Invalid
+    return found
 
 
 def optional_text(value: Any) -> str | None:

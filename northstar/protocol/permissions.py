@@ -16,6 +16,8 @@ UPDATE = frozenset(("start", "kill", "uninstall"))
 """What an update needs: it starts and ends containers and removes packages, and does nothing else."""
 
 _REQUIRED: dict[type, str] = {
+    # Of the same kind as what inspect tells.
+    requests.Boot: "inspect",
     requests.Exec: "exec",
     # Tells no more than inspect does, as it says nothing of the container's processes.
     requests.Explain: "inspect",
@@ -31,12 +33,16 @@ _REQUIRED: dict[type, str] = {
     # inspect tells the same of each container.
     requests.Problems: "inspect",
     requests.Repositories: "repositories",
+    # Whoever may start it can do as much by a start.
+    requests.Reset: "start",
     requests.Shutdown: "shutdown",
+    requests.Stop: "kill",
     requests.TokenCreate: "token_create",
     requests.TokenVerify: "token_verification",
     requests.Umount: "umount",
     requests.Uninstall: "uninstall",
     requests.Updates: "inspect",
+    requests.Wait: "inspect",
 }
 
 

@@ -11,15 +11,34 @@ if TYPE_CHECKING:
     from northstar.names import Container, Version
 
 
+UNTIL = ("ready", "exit")
+"""What can be waited for."""
+
+
 class Connect(NamedTuple):
     """First message of a client."""
 
     version: Version
     subscribe_notifications: bool
+    notifications: tuple[str, ...] = ()
+    """Kinds that upstream does not have, and that are sent only to those who name them."""
 
     def wire(self) -> Any:
         """JSON value."""
-        return {"version": str(self.version), "subscribe_notifications": self.subscribe_notifications}
+        value = {"version": str(self.version), "subscribe_notifications": self.subscribe_notifications}
+        return value | {"notifications": list(self.notifications)} if self.notifications else value
+
+
+class Boot(NamedTuple):
+    """Whether this boot is good; with `wait` when that is decided. An extension of upstream's protocol."""
+
+    wait: bool = False
+    timeout: float | None = None
+    """Seconds; None: no limit."""
+
+    def wire(self) -> Any:
+        """JSON value."""
+        return {"boot": {"wait": self.wait, "timeout": self.timeout}}
 
 
 class Exec(NamedTuple):
@@ -144,6 +163,16 @@ class Repositories(NamedTuple):
         return "repositories"
 
 
+class Reset(NamedTuple):
+    """Forget the failures of a container, and lift its quarantine. An extension of upstream's protocol."""
+
+    container: Container
+
+    def wire(self) -> Any:
+        """JSON value."""
+        return {"reset": {"container": str(self.container)}}
+
+
 class Shutdown(NamedTuple):
     """End the runtime."""
 
@@ -172,6 +201,19 @@ def _start_wire(request: Start | Explain) -> Any:
         "arguments": list(request.arguments),
         "environment": request.environment,
     }
+
+
+class Stop(NamedTuple):
+    """Stop a container; answered when it is down. An extension of upstream's protocol."""
+
+    container: Container
+    signal: int | None = None
+    timeout: float | None = None
+    """Seconds until it is killed. None, as for the signal: as its manifest says."""
+
+    def wire(self) -> Any:
+        """JSON value."""
+        return {"stop": {"container": str(self.container), "signal": self.signal, "timeout": self.timeout}}
 
 
 class TokenCreate(NamedTuple):
@@ -267,8 +309,24 @@ class Updates(NamedTuple):
         return {"updates": {"follow": self.follow}}
 
 
+class Wait(NamedTuple):
+    """Wait until containers are ready, or have ended. An extension of upstream's protocol."""
+
+    containers: tuple[Container, ...]
+    until: str
+    """`ready` or `exit`."""
+    timeout: float | None = None
+    """Seconds; None: no limit."""
+
+    def wire(self) -> Any:
+        """JSON value."""
+        names = [str(container) for container in self.containers]
+        return {"wait": {"containers": names, "until": self.until, "timeout": self.timeout}}
+
+
 Request = (
-    Exec
+    Boot
+    | Exec
     | Explain
     | Ident
     | Inspect
@@ -279,8 +337,10 @@ Request = (
     | Mount
     | Problems
     | Repositories
+    | Reset
     | Shutdown
     | Start
+    | Stop
     | TokenCreate
     | TokenVerify
     | Umount
@@ -289,4 +349,5 @@ Request = (
     | UpdateAck
     | UpdateCancel
     | Updates
+    | Wait
 )

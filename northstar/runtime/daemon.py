@@ -142,6 +142,7 @@ class Daemon:
             await self._runtime.mounts.mount_on_start(to_mount)
         await self._runtime.updating.recover(self._runtime.repositories)
         await self._runtime.starts.autostart()
+        self._runtime.boot.begin()
         await self._engine.prepare()
         await self._runtime.set_up()
         self._manager.ready()
@@ -226,6 +227,8 @@ class Daemon:
         """How many containers are left."""
         if await self._engine.end_if_silent():
             _log.warn(f"The engine has not answered for {PATIENCE:.0f} s and was killed")
+        if not self._engine.died:
+            await self._runtime.starts.stop_all_runs()
         survivors = await self._runtime.starts.end_all_runs(EXIT_GRACE)
         for container in survivors:
             _log.error(f"{container} did not end within {EXIT_GRACE:.0f} s after SIGKILL")

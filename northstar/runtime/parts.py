@@ -74,7 +74,13 @@ class Parts:
         )
         repositories = _repositories(config)
         self.runtime = Runtime(
-            host, repositories, self.mounter, config.mount_parallel, self.events, config.updates
+            host,
+            repositories,
+            self.mounter,
+            config.mount_parallel,
+            self.events,
+            config.updates,
+            config.boot,
         )
         self.console = self._console(config, loop)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from northstar import manifest
 from northstar.errors import ManifestError, NorthstarError
 from northstar.kernel import capabilities
-from northstar.manifest import model
+from northstar.manifest import extension, model
 from northstar.npk import package
 from northstar.programs import explanation
 from northstar.runtime.containers import command, filters, plan
@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> None:
     """
     parsed = _manifest(options.file)
     init, *arguments = options.words or [None]
+    notify = plan.expected_notify(parsed, extension.supervision(parsed))
     order = plan.build(
         parsed,
         command.command(parsed, init, arguments, {}),
@@ -49,10 +50,11 @@ def run(options: argparse.Namespace) -> None:
             for target, mount in parsed.mounts.items()
             if isinstance(mount, model.Resource)
         },
-        plan.roles(parsed, ["cgroup"]),
+        plan.roles(parsed, ["cgroup"], notify),
         _facts(),
         group_numbers=plan.groups(parsed, _warn),
         application_filter=_filter(parsed),
+        notify=notify,
     )
     print("\n".join(explanation.lines(order)))
 

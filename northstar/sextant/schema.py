@@ -15,6 +15,7 @@ from typing import Any
 from northstar.kernel.capabilities import NAMES as CAPABILITIES
 from northstar.manifest import model
 from northstar.names import Version, VersionReq
+from northstar.sextant import extensionschema
 from northstar.sizes import MAX_U64
 
 Schema = dict[str, Any]
@@ -215,6 +216,7 @@ _OVERRIDES: dict[tuple[str, str], Schema] = {
         },
         "additionalProperties": False,
     },
+    ("Manifest", "custom"): extensionschema.schema(),
     ("Console", "permissions"): {
         "oneOf": [{"const": "full"}, {"type": "array", "items": _enum(model.PERMISSIONS)}]
     },

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from northstar import terminal
 from northstar.client.errors import ConnectionClosed, Refused
 from northstar.errors import NorthstarError
-from northstar.manifest.extension import restarts
+from northstar.manifest import extension
 from northstar.npk import package
+from northstar.supervision.model import NEVER
 from northstar.trial import packages, runtime
 from northstar.trial.follow import Follower, note
 from northstar.trial.signals import Interrupted, Wish
@@ -96,7 +97,7 @@ def _try(options: argparse.Namespace, wish: Wish, wake: int) -> int:
         with trial.connect() as client:
             manifests = _install(client, files)
             apps = [str(found.container) for found in manifests if found.init is not None]
-            keep = options.keep or not apps or any(map(restarts, manifests))
+            keep = options.keep or not apps or any(map(_restarts, manifests))
             note(f"the console is {trial.url}, for nstar --url")
             follower = Follower(trial, client, apps, keep=keep)
             wish.counted()
@@ -128,3 +129,8 @@ def _install(client: Client, files: Sequence[str]) -> list[Manifest]:
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
+
+
+def _restarts(manifest: Manifest) -> bool:
+    """Whether it comes back when it has ended."""
+    return extension.supervision(manifest).restart.policy != NEVER

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from northstar.names import Container
 from northstar.updates import journal as journals
+from northstar.updates import journaltext
 from northstar.updates.journal import (
     GOOD,
     ROLLBACK_FAILED,
@@ -108,7 +109,7 @@ def check_room(update: Update, known: Mapping[str, Journal]) -> None:
     )
     for change in update.changes:
         journal = known.get(change.name, Journal())
-        journals.encode(change.name, journals.opened(journal, change.name, worst)._replace(last=last))
+        journaltext.encode(change.name, journals.opened(journal, change.name, worst)._replace(last=last))
 
 
 # --- what is found at the next start
@@ -131,7 +132,7 @@ def describe(known: Mapping[str, Journal]) -> dict[str, Any]:
     return {
         "open": [update_to_json(journal.update) for journal in known.values() if journal.update is not None],
         "last": [
-            journals.last_to_json(journal.last) for journal in known.values() if journal.last is not None
+            journaltext.last_to_json(journal.last) for journal in known.values() if journal.last is not None
         ],
     }
 

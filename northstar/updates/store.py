@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from northstar.kernel.filesystem import sync_directory
 from northstar.names import check_name
 from northstar.updates import journal as journals
+from northstar.updates import journaltext
 from northstar.updates.journal import Journal, JournalError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def load(repository: str, warn: Callable[[str], None]) -> dict[str, Journal]:
 def _load(top: int, entry: str, path: str, warn: Callable[[str], None]) -> Journal | None:
     try:
         name = check_name(entry.removesuffix(SUFFIX))
-        journal, problems = journals.decode(name, _read(top, entry))
+        journal, problems = journaltext.decode(name, _read(top, entry))
     except OSError as error:
         warn(f"Journal {path} counts as not there: {error.strerror}")
     except (JournalError, ValueError) as error:
@@ -88,7 +89,7 @@ def write(repository: str, name: str, journal: Journal) -> None:
 
     What is at its place and is no journal is put aside.
     """
-    data = b"" if journal == Journal() else journals.encode(name, journal)
+    data = b"" if journal == Journal() else journaltext.encode(name, journal)
     top = _open_directory(repository)
     try:
         entry, temporary = f"{name}{SUFFIX}", f".{name}{_TEMPORARY}"
@@ -130,7 +131,7 @@ def _write(top: int, entry: str, data: bytes) -> None:
 def _put_aside(top: int, entry: str, name: str) -> None:
     """A journal of a newer runtime, for instance, is not lost because an older one was started once."""
     try:
-        journals.decode(name, _read(top, entry))
+        journaltext.decode(name, _read(top, entry))
     except FileNotFoundError:
         return
     except (OSError, JournalError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carries out updates: what the machine asks for is done with the containers of the device."""
+"""The updates of a device: requests, the one that is on trial, and what they forbid meanwhile."""
 
 from __future__ import annotations
 
@@ -7,39 +7,31 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from northstar.errors import ApiError, InvalidArguments, StartContainerFailed, Unexpected, UpdateRejected
-from northstar.manifest import extension
+from northstar.errors import InvalidArguments, StartContainerFailed, Unexpected, UpdateRejected
 from northstar.names import Container
 from northstar.runtime.eventloop.loop import Mutex
 from northstar.updates import check, data, machine, records, versions
 from northstar.updates import journal as journals
-from northstar.updates.device import Failure
-from northstar.updates.journal import COPY, GOOD, KEEP, NOBODY, Update
+from northstar.updates.actions import Actions
+from northstar.updates.journal import COPY, GOOD, KEEP, Update
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
     from northstar.config.model import UpdatesConfig
     from northstar.runtime.eventloop.loop import Loop
     from northstar.runtime.log import Logger
     from northstar.updates.check import Order
     from northstar.updates.device import Device
     from northstar.updates.ledger import Ledger
-    from northstar.updates.versions import Installed
-
-_FROM, _TRIAL = "NORTHSTAR_UPDATE_FROM", "NORTHSTAR_TRIAL"
 
 
 class _Work:
     """An update under way. `claimed`: its trial has begun, or it was cancelled."""
 
-    __slots__ = ("claimed", "evidence", "state")
+    __slots__ = ("claimed", "state")
 
     def __init__(self, state: machine.State, *, claimed: bool = False) -> None:
         self.state = state
         self.claimed = claimed
-        self.evidence: dict[str, Any] = {}
-        """What the container that failed has written last."""
 
 
 class Updater:
@@ -55,21 +47,7 @@ class Updater:
         self._log = log
         self._works: dict[str, _Work] = {}
         self._turn = Mutex()
-        self._committed: dict[str, tuple[Update, float]] = {}
-        """Updates that were good, by names of their members, and when that was."""
-        self._actions: dict[type, Callable[[_Work, Any], Coroutine[Any, Any, None]]] = {
-            machine.Record: self._record,
-            machine.Close: self._close,
-            machine.Stop: self._stop,
-            machine.Start: self._start,
-            machine.AwaitReady: self._await_ready,
-            machine.Settle: self._settle,
-            machine.CopyData: self._copy_data,
-            machine.RestoreData: self._restore_data,
-            machine.DropData: self._drop_data,
-            machine.Report: self._report,
-            machine.CleanUp: self._clean_up,
-        }
+        self._actions = Actions(loop, device, ledger, settings, log)
 
     # --- which version
 
@@ -80,7 +58,7 @@ class Updater:
 
     def is_usable(self, container: Container) -> bool:
         """Whether it may run, or be used, without somebody who asks for just this version."""
-        found = self._installed(container)
+        found = versions.find(self._device.versions_of(container.name), container.version)
         return found is not None and versions.is_usable(found, self.ledger.get(container.name))
 
     def held(self, name: str) -> str | None:
@@ -204,6 +182,10 @@ class Updater:
                 return key
         raise InvalidArguments(f"there is no update {key[:40]!r} that has ended")
 
+    def open(self) -> int:
+        """How many updates have not come to their end."""
+        return len(self._works)
+
     def describe(self) -> dict[str, Any]:
         """Open updates, and those that have ended and are not acknowledged."""
         last = records.describe(self.ledger.all())["last"]
@@ -222,7 +204,7 @@ class Updater:
 
     def roll_back(self, name: str, reason: str) -> bool:
         """Go back to the versions before the last update of a name, if that is not long ago; whether so."""
-        update, when = self._committed.get(name, (None, 0.0))
+        update, when = self._actions.committed.get(name, (None, 0.0))
         if (
             update is None
             or time.monotonic() - when > self._settings.late_rollback
@@ -230,7 +212,7 @@ class Updater:
         ):
             return False
         for change in update.changes:
-            self._committed.pop(change.name, None)
+            self._actions.committed.pop(change.name, None)
         step = machine.revert(update._replace(data=KEEP), reason, name)
         work = self._works[update.id] = _Work(step[0], claimed=True)
         self._loop.spawn(self._take_turn(work, step))
@@ -278,7 +260,7 @@ class Updater:
                 self._loop.spawn(self._take_turn(work, step))
         for name in self.ledger.all():
             if self.held(name) is None:
-                await self._remove_unneeded(name)
+                await self._actions.remove_unneeded(name)
 
     # --- the machine
 
@@ -299,7 +281,7 @@ class Updater:
         """
         work.state, action = step
         while action is not None:
-            event = await self._carry_out(work, action)
+            event = await self._actions.carry_out(work.state.update, action)
             if self._device.stopping:
                 return
             if pause and work.state.stage == machine.WAITING and not work.state.todo:
@@ -307,135 +289,7 @@ class Updater:
             work.state, action = machine.react(work.state, event)
         self._works.pop(work.state.update.id, None)
 
-    async def _carry_out(self, work: _Work, action: machine.Action) -> machine.Event:
-        try:
-            await self._actions[type(action)](work, action)
-        except Failure as failure:
-            work.evidence = {
-                "container": str(failure.container),
-                "output": self._device.last_output(failure.container),
-            }
-            return machine.Failed(f"{failure.container} {failure.reason}", failure.container.name)
-        except ApiError as error:
-            return machine.Failed(str(error), _culprit(action))
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            return machine.Failed(f"{where}{error.strerror}", NOBODY)
-        except Exception as error:
-            self._loop.report(error)
-            return machine.Failed(f"internal error: {type(error).__name__}: {error}", NOBODY)
-        return machine.Done()
-
-    async def _record(self, _: _Work, action: machine.Record) -> None:
-        writes = records.recording(action.update, self.ledger.all(), self._facts(action.update))
-        await self.ledger.write_all(writes, lambda name: self._directory(action.update, name))
-
-    async def _close(self, _: _Work, action: machine.Close) -> None:
-        update = action.update
-        writes = records.closing(action, self.ledger.all(), self._facts(update))
-        await self.ledger.write_all(writes, lambda name: self._directory(update, name))
-        if action.result == GOOD:
-            for change in update.changes:
-                self._device.accept(Container(change.name, change.new))
-                self._committed[change.name] = (update, time.monotonic())
-
-    async def _stop(self, _: _Work, action: machine.Stop) -> None:
-        await self._device.stop(action.container)
-
-    async def _start(self, work: _Work, action: machine.Start) -> None:
-        container = action.container
-        if self._device.manifest(container).init is None:
-            return
-        environment = {}
-        if action.trial:
-            old = work.state.update.change(container.name).old
-            environment = {_TRIAL: "1", **({} if old is None else {_FROM: str(old)})}
-        await self._device.start(container, environment, trial=action.trial)
-
-    async def _await_ready(self, _: _Work, action: machine.AwaitReady) -> None:
-        if self._device.manifest(action.container).init is not None:
-            await self._device.wait_ready(action.container)
-
-    async def _settle(self, _: _Work, action: machine.Settle) -> None:
-        programs = [c for c in action.containers if self._device.manifest(c).init is not None]
-        await self._device.wait_failure(programs, action.seconds)
-
-    async def _copy_data(self, _: _Work, action: machine.CopyData) -> None:
-        await self._loop.in_thread(data.copy, self._device.data_dir, action.container)
-
-    async def _restore_data(self, _: _Work, action: machine.RestoreData) -> None:
-        await self._loop.in_thread(data.restore, self._device.data_dir, action.container)
-
-    async def _drop_data(self, _: _Work, action: machine.DropData) -> None:
-        await self._loop.in_thread(data.drop, self._device.data_dir, action.container)
-
-    async def _report(self, work: _Work, action: machine.Report) -> None:
-        update = action.update
-        containers = [str(Container(change.name, change.new)) for change in update.changes]
-        told: dict[str, Any] = {"id": update.id, "phase": action.phase, "containers": containers}
-        if update.reference:
-            told["reference"] = update.reference
-        if action.reason:
-            told["reason"] = action.reason
-        if action.phase in (journals.ROLLING_BACK, journals.ROLLED_BACK, journals.ROLLBACK_FAILED):
-            told |= {"failed": work.evidence} if work.evidence else {}
-        reason = f": {action.reason}" if action.reason else ""
-        tell = self._log.info if action.phase in (journals.STAGED, journals.TRYING, GOOD) else self._log.warn
-        tell(f"Update {update.id} to {', '.join(containers)} is {action.phase.replace('_', ' ')}{reason}")
-        self._device.publish(told)
-
-    async def _clean_up(self, _: _Work, action: machine.CleanUp) -> None:
-        for change in action.update.changes:
-            await self._remove_unneeded(change.name)
-
-    async def _remove_unneeded(self, name: str) -> None:
-        """What cannot be removed now is tried at the next start of the runtime."""
-        for version in self.ledger.get(name).remove:
-            container = Container(name, version)
-            try:
-                found = self._installed(container)
-                if found is not None and found.writable:
-                    if self._device.running(name) == container:
-                        continue
-                    await self._device.remove(container)
-                changed = journals.uninstalled(self.ledger.get(name), version, forget=False)
-                await self.ledger.write(name, changed, None)
-            except ApiError as error:
-                self._log.warn(f"{container} is not needed any more, and cannot be removed: {error}")
-
-    # --- facts
-
-    def _installed(self, container: Container) -> Installed | None:
-        for item in self._device.versions_of(container.name):
-            if item.version == container.version:
-                return item
-        return None
-
-    def _directory(self, update: Update, name: str) -> str | None:
-        try:
-            return self._device.directory(Container(name, update.change(name).new))
-        except ApiError:
-            return None
-
-    def _facts(self, update: Update) -> records.Facts:
-        digests, floors = {}, {}
-        for change in update.changes:
-            container = Container(change.name, change.new)
-            found = self._installed(container)
-            if found is None:
-                continue
-            digests[change.name] = found.digest
-            floor = extension.floor(self._device.manifest(container))
-            if floor is not None:
-                floors[change.name] = floor
-        return records.Facts(digests, floors, int(time.time()), self._settings.keep)
-
 
 def _new_id() -> str:
     """Unlike all others, also those before a restart."""
     return f"u-{os.urandom(4).hex()}"
-
-
-def _culprit(action: machine.Action) -> str:
-    """Who cannot be started is to blame. That another one does not end, or a disk, is not their fault."""
-    return action.container.name if isinstance(action, machine.Start) else NOBODY

@@ -36,6 +36,11 @@ def current(installed: Iterable[Installed], journal: Journal) -> Version | None:
     return None if best is None else best.version
 
 
+def find(installed: Iterable[Installed], version: Version) -> Installed | None:
+    """The one of that version, None if it is not there."""
+    return next((item for item in installed if item.version == version), None)
+
+
 def is_usable(item: Installed, journal: Journal) -> bool:
     """Whether a version may run without somebody who asks for it: not bad, and not below the floor."""
     return is_above_floor(item.version, journal) and journal.bad_entry(item.digest) is None

@@ -56,7 +56,7 @@ do_install:append:class-target() {
     fi
     if ${@bb.utils.contains('DISTRO_FEATURES', 'systemd', 'true', 'false', d)}; then
         install -d ${D}${systemd_system_unitdir} ${D}${nonarch_libdir}/tmpfiles.d
-        install -m 0644 ${S}/rootfs-overlay/usr/lib/systemd/system/northstar.service ${D}${systemd_system_unitdir}/
+        install -m 0644 ${S}/rootfs-overlay/usr/lib/systemd/system/*.service ${D}${systemd_system_unitdir}/
         install -m 0644 ${S}/rootfs-overlay/usr/lib/tmpfiles.d/northstar.conf ${D}${nonarch_libdir}/tmpfiles.d/
         for unit in northstar-agent.service northstar-agent-poll.service northstar-agent-poll.timer; do
             install -m 0644 ${S}/rootfs-overlay/usr/lib/systemd/system/$unit ${D}${systemd_system_unitdir}/
@@ -87,7 +87,8 @@ FILES:${PN}-agent = "${bindir}/northstar-agent ${PYTHON_SITEPACKAGES_DIR}/norths
                      ${sysconfdir}/northstar/agent.toml ${sysconfdir}/init.d/northstar-agent \
                      ${systemd_system_unitdir}/northstar-agent* \
                      ${nonarch_libdir}/tmpfiles.d/northstar-agent.conf"
-FILES:${PN} += "${nonarch_libdir}/tmpfiles.d"
+# The unit about the boot is enabled by images that mark boots as good.
+FILES:${PN} += "${nonarch_libdir}/tmpfiles.d ${systemd_system_unitdir}/northstar-boot-complete.service"
 CONFFILES:${PN} = "${sysconfdir}/northstar/northstar.toml"
 CONFFILES:${PN}-agent = "${sysconfdir}/northstar/agent.toml"
 

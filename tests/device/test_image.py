@@ -14,8 +14,9 @@ import pytest
 
 EXAMPLES = (
     *("console", "cpueater", "crashing", "custom", "ferris", "hello-ferris", "hello-resource", "hello-world"),
-    *("inspect", "memeater", "message", "netns", "persistence", "redis", "redis-client", "redis-server"),
-    *("seccomp", "sockets", "test-container", "test-resource", "token-client", "token-server"),
+    *("inspect", "memeater", "message", "netns", "ordered-app", "ordered-database", "ordered-migration"),
+    *("persistence", "ready", "redis", "redis-client", "redis-server", "seccomp", "sockets"),
+    *("test-container", "test-resource", "token-client", "token-server", "watchdog"),
 )
 ABSENT = os.environ.get("NORTHSTAR_EXAMPLES_SKIP", "").split()  # as for examples/build.sh
 INIT_SCRIPT = (

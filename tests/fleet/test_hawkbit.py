@@ -360,6 +360,8 @@ def test_rollout(server: Server, tmp_path: Path, broken: int, state: str) -> Non
         assert not set(map(id, updated)) & set(map(id, rigs[5:])), "the second group has begun"
     else:
         assert len(updated) == 10
+    history = command(server, "history", f"{prefix}-00")
+    assert ("last words" in history) == bool(broken)
     table = command(server, "devices", "--filter", f"controllerId=={prefix}-*")
     assert len(table.splitlines()) == 11
     assert table.count("in_sync" if not broken else "error") == (10 if not broken else 5)

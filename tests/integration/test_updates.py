@@ -23,6 +23,7 @@ from northstar.client import Client, Notification, Refused
 pytestmark = needs(has_loop, has_squashfs)
 
 SETTLE = 0.3
+MEM = '[repositories.mem]\ntype = "mem"'
 TELL = "echo $NORTHSTAR_VERSION $NORTHSTAR_TRIAL $NORTHSTAR_UPDATE_FROM; "
 FOREVER = f"trap 'exit 0' TERM; {TELL} while :; do sleep 0.1; done"
 BROKEN = "echo what is wrong; exit 3"
@@ -138,7 +139,7 @@ def test_after_a_restart_the_new_version_counts(runtime: Runtime) -> None:
 def test_bad(runtime: Runtime, client: Client, script: str) -> None:
     """The old version comes back, and the bad one is remembered by its content."""
     install(runtime, client, app("1.1.0", script))
-    ended = outcome(client, client.update(["app:1.1.0"]))
+    ended = outcome(client, client.update(["app:1.1.0"], settle=20))
     assert ended["phases"] == ["staged", "trying", "rolling_back", "rolled_back"]
     assert "app:1.1.0 exited with status" in ended["reason"]
     if script == BROKEN:
@@ -151,7 +152,7 @@ def test_bad(runtime: Runtime, client: Client, script: str) -> None:
         client.update(["app:1.1.0"])
     assert caught.value.variant == "update_rejected"
     assert caught.value.fields["time"] == bad["time"]
-    assert outcome(client, client.update(["app:1.1.0"], force=True))["phase"] == "rolled_back"
+    assert outcome(client, client.update(["app:1.1.0"], force=True, settle=20))["phase"] == "rolled_back"
     # Another package of the same version has another chance.
     install(runtime, client, app("1.1.0"))
     assert outcome(client, client.update(["app:1.1.0"]))["phase"] == "good"
@@ -159,24 +160,24 @@ def test_bad(runtime: Runtime, client: Client, script: str) -> None:
 
 def test_what_a_person_removes_is_forgotten(runtime: Runtime, client: Client) -> None:
     install(runtime, client, app("1.1.0", BROKEN))
-    outcome(client, client.update(["app:1.1.0"]))
+    outcome(client, client.update(["app:1.1.0"], settle=20))
     install(runtime, client, app("1.1.0", BROKEN))
     client.uninstall("app:1.1.0")
     install(runtime, client, app("1.1.0", BROKEN))
-    assert outcome(client, client.update(["app:1.1.0"]))["phase"] == "rolled_back"
+    assert outcome(client, client.update(["app:1.1.0"], settle=20))["phase"] == "rolled_back"
 
 
 def test_several_attempts(runtime: Runtime, client: Client) -> None:
     script = "[ -e /data/x ] || { touch /data/x; exit 1; }; " + FOREVER
     mounts = {**shell("x")["mounts"], "/data": {"type": "persist"}}
     install(runtime, client, app("1.1.0", script, mounts=mounts))
-    assert outcome(client, client.update(["app:1.1.0"], attempts=2))["phase"] == "good"
+    assert outcome(client, client.update(["app:1.1.0"], attempts=2, settle=1))["phase"] == "good"
 
 
 def test_a_bad_version_that_is_critical(runtime: Runtime, client: Client) -> None:
     """Its end does not end the runtime, as it is on trial."""
     install(runtime, client, app("1.1.0", BROKEN, autostart="critical"))
-    assert outcome(client, client.update(["app:1.1.0"]))["phase"] == "rolled_back"
+    assert outcome(client, client.update(["app:1.1.0"], settle=20))["phase"] == "rolled_back"
     assert running(client) == ["app:1.0.0"]
 
 
@@ -184,7 +185,7 @@ def test_first_version(runtime: Runtime, client: Client) -> None:
     """There is nothing to go back to."""
     install(runtime, client, app("1.0.0", name="good"), app("1.0.0", BROKEN, name="bad"))
     assert outcome(client, client.update(["good:1.0.0"]))["phase"] == "good"
-    assert outcome(client, client.update(["bad:1.0.0"]))["phase"] == "rolled_back"
+    assert outcome(client, client.update(["bad:1.0.0"], settle=20))["phase"] == "rolled_back"
     assert running(client) == ["app:1.0.0", "good:1.0.0"]
 
 
@@ -200,7 +201,7 @@ def test_floor(runtime: Runtime, client: Client) -> None:
     """It is raised by an update that was good, and holds for updates, starts and resources."""
     custom = {"northstar": {"floor": "1.1.0"}}
     install(runtime, client, app("1.1.0", BROKEN, custom=custom))
-    assert outcome(client, client.update(["app:1.1.0"]))["phase"] == "rolled_back"
+    assert outcome(client, client.update(["app:1.1.0"], settle=20))["phase"] == "rolled_back"
     assert running(client) == ["app:1.0.0"]
     install(runtime, client, app("1.2.0", custom=custom))
     assert outcome(client, client.update(["app:1.2.0"]))["phase"] == "good"
@@ -218,7 +219,7 @@ def test_group(runtime: Runtime, client: Client) -> None:
     install(runtime, client, app("1.0.0", name="other"))
     client.start("other:1.0.0")
     install(runtime, client, app("1.1.0"), app("1.1.0", "sleep 0.1; exit 1", name="other"))
-    ended = outcome(client, client.update(["app:1.1.0", "other:1.1.0"]))
+    ended = outcome(client, client.update(["app:1.1.0", "other:1.1.0"], settle=20))
     assert (ended["phase"], ended["failed"]["container"]) == ("rolled_back", "other:1.1.0")
     assert running(client) == ["app:1.0.0", "other:1.0.0"]
     assert client.list() == ["app:1.0.0", "app:1.1.0", "other:1.0.0"]
@@ -320,7 +321,7 @@ def test_in_memory(runtime: Runtime) -> None:
         client.updates(follow=True)
         install(runtime, client, app("1.0.0"), app("1.1.0", BROKEN), repository="mem")
         client.start("app:1.0.0")
-        assert outcome(client, client.update(["app:1.1.0"]))["phase"] == "rolled_back"
+        assert outcome(client, client.update(["app:1.1.0"], settle=20))["phase"] == "rolled_back"
         assert running(client) == ["app:1.0.0"]
         install(runtime, client, app("1.2.0"), repository="mem")
         assert outcome(client, client.update(["app:1.2.0"]))["phase"] == "good"
@@ -346,7 +347,7 @@ def test_data(runtime: Runtime, data: str, expected: str) -> None:
         install(runtime, client, app("1.1.0", script + "sleep 0.2; exit 1", mounts=PERSIST))
         path = runtime.pack(app("1.0.1", FOREVER, mounts=PERSIST), runtime.base / "spare")
         assert path.exists()
-        key = client.update(["app:1.1.0"], data=data)
+        key = client.update(["app:1.1.0"], data=data, settle=20)
         until(lambda: stored.read_text() == "1.1.0\n")
         (runtime.base / "data/app/new").write_text("x")
         client.notifications()
@@ -379,7 +380,7 @@ def test_killed_at(runtime: Runtime, step: str, group: bool) -> None:
                 runtime, client, app("1.1.0", BROKEN if fails else FOREVER, name=name, autostart="relaxed")
             )
         if step != "installed":
-            client.update([f"{name}:1.1.0" for name in names], settle=0.5)
+            client.update([f"{name}:1.1.0" for name in names], settle=20 if bad else 0.5)
             if step == "settling":
                 until(lambda: running(client) == [f"{name}:1.1.0" for name in names])
             else:
@@ -481,7 +482,7 @@ def test_broken_journal(runtime: Runtime, content: bytes | None) -> None:
         assert running(client) == ["app:1.1.0"]
         client.updates(follow=True)
         install(runtime, client, app("1.2.0", BROKEN))
-        assert outcome(client, client.update(["app:1.2.0"]))["phase"] == "rolled_back"
+        assert outcome(client, client.update(["app:1.2.0"], settle=20))["phase"] == "rolled_back"
         assert running(client) == ["app:1.1.0"]
     assert os.path.lexists(f"{path}.unreadable")
     with runtime.started() as client:
@@ -519,7 +520,7 @@ def test_nstar_update(runtime: Runtime, client: Client) -> None:
     ]
     assert running(client) == ["app:1.1.0"]
     bad = runtime.pack(app("1.2.0", BROKEN), runtime.base / "spare")
-    done = nstar(runtime, "update", str(bad), "--wait", "--repository", "default")
+    done = nstar(runtime, "update", str(bad), "--wait", "--settle", "20s", "--repository", "default")
     assert done.returncode == 4
     assert "rolled back: app:1.2.0 exited with" in done.stdout
     assert "what is wrong" in done.stdout
@@ -532,6 +533,50 @@ def test_nstar_update(runtime: Runtime, client: Client) -> None:
     done = nstar(runtime, "update", "app:1.0.0", "--allow-downgrade", "--wait")
     assert done.returncode == 0
     assert running(client) == ["app:1.0.0"]
+
+
+def test_nstar_update_of_what_is_not_there(runtime: Runtime, client: Client) -> None:
+    """A missing repository or file, and a package that the device has no room for: nothing is left behind."""
+    path = str(runtime.pack(app("1.1.0"), runtime.base / "spare"))
+    for arguments, code, message in (
+        ((path, "--repository", "nowhere"), 3, "invalid repository nowhere"),
+        (("missing.npk",), 1, "missing.npk"),
+        (("app:7.0.0",), 3, "invalid container app:7.0.0"),
+        ((path, "other:1.0.0"), 3, "invalid container other:1.0.0"),
+    ):
+        done = nstar(runtime, "update", *arguments, "--wait")
+        assert (done.returncode, message in done.stderr) == (code, True), done.stderr
+        assert client.list() == ["app:1.0.0"]
+        assert client.updates() == ([], [])
+
+
+def test_no_room_for_both_versions(runtime: Runtime) -> None:
+    """The old one is kept, whatever the capacity."""
+    runtime.configure(repositories=TOP)
+    text = runtime.config.read_text().replace('[repositories.mem]\ntype = "mem"', f"{MEM}\ncapacity_num = 1")
+    runtime.config.write_text(text)
+    with runtime.started() as client:
+        install(runtime, client, app("1.0.0"), repository="mem")
+        with pytest.raises(Refused, match="max number of container reached"):
+            install(runtime, client, app("1.1.0"), repository="mem")
+        assert client.list() == ["app:1.0.0"]
+
+
+def test_a_container_that_others_use_as_a_resource(runtime: Runtime, client: Client) -> None:
+    """They go on with the version that they have got."""
+    mounts = {
+        **shell("x")["mounts"],
+        "/resource": {"type": "resource", "name": "app", "version": ">=1.0.0", "dir": "/"},
+    }
+    install(runtime, client, app("1.0.0", name="user", mounts=mounts))
+    client.start("user:1.0.0")
+    for version in ("1.1.0", "1.2.0"):
+        install(runtime, client, app(version))
+        assert outcome(client, client.update([f"app:{version}"]))["phase"] == "good"
+    assert running(client) == ["app:1.2.0", "user:1.0.0"]
+    # 1.0.0 is not needed by anybody but `user`, so it cannot be removed yet.
+    runtime.wait_for_log("app:1.0.0 is not needed any more, and cannot be removed")
+    assert journal(runtime)["remove"] == ["1.0.0"]
 
 
 def test_nstar_takes_the_version_that_counts(runtime: Runtime) -> None:

@@ -144,6 +144,16 @@ class PretendedRuntime:
     def kill(self, container: Container, number: signal.Signals) -> None:
         _check(container)
 
+    def withdraw(self, containers: Sequence[Container]) -> None:
+        pass
+
+    def reset(self, container: Container) -> None:
+        _check(container)
+
+    async def stop(self, container: Container, *_: object) -> ExitStatus:
+        _check(container)
+        return ExitStatus(signal=15)
+
     async def execute(self, request: requests.Exec, _: Sequence[int]) -> _Session:
         _check(request.container)
         return _Session(request.container)

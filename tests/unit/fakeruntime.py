@@ -42,8 +42,10 @@ class FakeRuntime:
             return Failure("no such file", final=False)
         found = [Update(identifier, reference, "") for identifier, (reference, _) in self.open.items()]
         for identifier, (reference, result) in self.last.items():
-            word = "success" if result == "good" else "failure"
-            found.append(Update(identifier, reference, word, (result, "exit 1", "last words")))
+            if result == "good":
+                found.append(Update(identifier, reference, "success", (result,)))
+            else:
+                found.append(Update(identifier, reference, "failure", (result, "exit 1", "last words")))
         return tuple(found)
 
     def versions(self) -> dict[str, str]:

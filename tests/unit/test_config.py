@@ -333,3 +333,17 @@ def test_updates(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             load(tmp_path, f"{NEW}[updates]\n{line}\n")
+
+
+def test_more_consoles(tmp_path: Path) -> None:
+    text = "[console.{}]\nbind = 'unix:///{}'\npermissions = {}\n"
+    first = text.format("global", "a", "'full'")
+    second = text.format("agent", "b", "['install', 'list']") + "mode = '0660'\n"
+    found = load(tmp_path, NEW + first + second).consoles
+    assert [(console.url.path, console.permissions, console.mode) for console in found] == [
+        ("/a", FULL, None),
+        ("/b", frozenset(("install", "list")), 0o660),
+    ]
+    assert "console.agent.bind: is missing" in problems(
+        tmp_path, NEW + "[console.agent]\npermissions = 'full'\n"
+    )

@@ -201,7 +201,7 @@ def test_log_lines_of_a_connection(server: Server) -> None:
             CONNECT + CONNECT,
             [
                 f"warn: {PEER}: Unexpected message: Connect(version=Version(major=0, minor=9, patch=2), "
-                "subscribe_notifications=False). Disconnecting...",
+                "subscribe_notifications=False, notifications=()). Disconnecting...",
                 f"info: {PEER}: Connection closed",
             ],
         ),

@@ -74,6 +74,12 @@ def test_examples_fit_the_schema(path: Path) -> None:
         {"selinux": {"exec": "a b"}},
         {"autostart": "maybe"},
         {"cgroups": {"memory": {"memory_hard_limit": "1MB"}}},
+        {"custom": {"northstar": {"restart": "sometimes"}}},
+        {"custom": {"northstar": {"restart": {"delay": 5}}}},
+        {"custom": {"northstar": {"watchdog": {"signal": "ABRT"}}}},
+        {"custom": {"northstar": {"health": "check"}}},
+        {"custom": {"northstar": {"after": {"database": "up"}}}},
+        {"custom": {"northstar": {"fdstore": 129}}},
     ],
     ids=str,
 )
@@ -83,3 +89,18 @@ def test_schema_and_parser_refuse_the_same(fields: dict[str, Any]) -> None:
         manifest.parse(text.encode())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(json.loads(text), schema.schema())
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"restart": {"policy": "always", "delay": 0, "window": "5m"}, "watchdog": "10s", "bind": "bus"},
+        {"ready": {"by": "notify", "timeout": "1m 30s"}, "stop": {"signal": "SIGINT"}, "health": ["/check"]},
+        {"ready": "exit", "after": {"bus": "started"}, "after_timeout": "1m", "fdstore": 1, "others": "too"},
+    ],
+    ids=str,
+)
+def test_schema_and_parser_accept_the_same(section: dict[str, Any]) -> None:
+    text = json.dumps({"init": "/a", **MINIMAL, "custom": {"northstar": section}})
+    manifest.parse(text.encode())
+    jsonschema.validate(json.loads(text), schema.schema())

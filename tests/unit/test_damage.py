@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from northstar import manifest
 from northstar.kernel import uevents
 from northstar.names import Container
 from northstar.runtime import log
@@ -21,6 +22,7 @@ from northstar.runtime.containers.events import Events, Observer
 from northstar.runtime.containers.records import Record
 from northstar.runtime.eventloop.loop import Loop
 
+MANIFEST = manifest.parse(b'{"name":"a","version":"0.0.1","init":"/a","uid":1,"gid":1}')
 DAMAGED = (
     b"change@/devices/virtual/block/dm-3\0ACTION=change\0DEVPATH=/devices/virtual/block/dm-3\0SUBSYSTEM=block\0"
     b"DM_VERITY_ERR_BLOCK_NR=0,123\0MAJOR=253\0MINOR=3\0DEVNAME=dm-3\0SEQNUM=4711\0"
@@ -91,7 +93,8 @@ class Netlink:
 
 
 def record(name: str, minor: int, *, mounted: bool = True) -> Record:
-    made: Any = Record(Container.parse(name), None, None)  # type: ignore[arg-type]
+    package: Any = SimpleNamespace(manifest=MANIFEST)
+    made: Any = Record(Container.parse(name), None, package)  # type: ignore[arg-type]
     made.mounted, made.device = mounted, os.makedev(253, minor)
     return made
 

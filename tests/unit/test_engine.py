@@ -19,7 +19,7 @@ from engineprocess import DONE, EngineProcess, answer, answering, engine, with_h
 from northstar.engine import binary, build, validator
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Encoded, Label, Program, ProgramTooLarge
-from northstar.programs import attendance, control, identity
+from northstar.programs import attendance, control, identity, notify
 from northstar.runtime.spawning import channel, enginelink
 from northstar.runtime.spawning.reports import Report
 
@@ -557,3 +557,25 @@ def test_channel_is_all_it_has() -> None:
         assert targets == dict.fromkeys("012", "/dev/null")
         assert Path(f"/proc/{process.pid}/environ").read_bytes() == b""
         assert process.socket.type == socket.SOCK_SEQPACKET
+
+
+def test_a_socket_for_notifications_comes_from_the_engine() -> None:
+    ours, theirs = socket.socketpair()
+    name = f"northstar-test-{os.getpid()}"
+    p = Program(["link"])
+    notify.offer(p, name, p.descriptors[0])
+    answer(p, 0)
+    with engine() as process:
+        assert process.run(p, [theirs.fileno()]) == done(0)
+        data, descriptors, _, _ = socket.recv_fds(ours, 8, 1)
+        assert data == b"n"
+        offered = socket.socket(fileno=descriptors[0])
+        assert not os.get_blocking(offered.fileno())
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"READY=1", f"\0{name}")
+        message, ancillary, _, _ = offered.recvmsg(64, 64)
+        credentials = [struct.unpack("3i", data) for _, kind, data in ancillary if kind == 2]
+        assert (message, credentials) == (b"READY=1", [(os.getpid(), os.getuid(), os.getgid())])
+        offered.close()
+    ours.close()
+    theirs.close()

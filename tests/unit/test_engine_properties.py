@@ -202,6 +202,7 @@ def plans(roles: st.SearchStrategy[list[str | int]]) -> st.SearchStrategy[Plan]:
             "descriptors": roles,
             "application_filter": _filters,
             "init_filter": _filters,
+            "notify": st.none(),
         }
     )  # type: ignore[return-value]
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS: tuple[tuple[str, ...], ...] = (
     # What everything speaks of.
     ("northstar", "errors", "sizes", "text"),
-    ("kernel", "names", "terminal"),
+    ("kernel", "names", "supervision", "terminal"),
     ("engine", "manifest"),
     # Formats and rules, pure.
     ("delta", "npk", "programs", "protocol", "seccomp"),
@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runtime.eventloop",),
     ("runtime.controlgroups", "runtime.output", "runtime.spawning", "runtime.storage"),
     ("runtime.debugging", "updates"),
+    ("runtime.supervision",),
     ("runtime.containers",),
     ("runtime.console", "runtime.monitoring"),
     ("runtime.parts",),

@@ -21,6 +21,7 @@ from northstar.runtime.monitoring import metrics, openmetrics
 from northstar.runtime.monitoring.metrics import FAMILIES, Metrics
 from northstar.runtime.monitoring.openmetrics import Family, Histogram
 from northstar.runtime.spawning.process import ExitStatus
+from northstar.supervision.state import READY, State
 
 ROOT = Path(__file__).resolve().parents[2]
 A = Container.parse("a:0.0.1")
@@ -41,7 +42,7 @@ class Host:
 
     def __init__(self, files: dict[str, str]) -> None:
         self.files = files
-        self.record = SimpleNamespace(container=A, mounted=True, problem=None)
+        self.record = SimpleNamespace(container=A, mounted=True, problem=None, state=State(READY))
         process = SimpleNamespace(pid=os.getpid(), pidfd=0, started=1.0)
         self.run: Any = SimpleNamespace(
             record=self.record, process=process, read_group=lambda f: self.files.get(f)
@@ -143,7 +144,15 @@ def test_states_connections_and_requests() -> None:
         host.metrics.requested(request)
     assert host.values("northstar_console_requests_total") == {("list",): 2, ("token_create",): 1}
     assert host.values("northstar_console_connections") == {("client",): 2, ("container",): 1}
-    assert host.values("northstar_containers") == {("installed",): 1, ("mounted",): 1, ("running",): 1}
+    states = {"installed": 1, "mounted": 1, "running": 1, "ready": 1, "waiting": 0, "quarantined": 0}
+    assert host.values("northstar_containers") == {(state,): number for state, number in states.items()}
+
+
+def test_restarts() -> None:
+    host = Host(UNIFIED)
+    host.metrics.supervised("restarting", A, {"reason": "exit code 1", "delay": 1.0})
+    host.metrics.supervised("ready", A, {})
+    assert list(host.values("northstar_container_restarts_total").values()) == [1]
 
 
 def test_histogram_of_start_times() -> None:

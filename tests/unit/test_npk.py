@@ -418,6 +418,22 @@ def test_pseudo_definitions(tmp_path: Path) -> None:
     assert '"/with space" d 755 1000 1000' in lines
 
 
+def test_a_place_for_the_socket_of_notifications(tmp_path: Path) -> None:
+    """A file that the runtime mounts the socket on, if the container notifies and could see it there."""
+
+    def lines(**fields: object) -> list[str]:
+        wanted = description(custom={"northstar": {"ready": "notify"}}, **fields)
+        return pseudo.definitions(wanted, str(tmp_path), labels=False, warn=pytest.fail)
+
+    file = '"/run/host/notify" f 444 1000 1000 true'
+    assert lines() == ['"/run" d 555 1000 1000', '"/run/host" d 555 1000 1000', file]
+    assert file in lines(mounts={"/run/other": {"type": "tmpfs", "size": 1}})
+    assert lines(mounts={"/run": {"type": "tmpfs", "size": 1}}) == ['"/run" d 755 1000 1000']
+    assert pseudo.definitions(description(), str(tmp_path), labels=False, warn=pytest.fail) == []
+    (tmp_path / "run").mkdir()
+    assert lines() == ['"/run/host" d 555 1000 1000', file]
+
+
 @pytest.mark.parametrize("compression", ["none", "gzip", "lzo", "xz", "zstd"])
 def test_pack_and_unpack(tmp_path: Path, compression: str) -> None:
     needs_squashfs_tools()

@@ -263,3 +263,12 @@ def test_type_of_a_mount_point_that_is_made(host: str, words: str | None, kind: 
         "/app": FILE,
         "/dir": DIRECTORY,
     }
+
+
+def test_a_place_for_the_socket_of_notifications() -> None:
+    custom = {"northstar": {"watchdog": "10s"}}
+    description = {"name": "a", "version": "1.0.0", "init": "/a", "uid": 1, "gid": 1, "custom": custom}
+    tree = contents("app").tree
+    squash.add_mount_points(tree, manifest.parse(json.dumps(description).encode()))
+    node = tree.lookup("/run/host/notify")
+    assert node is not None and node.kind == FILE

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MAX_LINES = 600
 MAX_LINES_OF_A_MODULE = 400
 """Of what is shipped."""
-SPELLED_OTHERWISE = "hel,insufficent,nmae,oepn,requird,verifiying"
+SPELLED_OTHERWISE = "hel,insufficent,nmae,oepn,polcy,requird,verifiying"
 """Upstream's messages, and mistakes that tests make."""
 USED_BY_OTHERS = (
     # asyncio calls them.
@@ -30,6 +30,8 @@ USED_BY_OTHERS = (
     *("scheduling", "selinux_exec", "init_filter", "_locks", "kept_ready"),
     # For what is to come: damage of a mounted package, what a host lacks.
     *("table_status", "abilities"),
+    # Restart policies will: on_burst is rollback.
+    "roll_back",
 )
 COMMENTED = {".py", ".sh", ".cfg", ".toml", ".yaml", ".yml"}
 WITHOUT_LICENCE = {"pyproject.toml", "northstar.toml"}

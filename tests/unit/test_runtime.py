@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from virtualloop import VirtualLoop, turns
 
-from northstar.config.model import UpdatesConfig
+from northstar.config.model import BootConfig, UpdatesConfig
 from northstar.errors import StartContainerFailed, Unexpected
 from northstar.names import Container
 from northstar.runtime import log
@@ -56,7 +56,7 @@ class Ended:
 def runtime(loop: Loop | None, mounter: Mounter | None) -> Any:
     places = SimpleNamespace(run_dir="/nonexistent", data_dir="/nonexistent")
     host: Any = SimpleNamespace(loop=loop, site=SimpleNamespace(places=places))
-    return Runtime(host, {}, mounter, None, Events(), UpdatesConfig())  # type: ignore[arg-type]
+    return Runtime(host, {}, mounter, None, Events(), UpdatesConfig(), BootConfig())  # type: ignore[arg-type]
 
 
 def fail(failure: BaseException) -> None:
@@ -68,7 +68,7 @@ def test_others_have_turns_during_an_umount() -> None:
     loop = Loop(fail)
     made = runtime(loop, Mounter(events))
     for name in NAMES:
-        record = Record(name, None, SimpleNamespace(manifest=None))  # type: ignore[arg-type]
+        record = Record(name, None, SimpleNamespace(manifest=SimpleNamespace(custom=None, autostart=None)))  # type: ignore[arg-type]
         record.mounted = True
         made.containers.add(record)
 
@@ -94,7 +94,9 @@ def test_kill_of_a_process_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> No
     lines: list[str] = []
     monkeypatch.setattr(log, "record", lambda level, target, message: lines.append(f"{level}: {message}"))
     made = runtime(None, None)
-    record: Any = Record(NAMES[0], None, SimpleNamespace(manifest=None))  # type: ignore[arg-type]
+    record: Any = Record(
+        NAMES[0], None, SimpleNamespace(manifest=SimpleNamespace(custom=None, autostart=None))
+    )  # type: ignore[arg-type]
     made.containers.add(record)
     process = Ended()
     record.run = SimpleNamespace(process=process)

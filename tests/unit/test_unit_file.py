@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
         found / "modprobe@.service",
     ):
         shutil.copy(path, units)
-    for program in ("northstar", "systemctl", "systemd-tmpfiles"):
+    for program in ("kill", "northstar", "northstar-agent", "nstar", "systemctl", "systemd-tmpfiles"):
         path = root / "usr/bin" / program
         path.parent.mkdir(exist_ok=True)
         path.touch(0o755)
@@ -38,10 +38,10 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def analyse(root: Path, *arguments: str) -> str:
+def analyse(root: Path, *arguments: str, unit: str = "northstar.service") -> str:
     """What it prints, which is nothing but mistakes if it is `verify`."""
     done = subprocess.run(
-        ["systemd-analyze", *arguments, f"--root={root}", "northstar.service"],
+        ["systemd-analyze", *arguments, f"--root={root}", unit],
         capture_output=True,
         text=True,
         check=False,
@@ -50,8 +50,17 @@ def analyse(root: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_verify(root: Path) -> None:
-    assert analyse(root, "verify", "--man=no", "--recursive-errors=no") == ""
+UNITS = ("northstar.service", "northstar-agent.service", "northstar-agent-poll.service")
+
+
+@pytest.mark.parametrize("unit", [*UNITS, "northstar-agent-poll.timer"])
+def test_verify(root: Path, unit: str) -> None:
+    assert analyse(root, "verify", "--man=no", "--recursive-errors=no", unit=unit) == ""
+
+
+def test_verify_what_waits_for_the_boot(root: Path) -> None:
+    unit = "northstar-boot-complete.service"
+    assert analyse(root, "verify", "--man=no", "--recursive-errors=no", unit=unit) == ""
 
 
 def test_verify_sees_mistakes(root: Path) -> None:

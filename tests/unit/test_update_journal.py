@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from northstar.errors import UpdateRejected
 from northstar.names import Version
-from northstar.updates import journal, records, versions
+from northstar.updates import journal, journaltext, records, versions
 from northstar.updates.journal import Bad, Change, Journal, JournalError, Last, Pointer, Update
 from northstar.updates.versions import Installed
 
@@ -68,16 +68,16 @@ def test_what_is_written_is_read(known: Journal, update: Update | None) -> None:
     name = "a" if update is None else update.leader
     if update is not None:
         known = known._replace(update=update, pointer=None)
-    data = journal.encode(name, known)
+    data = journaltext.encode(name, known)
     assert len(data) <= journal.MAX_SIZE
-    assert journal.decode(name, data) == (known, [])
+    assert journaltext.decode(name, data) == (known, [])
 
 
 @given(JOURNALS, st.data())
 def test_a_journal_that_was_cut(known: Journal, data: st.DataObject) -> None:
-    text = journal.encode("a", known).rstrip()
+    text = journaltext.encode("a", known).rstrip()
     with pytest.raises(JournalError):
-        journal.decode("a", text[: data.draw(st.integers(0, len(text) - 1))])
+        journaltext.decode("a", text[: data.draw(st.integers(0, len(text) - 1))])
 
 
 VALUES = st.recursive(
@@ -91,16 +91,16 @@ KEYS = st.sampled_from(["active", "previous", "floor", "bad", "update", "last", 
 @given(st.dictionaries(KEYS, VALUES))
 def test_any_values(value: dict[str, object]) -> None:
     """What cannot be understood is named and left out; the rest can be written again."""
-    known, problems = journal.decode("a", json.dumps({"format": 1, **value}).encode("utf-8", "replace"))
+    known, problems = journaltext.decode("a", json.dumps({"format": 1, **value}).encode("utf-8", "replace"))
     assert all("is malformed" in problem for problem in problems)
     if not known.extra:
-        assert journal.decode("a", journal.encode("a", known)) == (known, [])
+        assert journaltext.decode("a", journaltext.encode("a", known)) == (known, [])
 
 
 @given(st.binary(max_size=100))
 def test_any_bytes(data: bytes) -> None:
     try:
-        journal.decode("a", data)
+        journaltext.decode("a", data)
     except JournalError as error:
         assert str(error)
 
@@ -122,7 +122,7 @@ def test_any_bytes(data: bytes) -> None:
 )
 def test_no_journal(data: bytes, message: str) -> None:
     with pytest.raises(JournalError, match=message):
-        journal.decode("a", data)
+        journaltext.decode("a", data)
 
 
 def test_the_form_of_the_specification() -> None:
@@ -130,13 +130,13 @@ def test_the_form_of_the_specification() -> None:
     text = """{"format":1,"active":"1.0.1","previous":"1.0.0","floor":"1.0.0","new_key":[1],
       "bad":[{"version":"1.0.2","hash":"00","reason":"not ready after 30s","time":1764000000}],
       "update":{"id":"u-17","reference":"hawkbit:42","from":"1.0.1","to":"1.0.3","phase":"trying","boots":1}}"""
-    known, problems = journal.decode("hello", text.encode())
+    known, problems = journaltext.decode("hello", text.encode())
     assert not problems
     assert (known.active, known.previous, known.floor) == (V("1.0.1"), (V("1.0.0"),), V("1.0.0"))
     assert known.bad == (Bad(V("1.0.2"), "00", "not ready after 30s", 1764000000),)
     assert known.update is not None
     assert known.update.changes == (Change("hello", V("1.0.1"), V("1.0.3")),)
-    assert json.loads(journal.encode("hello", known))["new_key"] == [1]
+    assert json.loads(journaltext.encode("hello", known))["new_key"] == [1]
 
 
 def test_old_bad_versions_give_way() -> None:
@@ -145,7 +145,7 @@ def test_old_bad_versions_give_way() -> None:
     for number in range(20):
         bad = Bad(Version(1, 0, number), f"{number:064}", "é" * 1000, number)
         known = known._replace(bad=journal.remembered(known.bad, bad))
-    read = journal.decode("a", journal.encode("a", known))[0]
+    read = journaltext.decode("a", journaltext.encode("a", known))[0]
     assert 1 < len(read.bad) <= journal.MAX_BAD
     assert read.bad[-1].version == Version(1, 0, 19)
     assert len(read.bad[-1].reason) == journal.MAX_REASON

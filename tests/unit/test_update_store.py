@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from northstar.names import Version
-from northstar.updates import journal, store
+from northstar.updates import journaltext, store
 from northstar.updates.journal import Change, Journal, JournalError, Update
 
 ACTIVE = Journal(active=Version(1, 0, 0), floor=Version(0, 9, 0))
@@ -78,9 +78,9 @@ def make_fifo(path: Path) -> None:
 
 BROKEN = {
     "empty": (lambda path: path.write_text(""), "it is empty"),
-    "cut": (lambda path: path.write_bytes(journal.encode("a", ACTIVE)[:20]), "it is damaged"),
+    "cut": (lambda path: path.write_bytes(journaltext.encode("a", ACTIVE)[:20]), "it is damaged"),
     "newer": (lambda path: path.write_text('{"format":7}'), "format 7 is newer"),
-    "other": (lambda path: path.write_bytes(journal.encode("b", ACTIVE)), "belongs to container 'b'"),
+    "other": (lambda path: path.write_bytes(journaltext.encode("b", ACTIVE)), "belongs to container 'b'"),
     "directory": (lambda path: path.mkdir(), "Is a directory|no regular file"),
     "full directory": (lambda path: (path / "x").mkdir(parents=True), "no regular file"),
     "link": (lambda path: path.symlink_to("/etc/passwd"), "symbolic link|Too many levels"),

@@ -74,6 +74,8 @@ endef
 define NORTHSTAR_INSTALL_INIT_SYSTEMD
 	$(INSTALL) -D -m 0644 $(@D)/rootfs-overlay/usr/lib/systemd/system/northstar.service \
 		$(TARGET_DIR)/usr/lib/systemd/system/northstar.service
+	$(INSTALL) -D -m 0644 $(@D)/rootfs-overlay/usr/lib/systemd/system/northstar-boot-complete.service \
+		$(TARGET_DIR)/usr/lib/systemd/system/northstar-boot-complete.service
 	$(INSTALL) -D -m 0644 $(@D)/rootfs-overlay/usr/lib/tmpfiles.d/northstar.conf \
 		$(TARGET_DIR)/usr/lib/tmpfiles.d/northstar.conf
 	$(NORTHSTAR_INSTALL_AGENT_INIT_SYSTEMD)

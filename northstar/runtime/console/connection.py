@@ -21,14 +21,11 @@ from northstar.runtime.eventloop.transport import Transport
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
     from northstar.names import Container
-    from northstar.runtime.console.handlers import Handlers
-    from northstar.runtime.console.notifications import Notifications
     from northstar.runtime.console.peer import Peer
-    from northstar.runtime.console.throttle import Budget
-    from northstar.runtime.eventloop.loop import Future, Loop, Mutex, Task, Timer
+    from northstar.runtime.console.services import Services
+    from northstar.runtime.eventloop.loop import Future, Task, Timer
     from northstar.runtime.output.lastoutput import LastOutput
 
 _log = log.Logger("runtime::console")
@@ -48,34 +45,10 @@ _READ_SIZE_LONG = 64 * 1024
 """While a line is read that needs more than the share."""
 _IN_A_ROW = 16
 """Handlers of one client before others have a turn, also if it sends faster than we answer."""
+_PATIENT = (requests.Boot, requests.Stop, requests.Wait)
+"""What may wait for long."""
 _LONG_LINE = 16 * 1024
 """Bytes of a line that takes so long to decode that others would notice."""
-
-
-class Services:
-    """What all connections have in common."""
-
-    __slots__ = ("backlog", "decoding", "handlers", "long_lines", "loop", "notifications", "on_request")
-
-    def __init__(
-        self,
-        loop: Loop,
-        notifications: Notifications,
-        handlers: Handlers,
-        decoding: Mutex,
-        long_lines: Budget,
-        backlog: int,
-    ) -> None:
-        """`backlog` is the number of notifications that a slow subscriber may fall behind."""
-        self.loop = loop
-        self.notifications = notifications
-        self.handlers = handlers
-        self.decoding = decoding
-        """Held while a long line is decoded: one thread for all, however many clients send such lines."""
-        self.long_lines = long_lines
-        self.backlog = backlog
-        self.on_request: Callable[[requests.Request], None] | None = None
-        """Hears of requests, if there is monitoring."""
 
 
 class Connection:
@@ -205,6 +178,8 @@ class Connection:
             _log.warn(f"{name}: Requested notifications without notification permission. Disconnecting...")
             await self.send(messages.connect_nack_permission())
             return False
+        if message.subscribe_notifications and message.notifications:
+            self._services.notifications.subscribe(self, frozenset(message.notifications))
         await self.send(messages.connect_ack())
         self._outbox.subscribed = message.subscribe_notifications
         if self._outbox.subscribed:
@@ -256,7 +231,25 @@ class Connection:
             return await handlers.logs(self, request)
         if isinstance(request, requests.Updates) and request.follow:
             self._services.notifications.follow_updates(self)
+        if isinstance(request, _PATIENT):
+            return await self._answer_patiently(request)
         return await handlers.handle(self.peer, request)
+
+    async def _answer_patiently(self, request: requests.Request) -> bytes:
+        """A request may wait for long: until the client has gone, and notifications go out meanwhile."""
+        answer = self._services.loop.spawn(self._services.handlers.handle(self.peer, request))
+        self._busy = False
+        self._flush_notifications()
+        try:
+            while not answer.done and (there := self._transport.look()) is not None:
+                # Who sends more requests meanwhile gets their answers behind this one.
+                await self._services.loop.first(answer, *([] if there else [self._transport.stirred()]))
+        finally:
+            self._busy = True
+            if not answer.done:
+                answer.cancel()
+        line: bytes = answer.result() if answer.done else b""
+        return line
 
     # --- reading
 

@@ -11,6 +11,7 @@ from northstar.protocol import base64text, messages, requests, tokens
 from northstar.runtime import log
 from northstar.runtime.console.peer import RequestFailed
 from northstar.runtime.eventloop.loop import Timeout
+from northstar.runtime.supervision import waits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -33,6 +34,7 @@ _EARLY = (requests.Ident, requests.TokenCreate, requests.TokenVerify)
 _OPERATIONS = (
     requests.Mount,
     requests.Start,
+    requests.Stop,
     requests.Umount,
     requests.Uninstall,
     requests.Update,
@@ -50,6 +52,7 @@ class Handlers:
         self._runtime = runtime
         self._authority = authority
         self._handlers: dict[type, Callable[[Peer, Any], Coroutine[Any, Any, Any]]] = {
+            requests.Boot: self._boot,
             requests.Explain: self._explain,
             requests.Ident: self._ident,
             requests.Inspect: self._inspect,
@@ -58,8 +61,10 @@ class Handlers:
             requests.Mount: self._mount,
             requests.Problems: self._problems,
             requests.Repositories: self._repositories,
+            requests.Reset: self._reset,
             requests.Shutdown: self._shutdown,
             requests.Start: self._start,
+            requests.Stop: self._stop,
             requests.TokenCreate: self._token_create,
             requests.TokenVerify: self._token_verify,
             requests.Umount: self._umount,
@@ -68,6 +73,7 @@ class Handlers:
             requests.UpdateAck: self._update_ack,
             requests.UpdateCancel: self._update_cancel,
             requests.Updates: self._updates,
+            requests.Wait: self._wait,
         }
 
     async def handle(self, peer: Peer, request: requests.Request) -> bytes:
@@ -119,13 +125,34 @@ class Handlers:
 
         return {"kill": await _outcome(request.container, work())}
 
+    async def _stop(self, _: Peer, request: requests.Stop) -> object:
+        async def work() -> object:
+            status = await self._runtime.stop(request.container, request.signal, request.timeout)
+            return {"exit": None if status is None else status.to_json()}
+
+        return {"stop": await _outcome(request.container, work(), with_data=True)}
+
+    async def _reset(self, _: Peer, request: requests.Reset) -> object:
+        async def work() -> None:
+            self._runtime.reset(request.container)
+
+        return {"reset": await _outcome(request.container, work())}
+
+    async def _wait(self, _: Peer, request: requests.Wait) -> object:
+        return {"wait": await waits.wait(self._runtime.supervisor, self._runtime.containers.get, request)}
+
+    async def _boot(self, _: Peer, request: requests.Boot) -> object:
+        return {"boot": await waits.boot(self._runtime.supervisor, self._runtime.boot, request)}
+
     async def _mount(self, _: Peer, request: requests.Mount) -> object:
         return {"mount": _results(request.containers, await self._runtime.mounts.mount(request.containers))}
 
     async def _umount(self, _: Peer, request: requests.Umount) -> object:
+        self._runtime.withdraw(request.containers)
         return {"umount": _results(request.containers, await self._runtime.mounts.umount(request.containers))}
 
     async def _uninstall(self, _: Peer, request: requests.Uninstall) -> object:
+        self._runtime.withdraw((request.container,))
         work = self._runtime.packages.uninstall(request.container, request.wipe)
         return {"uninstall": await _outcome(request.container, work)}
 

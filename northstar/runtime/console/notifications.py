@@ -26,12 +26,12 @@ class Notifications(Observer):
     """The subscribers, and one method per event."""
 
     def __init__(self) -> None:
-        self._subscribers: dict[Subscriber, None] = {}
+        self._subscribers: dict[Subscriber, frozenset[str]] = {}
         self._update_followers: dict[Subscriber, None] = {}
 
-    def subscribe(self, subscriber: Subscriber) -> None:
-        """Deliver to it from now on."""
-        self._subscribers[subscriber] = None
+    def subscribe(self, subscriber: Subscriber, kinds: frozenset[str] = frozenset()) -> None:
+        """Deliver to it from now on: what upstream has, and the kinds of ours that it names."""
+        self._subscribers[subscriber] = kinds
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """No more; no-op if it is not subscribed."""
@@ -74,6 +74,18 @@ class Notifications(Observer):
         line = messages.notification(value)
         for subscriber in list(self._update_followers):
             subscriber.notify(line)
+
+    def supervised(self, kind: str, container: Container, details: dict[str, object]) -> None:
+        """Something about the supervision of a container, for those that have named its kind."""
+        self.extension(kind, [str(container), details] if details else str(container))
+
+    def extension(self, kind: str, value: object) -> None:
+        """A notification that upstream does not have, for those that have named its kind."""
+        wanting = [subscriber for subscriber, kinds in self._subscribers.items() if kind in kinds]
+        if wanting:
+            line = messages.notification({kind: value})
+            for subscriber in wanting:
+                subscriber.notify(line)
 
     def _publish(self, value: object) -> None:
         line = messages.notification(value)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from northstar.errors import StartContainerFailed
 from northstar.runtime import log
-from northstar.runtime.console.connection import Connection, Services
+from northstar.runtime.console.connection import Connection
 from northstar.runtime.console.peer import EXTERN, Peer
+from northstar.runtime.console.services import Services
 from northstar.runtime.console.throttle import Budget
 from northstar.runtime.eventloop.loop import Cancelled, Mutex, Timeout
 

@@ -56,10 +56,15 @@ def check_arguments(init: str | None, arguments: Iterable[str], environment: Map
 
 
 def command(
-    manifest: Manifest, init: str | None, arguments: Iterable[str], environment: Mapping[str, str]
+    manifest: Manifest,
+    init: str | None,
+    arguments: Iterable[str],
+    environment: Mapping[str, str],
+    stored: int = 0,
 ) -> Command:
     """The command of a start request, completed from the manifest.
 
+    `stored` is the number of the descriptors that come before those of the manifest.
     Raises StartContainerResource if there is no init at all.
     """
     container = manifest.container
@@ -72,7 +77,7 @@ def command(
     argv = [program, *(tuple(arguments) or manifest.args)]
     variables = dict(environment or manifest.env)
     env = _environment(container, variables)
-    number = FIRST_DESCRIPTOR
+    number = FIRST_DESCRIPTOR + stored
     if manifest.console is not None:
         env.append(f"NORTHSTAR_CONSOLE={number}")
         number += 1

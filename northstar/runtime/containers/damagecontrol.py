@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from northstar.manifest import extension
 from northstar.runtime import log
 from northstar.runtime.containers.events import Observer
+from northstar.supervision.model import NEVER
 
 if TYPE_CHECKING:
     from northstar.names import Container
@@ -35,7 +35,7 @@ class DamageControl(Observer):
         if self._handled.get(container) == record.device:
             return
         self._handled[container] = record.device
-        if record.run is not None and not record.trial and extension.restarts(record.manifest):
+        if record.run is not None and not record.trial and record.settings.restart.policy != NEVER:
             self._loop.spawn(self._take_down(record))
 
     def uninstalled(self, container: Container) -> None:

@@ -43,6 +43,9 @@ class Observer:
     def updated(self, details: dict[str, Any]) -> None:
         """An update has come to its next phase."""
 
+    def supervised(self, kind: str, container: Container, details: dict[str, object]) -> None:
+        """A container is `ready`, `unhealthy`, `restarting` or `quarantined`, or has another `status`."""
+
 
 class Events(Observer):
     """Passes everything on to its observers, in the order in which they came."""
@@ -97,3 +100,8 @@ class Events(Observer):
     def updated(self, details: dict[str, Any]) -> None:
         for observer in self._observers:
             observer.updated(details)
+
+    def supervised(self, kind: str, container: Container, details: dict[str, object]) -> None:
+        """See `Observer`."""
+        for observer in self._observers:
+            observer.supervised(kind, container, details)

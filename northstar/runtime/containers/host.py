@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from northstar.runtime.eventloop.loop import Loop
     from northstar.runtime.output.lastoutput import LastOutput
     from northstar.runtime.spawning.enginelink import Engine
+    from northstar.supervision.model import Settings
 
     class ContainerConnection(Protocol):
         """Our end of a container's connection to the console."""
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
         container: Container
         filter: bytes
         """System call filter of the application, a BPF program."""
+        settings: Settings
+        """About supervision."""
         output: LastOutput
         """What it has written since its last start."""
 
@@ -90,6 +93,7 @@ class Host:
         group_roles: list[str],
         group_numbers: list[int],
         devices_tree: str,
+        notify: plan.Notify | None = None,
     ) -> Plan:
         """The plan of a start, be it to be carried out or explained. Raises StartContainerFailed."""
         manifest = application.manifest
@@ -98,9 +102,10 @@ class Host:
             command,
             self.site.places._replace(devices=devices_tree),
             resources,
-            plan.roles(manifest, group_roles),
+            plan.roles(manifest, group_roles, notify),
             self.site.facts,
             group_numbers=group_numbers,
             application_filter=application.filter,
             hold=self.debugger is not None,
+            notify=notify,
         )

@@ -20,6 +20,7 @@ from northstar.kernel.mount import (
 )
 from northstar.manifest import extension, model
 from northstar.programs import initfilter
+from northstar.programs.notify import ROLE as NOTIFY
 from northstar.runtime.containers.command import FIRST_DESCRIPTOR
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from northstar.names import Container
     from northstar.programs.plan import MountPlan, Plan
     from northstar.runtime.containers.command import Command
+    from northstar.supervision.model import Settings
 
 RLIMITS = {
     "cpu": 0,
@@ -62,6 +64,34 @@ POLICIES = {
 _UNLIMITED = (1 << 63) - 1
 _OPTION_ATTRIBUTES = {"noexec": MOUNT_ATTR_NOEXEC, "nosuid": MOUNT_ATTR_NOSUID, "nodev": MOUNT_ATTR_NODEV}
 _STRICT = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+
+
+class Notify(NamedTuple):
+    """How the application gets its socket for notifications: as a file, or by a name that init gives it."""
+
+    address: str
+    """For the variable NOTIFY_SOCKET."""
+    interval: float = 0.0
+    """Of its watchdog, in seconds; 0 if it has none."""
+    name: str = ""
+    place: str = ""
+    """Where the file `source` is mounted."""
+    source: str = ""
+    listen: dict[str, str] = {}  # noqa: RUF012
+    """Variables about descriptors that it has left for this run."""
+    stored: int = 0
+    """Their number. They come first, as sd_listen_fds(3) wants it."""
+
+
+def expected_notify(manifest: Manifest, settings: Settings) -> Notify | None:
+    """What a start would have, as far as it is known before: the image is one of `sextant`."""
+    if not settings.notifies:
+        return None
+    interval = 0.0 if settings.watchdog is None else settings.watchdog.interval
+    place = extension.notify_place(manifest)
+    if place is None:
+        return Notify("@northstar-RANDOM", interval, "northstar-RANDOM")
+    return Notify(place, interval, "", place, "SOCKET")
 
 
 class Places(NamedTuple):
@@ -109,13 +139,14 @@ def groups(manifest: Manifest, warn: Callable[[str], None]) -> list[int]:
     return sorted(set(numbers))
 
 
-def roles(manifest: Manifest, group_roles: list[str]) -> list[str | int]:
+def roles(manifest: Manifest, group_roles: list[str], notify: Notify | None = None) -> list[str | int]:
     """What travels with a start, in this order: a number is that of the application's descriptor.
 
     `group_roles` are those of the control group.
     """
-    found: list[str | int] = []
-    number = FIRST_DESCRIPTOR
+    stored = 0 if notify is None else notify.stored
+    number = FIRST_DESCRIPTOR + stored
+    found: list[str | int] = list(range(FIRST_DESCRIPTOR, number))
     if manifest.console is not None:
         found.append(number)
         number += 1
@@ -125,6 +156,8 @@ def roles(manifest: Manifest, group_roles: list[str]) -> list[str | int]:
     found += range(number, number + len(manifest.sockets))
     if manifest.network is not None:
         found.append("network")
+    if notify is not None and notify.name:
+        found.append(NOTIFY)
     return found + group_roles
 
 
@@ -150,6 +183,7 @@ def build(
     group_numbers: list[int],
     application_filter: bytes,
     hold: bool = False,
+    notify: Notify | None = None,
 ) -> Plan:
     """The complete plan of a start. `descriptors` are the roles of what travels with it.
 
@@ -162,7 +196,22 @@ def build(
     order["root"] = f"{places.run_dir}/{manifest.container}"
     order["hold"] = hold
     order["mounts"] = mounts(manifest, places, chosen)
+    if notify is not None:
+        order["notify"] = notify.name
+        order["env"] = _with_notify(order["env"], notify)
+        if notify.place:
+            # Last: what it is mounted on is in the image, and not hidden by a mount of the manifest.
+            order["mounts"].append(_plan("bind", notify.place, notify.source, _STRICT | MOUNT_ATTR_RDONLY))
     return order
+
+
+def _with_notify(env: list[str], notify: Notify) -> list[str]:
+    """A variable that the manifest has as well would hide ours."""
+    ours = {"NOTIFY_SOCKET": notify.address, **notify.listen}
+    if notify.interval:
+        ours["WATCHDOG_USEC"] = str(round(notify.interval * 1e6))
+    kept = [variable for variable in env if variable.partition("=")[0] not in ours]
+    return kept + [f"{name}={value}" for name, value in ours.items()]
 
 
 def session(
@@ -198,6 +247,7 @@ def session(
         "descriptors": descriptors,
         "application_filter": application_filter,
         "init_filter": initfilter.program(),
+        "notify": "",
     }
 
 

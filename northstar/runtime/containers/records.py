@@ -6,20 +6,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from northstar.errors import InvalidContainer, StartContainerStarted, StopContainerNotStarted, UmountBusy
+from northstar.manifest import extension
 from northstar.runtime import log
 from northstar.runtime.containers import plan
 from northstar.runtime.output.lastoutput import LastOutput
+from northstar.supervision.state import IDLE_STATE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from northstar.manifest.model import Manifest
     from northstar.names import Container
     from northstar.npk.package import Package
     from northstar.runtime.containers.run import Run
+    from northstar.runtime.eventloop.loop import Timer
     from northstar.runtime.storage.repository import Repository
+    from northstar.supervision.model import Settings
+    from northstar.supervision.state import State
+
+    Request = tuple[str | None, Sequence[str], Mapping[str, str]]
 
 _log = log.Logger("runtime::state")
+
+PLAIN: Request = (None, (), {})
+"""A start as the manifest says."""
 
 
 class Record:
@@ -28,6 +38,7 @@ class Record:
     __slots__ = (
         *("container", "damage", "device", "filter", "left_out", "mount_failure", "mounted", "output"),
         *("package", "repository", "run", "trial", "unusable"),
+        *("request", "settings", "state", "timer"),
     )
 
     def __init__(
@@ -55,6 +66,13 @@ class Record:
         """Set from the moment a start is under way until the exit is dealt with."""
         self.trial = False
         """Whether it has been started by an update and has not proved itself yet."""
+        self.settings: Settings = extension.supervision(package.manifest)
+        self.state: State = IDLE_STATE
+        """Changed by the supervisor only."""
+        self.timer: Timer | None = None
+        """For the next time that the state waits for."""
+        self.request: Request = PLAIN
+        """What the last start request had of its own: init, arguments, environment; for a restart."""
 
     @property
     def problem(self) -> str | None:

@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Protocol
 
 from northstar.errors import StartContainerFailed, StartContainerMissingResource, Unexpected
 from northstar.kernel import namespaces, proc
-from northstar.manifest import model
+from northstar.manifest import extension, model
 from northstar.programs import start
 from northstar.runtime import log
 from northstar.runtime.containers import devices
 from northstar.runtime.containers.cleanups import CleanUps
-from northstar.runtime.containers.plan import groups
+from northstar.runtime.containers.plan import Notify, groups
 from northstar.runtime.containers.sockets import ContainerSockets
 from northstar.runtime.output.streams import Streams
 from northstar.runtime.spawning.process import NeverBegan, Process
 from northstar.runtime.storage import persist
+from northstar.runtime.supervision.descriptors import environment
+from northstar.supervision.model import MAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from northstar.names import Container
@@ -31,8 +33,15 @@ if TYPE_CHECKING:
     from northstar.runtime.controlgroups.group import Group
     from northstar.runtime.debugging.debugger import Attached, Debugger
     from northstar.runtime.eventloop.loop import Future
+    from northstar.runtime.supervision.descriptors import Stored
+    from northstar.runtime.supervision.notifysocket import NotifySocket
+    from northstar.supervision.notification import Message
 
 _log = log.Logger("runtime::run")
+APPLICATION = 2
+"""The pid of the application, as it sees it itself: its init is the first process."""
+MAX_DRAINED = 1024
+"""Notifications that are read after the end of a program."""
 _NETWORK_NAMESPACES = "/run/netns"
 
 
@@ -56,10 +65,12 @@ class Run:
         "_streams",
         "ended",
         "groups",
+        "notify",
         "process",
         "record",
         "resources",
         "sessions",
+        "stored",
     )
 
     def __init__(
@@ -70,6 +81,10 @@ class Run:
         self._group: Group | None = None
         self._streams: Streams | None = None
         self._attached: Attached | None = None
+        self.notify: NotifySocket | None = None
+        """Through which its program tells how it is."""
+        self.stored: list[Stored] = []
+        """Copies of what earlier runs have left for this one."""
         self.groups: list[int] = []
         """Numbers of its supplementary groups."""
         self.sessions: set[Session] = set()
@@ -84,7 +99,10 @@ class Run:
 
         Raises the errors of a start request.
         """
+        self._clean_ups.add("close what earlier runs have left", self._close_stored)
         try:
+            if self.record.settings.notifies:
+                self._make_notify_socket()
             if self._has_to_wait():
                 self.groups = await self._host.loop.in_thread(self._prepare_apart)
             with contextlib.ExitStack() as stack:
@@ -100,8 +118,25 @@ class Run:
         finally:
             self._host.loop.spawn(self._host.engine.prepare())
 
+    def _close_stored(self) -> None:
+        for each in self.stored:
+            os.close(each.number)
+        self.stored = []
+
+    def _make_notify_socket(self) -> None:
+        # Most containers have none.
+        from northstar.runtime.supervision.notifysocket import NotifySocket
+
+        container, uid = self.record.container, self.record.manifest.uid
+        self.notify = NotifySocket(
+            self._host.loop, str(container), uid, stores=self.record.settings.fdstore > 0
+        )
+        self._clean_ups.add("close its socket for notifications", self.notify.close)
+
     def _has_to_wait(self) -> bool:
         manifest = self.record.manifest
+        if self.notify is not None:
+            return True
         if manifest.suppl_groups or any(isinstance(m, model.Persist) for m in manifest.mounts.values()):
             return True
         return self._host.cgroups.has_leftover(self.record.container, manifest)
@@ -111,6 +146,10 @@ class Run:
         manifest = self.record.manifest
         self._host.cgroups.remove_leftover(self.record.container, manifest)
         persist.prepare(self._host.site.places.data_dir, manifest)
+        if self.notify is not None:
+            run_dir = self._host.site.places.run_dir
+            image = f"{run_dir}/{self.record.container}"
+            self.notify.make(run_dir, image, extension.notify_place(manifest))
         return groups(manifest, _log.warn)
 
     async def _execute(self, plan: Plan, descriptors: list[int]) -> None:
@@ -120,6 +159,9 @@ class Run:
             self._clean_ups.add("end the tools that watch it", self._detach)
             await self._attach(self._host.debugger)
         await self.process.running(lambda: start.build(plan))
+        self._close_stored()
+        if self.notify is not None:
+            self.notify.began()
 
     async def _attach(self, debugger: Debugger) -> None:
         try:
@@ -140,15 +182,39 @@ class Run:
         """Make what the container gets; `stack` closes those ends of it that the engine has copied."""
         host, manifest = self._host, self.record.manifest
         descriptors = [
+            *(each.number for each in self.stored),
             *self._connect(stack),
             *self._open_streams(stack),
             *self._open_sockets(stack),
             *self._network(),
         ]
+        notify = self._plan_notify(descriptors)
         group_roles, entrances = self._make_group(stack)
         tree = devices.tree_for(host.site.places.devices, manifest)
-        order = host.plan(self.record, command, resources, group_roles, self.groups, tree)
+        order = host.plan(self.record, command, resources, group_roles, self.groups, tree, notify)
         return descriptors + entrances, order
+
+    def _plan_notify(self, descriptors: list[int]) -> Notify | None:
+        if self.notify is None:
+            return None
+        if self.notify.theirs is not None:
+            descriptors.append(self.notify.theirs.fileno())
+        watchdog = self.record.settings.watchdog
+        return Notify(
+            self.notify.address,
+            0.0 if watchdog is None else watchdog.interval,
+            self.notify.abstract_name,
+            self.notify.place,
+            self.notify.source,
+            environment(self.stored, APPLICATION) if self.stored else {},
+            len(self.stored),
+        )
+
+    def listen(self, tell: Callable[[Message, list[int]], None]) -> None:
+        """The program executes: hear what it tells."""
+        if self.notify is not None:
+            main = self.process.pid if self.record.settings.ready.access == MAIN else None
+            self.notify.serve(tell, main)
 
     def _connect(self, stack: contextlib.ExitStack) -> list[int]:
         manifest = self.record.manifest
@@ -257,6 +323,8 @@ class Run:
     async def finish(self) -> None:
         """The application has ended: pass on its last words and give back what it used."""
         try:
+            if self.notify is not None:
+                self.notify.drain(MAX_DRAINED)
             for session in tuple(self.sessions):
                 session.hang_up()
                 await session.ended

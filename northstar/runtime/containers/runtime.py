@@ -9,21 +9,26 @@ running; from there any number of starts proceeds at the same time.
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import TYPE_CHECKING
 
-from northstar.errors import Unexpected
+from northstar.config.model import BootConfig
+from northstar.errors import StopContainerNotStarted, Unexpected
 from northstar.manifest import dump
 from northstar.runtime import log
+from northstar.runtime.containers.events import Observer
 from northstar.runtime.containers.mounts import Mounts
 from northstar.runtime.containers.packages import Packages
 from northstar.runtime.containers.records import Containers
-from northstar.runtime.containers.starts import Starts
+from northstar.runtime.containers.starts import AUTOSTART_PARALLEL, Starts
 from northstar.runtime.containers.updating import Updating
 from northstar.runtime.eventloop.loop import Future, Mutex
+from northstar.runtime.supervision.bootwatch import BootWatch
+from northstar.runtime.supervision.supervisor import Supervisor, describe, exit_status
+from northstar.supervision import state as s
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Mapping, Sequence
     from typing import Any
 
@@ -34,10 +39,14 @@ if TYPE_CHECKING:
     from northstar.runtime.containers.host import Host
     from northstar.runtime.containers.run import Run
     from northstar.runtime.containers.sessions import Session
+    from northstar.runtime.spawning.process import ExitStatus
     from northstar.runtime.storage.mounter import Mounter
     from northstar.runtime.storage.repository import Repository
 
 _log = log.Logger("runtime::state")
+
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
+"""Who sends one of these wants the end of a container."""
 
 
 class Runtime:
@@ -51,6 +60,7 @@ class Runtime:
         mount_parallel: int | None,
         events: Events,
         updates: UpdatesConfig,
+        boot: BootConfig,
     ) -> None:
         """At most `mount_parallel` packages are mounted at a time."""
         self._host = host
@@ -74,8 +84,22 @@ class Runtime:
         self.up = False
         self.stopping = Future()
         """Done when the runtime shall end; the result is the reason if it is a failure."""
-        self.starts = Starts(host, self.containers, self.mounts, mutex, events, self.updating, self.stopping)
-        self.updating.attach(self.starts, self.packages, events, self.stopping)
+        self.supervisor = Supervisor(host.loop, events.supervised, self.request_shutdown, AUTOSTART_PARALLEL)
+        self.boot = BootWatch(host.loop, self.containers, self.supervisor, boot)
+        self.starts = Starts(
+            host,
+            self.containers,
+            self.mounts,
+            mutex,
+            events,
+            self.updating,
+            self.stopping,
+            self.supervisor,
+        )
+        self.updating.attach(self.starts, self.packages, self.supervisor, events, self.stopping)
+        self.supervisor.roll_back = self.updating.roll_back
+        self.boot.trials = self.updating.open
+        events.add(_UpdateWatch(self.boot))
         self._up = Future()
 
     async def wait_until_up(self) -> None:
@@ -115,6 +139,7 @@ class Runtime:
             "mounted": record.mounted,
             "process": process,
             **self.updating.describe_container(container),
+            "supervision": describe(record.state, time.monotonic()),
         }
         # Upstream's clients know neither.
         if record.problem is not None:
@@ -125,6 +150,10 @@ class Runtime:
 
     def kill(self, container: Container, number: signal.Signals) -> None:
         """Send a signal to a running container."""
+        record = self.containers.get(container)
+        if record.run is None and record.state.phase == s.WAITING and number in _ENDING:
+            self.withdraw((container,))
+            return
         run = self.containers.running(container)
         _log.info(f"Killing {container} with {number.name}")
         try:
@@ -133,6 +162,34 @@ class Runtime:
         except OSError as error:
             _log.error(f"failed to kill {container} with {number.name}: {error.strerror}")
             raise Unexpected(f"failed to kill {container}: {error.strerror}") from None
+        if number in _ENDING:
+            self.supervisor.happen(record, s.Killed())
+
+    async def stop(
+        self, container: Container, number: int | None, timeout: float | None
+    ) -> ExitStatus | None:
+        """Stop a container, or cancel its next start; how its last run ended."""
+        record = self.containers.get(container)
+        if record.state.phase not in (*s.ALIVE, s.WAITING):
+            raise StopContainerNotStarted(container)
+        _log.info(f"Stopping {container}")
+        self.supervisor.happen(record, s.Stop(number, timeout))
+        await self.supervisor.until(lambda: record.state.phase not in s.ALIVE)
+        return exit_status(record.state.last)
+
+    def withdraw(self, containers: Sequence[Container]) -> None:
+        """Cancel the next starts of containers that are down now."""
+        for container in containers:
+            if container in self.containers:
+                record = self.containers.get(container)
+                if record.state.phase == s.WAITING:
+                    _log.info(f"{container} is not started again")
+                    self.supervisor.happen(record, s.Stop())
+
+    def reset(self, container: Container) -> None:
+        """Forget the failures of a container, and lift its quarantine."""
+        _log.info(f"Resetting {container}")
+        self.supervisor.happen(self.containers.get(container), s.Reset())
 
     async def execute(self, request: requests.Exec, descriptors: Sequence[int]) -> Session:
         """Begin a command in a running container. Raises OSError, too."""
@@ -147,6 +204,17 @@ class Runtime:
         if run is None or not run.process.executing or run.process.pidfd < 0:
             raise Unexpected(f"{container} is not running")
         return run
+
+
+class _UpdateWatch(Observer):
+    """A boot that waits for the end of an update looks again."""
+
+    def __init__(self, boot: BootWatch) -> None:
+        self._boot = boot
+
+    def updated(self, details: dict[str, Any]) -> None:
+        """See `Observer`."""
+        self._boot.look()
 
 
 def _process_data(

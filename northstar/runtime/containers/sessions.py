@@ -71,6 +71,13 @@ class Session:
         self._signal(signal.SIGCONT)
         self._loop.call_later(GRACE, lambda: self._signal(signal.SIGKILL))
 
+    def kill(self) -> None:
+        """End the command's process group at once."""
+        if self._command == 0:
+            self._process.kill()
+        else:
+            self._signal(signal.SIGKILL)
+
     def _signal(self, number: signal.Signals) -> None:
         """To the command's process group; its number is nobody else's until the supervisor is released."""
         if self._command:

@@ -7,6 +7,7 @@ number of starts proceeds at the same time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
@@ -19,12 +20,17 @@ from northstar.errors import (
     StartContainerStarted,
     Unexpected,
 )
+from northstar.kernel import sockets
 from northstar.runtime import log
 from northstar.runtime.containers import binds, command, devices, plan
+from northstar.runtime.containers.records import PLAIN
 from northstar.runtime.containers.run import Run
 from northstar.runtime.containers.startlimit import START_LIMIT, within_limit
 from northstar.runtime.duration import duration
 from northstar.runtime.eventloop.loop import Future, Timeout
+from northstar.runtime.supervision.descriptors import Descriptors
+from northstar.runtime.supervision.ordering import Ordering
+from northstar.supervision import state as s
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,8 +42,12 @@ if TYPE_CHECKING:
     from northstar.runtime.containers.events import Events
     from northstar.runtime.containers.host import Host
     from northstar.runtime.containers.mounts import Mounts
-    from northstar.runtime.containers.records import Containers, Record
+    from northstar.runtime.containers.records import Containers, Record, Request
     from northstar.runtime.eventloop.loop import Mutex
+    from northstar.runtime.supervision.supervised import Supervised
+    from northstar.runtime.supervision.supervisor import Supervisor
+    from northstar.supervision.notification import Message
+    from northstar.supervision.state import State
 
 _log = log.Logger("runtime::state")
 
@@ -57,6 +67,7 @@ class Starts:
         events: Events,
         currency: Currency,
         stopping: Future,
+        supervisor: Supervisor,
     ) -> None:
         """`stopping` gets the reason why the runtime shall end, and is done if it does."""
         self._host = host
@@ -66,6 +77,12 @@ class Starts:
         self._events = events
         self._currency = currency
         self._stopping = stopping
+        self._supervisor = supervisor
+        self._ordering = Ordering(containers, supervisor)
+        self.descriptors = Descriptors(host.loop)
+        """What containers have left for their next runs."""
+        supervisor.attach(self._start_again, self._check_health, self._ordering.moved)
+        supervisor.watch(self._forget_descriptors)
 
     async def start(
         self,
@@ -74,18 +91,22 @@ class Starts:
         arguments: Sequence[str],
         environment: Mapping[str, str],
         variables: Mapping[str, str] | None = None,
+        begun: Record | None = None,
     ) -> None:
         """Start a container; done when its application is executing.
 
         `variables` come from an update, and no client can set them. While the name is being updated,
-        nobody else starts it.
+        nobody else starts it. `begun` is its record if the supervisor has begun this start.
         """
         began = time.monotonic()
         _log.info(f"Trying to start {container}")
+        generation = None if begun is None else begun.state.generation
         try:
             if variables is None:
                 self._currency.check_free(container)
-            record, chosen, resources = await self._prepare_start(container, init, arguments, environment)
+            request = (init, arguments, environment)
+            record, chosen, resources = await self._prepare_start(container, request, generation)
+            begun = record
             chosen.env.extend(f"{name}={value}" for name, value in (variables or {}).items())
             run = record.run
             assert run is not None
@@ -106,12 +127,30 @@ class Starts:
                 _log.warn(f"Container {error.container} is a resource")
             _log.warn(f"failed to start {container}: {error}")
             self._events.start_failed(container)
+            if begun is not None:
+                self._supervisor.start_failed(begun, str(error))
             raise error from None
+        except BaseException:
+            if begun is not None:
+                self._supervisor.start_failed(begun, "an internal error")
+            raise
         spent = time.monotonic() - began
         _log.info(f"Started {container} ({run.process.pid}) in {spent:.3f}s")
         self._events.started(container, spent)
+        self._supervisor.happen(record, s.Executing())
+        run.listen(lambda message, descriptors: self._told(record, message, descriptors))
         self._host.loop.spawn(self._watch(record, run))
         self._host.loop.spawn(binds.tell_left_out(self._host.loop, record))
+
+    def _told(self, record: Record, message: Message, descriptors: list[int]) -> None:
+        if record.settings.fdstore:
+            self.descriptors.told(record.container.name, record.settings.fdstore, message, descriptors)
+        self._supervisor.told(record, message)
+
+    def _forget_descriptors(self, record: Supervised, _: State) -> None:
+        """Who has been stopped has no next run that he was to be prepared for."""
+        if record.settings.fdstore and record.state.phase == s.IDLE:
+            self.descriptors.forget(record.container.name)
 
     @property
     def _start_limit(self) -> float:
@@ -121,17 +160,19 @@ class Starts:
     async def _prepare_start(
         self,
         container: Container,
-        init: str | None,
-        arguments: Sequence[str],
-        environment: Mapping[str, str],
+        request: Request,
+        generation: int | None,
     ) -> tuple[Record, Command, dict[str, Container]]:
         """Everything of a start that needs the mutex; the container counts as running afterwards."""
         async with self._mutex:
             record = self._containers.get(container)
+            if generation is None and record.state.phase in s.ALIVE:
+                raise StartContainerStarted(container)
             self._containers.check_start(record)
             self._currency.check_floor(container)
             await self._check_trust(record)
-            chosen = self._command(record, init, arguments, environment)
+            self._check_generation(record, generation)
+            self._command(record, *request)
             resources = self._containers.resources_of(record.manifest)
             needed = [record, *(self._containers.get(resource) for resource in set(resources.values()))]
             missing = [needed_record for needed_record in needed if not needed_record.mounted]
@@ -141,7 +182,20 @@ class Starts:
                     if error is not None:
                         raise error
             record.left_out = []
+            stored = await self.descriptors.handed_over(container.name) if record.settings.fdstore else []
+            chosen = self._command(record, *request, len(stored))
+            try:
+                self._check_generation(record, generation)
+            except StartContainerFailed:
+                sockets.close_all([each.number for each in stored])
+                raise
+            if generation is None:
+                self._ordering.warn(record)
+                self._withdraw_others(record)
+                self._supervisor.happen(record, s.Start())
             record.run = Run(self._host, record, resources, Future())
+            record.request = request
+            record.run.stored = stored
         _log.info(f"Creating {container}")
         _log.debug(f'Container {container} init is "{chosen.argv[0]}"')
         _log.debug(f'Container {container} argv is "{" ".join(chosen.argv)}"')
@@ -150,6 +204,13 @@ class Starts:
         _log.debug(f"Container {container} stdout is {streams.stdout if streams else 'discard'}")
         _log.debug(f"Container {container} stderr is {streams.stderr if streams else 'discard'}")
         return record, chosen, resources
+
+    def _withdraw_others(self, record: Record) -> None:
+        """Another version that waits for its next start would only find this one running."""
+        for other in self._containers:
+            same = other.container.name == record.container.name and other is not record
+            if same and other.state.phase == s.WAITING:
+                self._supervisor.happen(other, s.Stop())
 
     async def _check_trust(self, record: Record) -> None:
         """Raises StartContainerFailed if the package was revoked since it was loaded."""
@@ -160,15 +221,28 @@ class Starts:
         except PackageError as error:
             raise StartContainerFailed(record.container, error.reason) from None
 
+    @staticmethod
+    def _check_generation(record: Record, generation: int | None) -> None:
+        """Raises StartContainerFailed if a start of the supervisor has been cancelled meanwhile."""
+        if generation is None:
+            return
+        if (record.state.phase, record.state.generation) != (s.STARTING, generation):
+            raise StartContainerFailed(record.container, "the start was cancelled")
+
     def _command(
-        self, record: Record, init: str | None, arguments: Sequence[str], environment: Mapping[str, str]
+        self,
+        record: Record,
+        init: str | None,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        stored: int = 0,
     ) -> Command:
         """What a start would execute. Raises the errors of a start request."""
         if record.unusable is not None:
             raise StartContainerFailed(record.container, record.unusable)
         command.check_environment(environment)
         command.check_arguments(init, arguments, environment)
-        return command.command(record.manifest, init, arguments, environment)
+        return command.command(record.manifest, init, arguments, environment, stored)
 
     async def explain(
         self,
@@ -192,14 +266,15 @@ class Starts:
             tree = await host.loop.in_thread(devices.path_for, host.site.places.devices, manifest)
         except OSError as error:
             raise Unexpected(f"{error.filename}: {error.strerror}") from None
-        order = host.plan(record, chosen, resources, group_roles, numbers, tree)
+        notify = plan.expected_notify(manifest, record.settings)
+        order = host.plan(record, chosen, resources, group_roles, numbers, tree, notify)
         return {"lines": explanation.lines(order)}
 
     async def _watch(self, record: Record, run: Run) -> None:
         """Deal with the end of a run. Whatever fails, it is over in the end."""
         container = record.container
         status = await run.process.exited()
-        critical = record.manifest.autostart == "critical" and not status.success
+        critical = record.settings.critical and not status.success
         critical = critical and not record.trial and not self._stopping.done
         lived = duration(time.monotonic() - run.process.started)
         message = f"exited after {lived} with status {status}"
@@ -216,8 +291,24 @@ class Starts:
         run.ended.set_result()
         self._events.exited(container, status)
         _log.info(f"Container {container} exited with status {status}")
-        if critical:
-            self._stopping.set_result(f"critical container failure: {container} exited with {status}")
+        self._supervisor.exited(record, status)
+
+    async def _start_again(self, record: Record) -> None:
+        """A start that the supervisor has begun; what fails is in the log, and a matter of its policy."""
+        with contextlib.suppress(ApiError):
+            await self.start(record.container, *record.request, begun=record)
+
+    async def _check_health(self, record: Record) -> None:
+        """One check of a container that is ready."""
+        from northstar.runtime.containers import health
+
+        run, wanted = record.run, record.settings.health
+        if run is None or wanted is None or not run.process.executing or run.process.pidfd < 0:
+            return
+        generation = record.state.generation
+        outcome = await health.check(self._host, run, wanted.exec, wanted.timeout)
+        if record.state.generation == generation:
+            self._supervisor.happen(record, outcome)
 
     async def autostart(self) -> None:
         """Start all containers that ask for it; raises the error of a critical one."""
@@ -228,14 +319,17 @@ class Starts:
         for record in wanted:
             _log.info(f"Autostarting {record.container} ({str(record.manifest.autostart).capitalize()})")
         await self._mounts.mount_for(wanted)
+        if (longest := self._ordering.longest_stop()) > 0:
+            _log.info(f"Stopping these containers may take up to {longest:.0f} s")
+        free = self._ordering.hold(wanted)
         results = await self._host.loop.gather(
-            *(self._autostart_one(record.container) for record in wanted), limit=AUTOSTART_PARALLEL
+            *(self._autostart_one(record) for record in free), limit=AUTOSTART_PARALLEL
         )
         critical: Exception | None = None
-        for record, result in zip(wanted, results, strict=True):
+        for record, result in zip(free, results, strict=True):
             if not isinstance(result, Exception):
                 continue
-            if record.manifest.autostart == "critical":
+            if record.settings.critical and record.state.phase not in (s.WAITING, s.QUARANTINED):
                 _log.error(f"Failed to autostart critical {record.container}: {result}")
                 critical = critical or result
             else:
@@ -245,9 +339,14 @@ class Starts:
         started = sum(not isinstance(result, Exception) for result in results)
         _log.info(f"Successfully started {started} container(s) in {duration(time.monotonic() - began)}")
 
-    async def _autostart_one(self, container: Container) -> None:
+    async def _autostart_one(self, record: Record) -> None:
         """Who is not waited for any more, because of a shutdown, is ended by that as all others are."""
-        await self._host.loop.spawn(self.start(container, None, (), {}))
+        self._supervisor.happen(record, s.Start(asked=False))
+        await self._host.loop.spawn(self.start(record.container, *PLAIN, begun=record))
+
+    async def stop_all_runs(self) -> None:
+        """Stop in order what is to be stopped so; `end_all_runs` kills the rest."""
+        await self._ordering.stop_all()
 
     async def end_all_runs(self, limit: float) -> list[Container]:
         """Let no operation begin any more and kill everything that runs.

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
-import signal
+import contextlib
 from typing import TYPE_CHECKING
 
-from northstar.errors import ApiError, StartContainerFailed, Unexpected
+from northstar.errors import ApiError, Unexpected
+from northstar.manifest import extension
 from northstar.runtime import log
 from northstar.runtime.containers.events import Observer
 from northstar.runtime.eventloop.loop import Future, Timeout
+from northstar.runtime.spawning import enginelink
+from northstar.supervision import state as s
+from northstar.supervision.model import EXIT, Restart
 from northstar.updates.device import Failure
 from northstar.updates.versions import Installed
 
@@ -26,11 +30,16 @@ if TYPE_CHECKING:
     from northstar.runtime.containers.starts import Starts
     from northstar.runtime.eventloop.loop import Loop
     from northstar.runtime.spawning.process import ExitStatus
+    from northstar.runtime.supervision.supervisor import Supervisor
 
 _log = log.Logger("runtime::updates")
 
 STOP_GRACE = 10.0
-"""Seconds between SIGTERM and SIGKILL, and after that until it is given up."""
+"""Seconds beyond those of its manifest, until it is given up."""
+LAST_WORDS = 5.0
+"""Seconds that the end of a run may take before its last output is looked at."""
+READY_LIMIT = 300.0
+"""Seconds until one that has no limit of its own has to be ready."""
 LINES = 20
 """Of its last output that are told of a container that has failed."""
 
@@ -45,6 +54,7 @@ class Trials(Observer):
         containers: Containers,
         starts: Starts,
         packages: Packages,
+        supervisor: Supervisor,
         events: Events,
         stopping: Future,
     ) -> None:
@@ -54,13 +64,15 @@ class Trials(Observer):
         self._containers = containers
         self._starts = starts
         self._packages = packages
+        self._supervisor = supervisor
         self._events = events
         self._stopping = stopping
         self._runs: dict[Container, Run] = {}
         """Of containers that updates have started."""
-        self._ends: dict[Container, ExitStatus] = {}
+        self._ends: dict[Container, ExitStatus | None] = {}
+        """How those that updates have started have ended, None if they have not."""
         self._alarm = Future()
-        """Done when something happens to a container that is not its end."""
+        """Done when something has happened to a container."""
 
     @property
     def stopping(self) -> bool:
@@ -93,47 +105,51 @@ class Trials(Observer):
     async def start(self, container: Container, environment: Mapping[str, str], *, trial: bool) -> None:
         """Done when its application executes. Raises ApiError."""
         record = self._containers.get(container)
-        record.trial = trial
-        self._ends.pop(container, None)
+        _set_trial(record, trial)
+        self._ends[container] = None
         try:
             await self._starts.start(container, None, (), {}, environment)
         except ApiError:
-            record.trial = False
+            _set_trial(record, False)
             raise
         run = record.run
         if run is None:
             raise Failure(container, self._end_of(container))
         self._runs[container] = run
+        if not trial:
+            self._starts.descriptors.preserve(container.name, False)
 
     def accept(self, container: Container) -> None:
         """It has proved itself."""
-        self._runs.pop(container, None)
+        self._forget(container)
+        self._starts.descriptors.preserve(container.name, False)
         if container in self._containers:
-            self._containers.get(container).trial = False
+            _set_trial(self._containers.get(container), False)
 
     async def stop(self, container: Container) -> None:
-        """Done when nothing of its run is left. Raises Unexpected if it does not end."""
-        self._runs.pop(container, None)
+        """As its manifest says; then nothing of its run is left. Raises Unexpected if it does not end."""
+        self._forget(container)
         record = self._containers.get(container) if container in self._containers else None
-        if record is None or record.run is None:
+        if record is None:
             return
-        run = record.run
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                run.process.kill(number)
-                await self._loop.wait_for(run.ended, STOP_GRACE)
-            except Timeout:
-                continue
-            except OSError as error:
-                raise Unexpected(f"failed to stop {container}: {error.strerror}") from None
-            record.trial = False
-            return
-        raise Unexpected(f"{container} did not end within {STOP_GRACE:.0f} s after SIGKILL")
+        # A listening socket is handed over from version to version, also if the next one fails by itself.
+        self._starts.descriptors.preserve(container.name, True)
+        if record.state.phase in (*s.ALIVE, s.WAITING):
+            self._supervisor.happen(record, s.Stop())
+            limit = record.settings.stop.timeout_max + STOP_GRACE
+            if not await self._supervisor.within(limit, lambda: record.state.phase not in s.ALIVE):
+                raise Unexpected(f"{container} does not end")
+        _set_trial(record, False)
 
     async def wait_ready(self, container: Container) -> None:
         """Wait until a container that was started is ready. Raises Failure."""
-        await wait_ready(self._loop, self._containers.get(container))
-        self._check(container)
+        record, run = self._containers.get(container), self._runs.get(container)
+        limit = READY_LIMIT if record.settings.ready.timeout is None else None
+        if not await self._supervisor.within(
+            limit, lambda: record.state.phase == s.READY or record.run is not run
+        ):
+            raise Failure(container, f"not ready after {READY_LIMIT:.0f} s")
+        await self._check(container)
 
     async def wait_failure(self, containers: Sequence[Container], seconds: float) -> None:
         """Wait for so long. Raises Failure as soon as one of them has ended."""
@@ -142,25 +158,45 @@ class Trials(Observer):
         try:
             while True:
                 for container in containers:
-                    self._check(container)
+                    await self._check(container)
                 if late.done:
                     return
                 self._alarm = Future()
-                ends = (self._runs[container].ended for container in containers)
+                ends = (run.ended for run in map(self._runs.__getitem__, containers) if not run.ended.done)
                 await self._loop.first(late, self._alarm, *ends)
         finally:
             timer.cancel()
 
-    def _check(self, container: Container) -> None:
-        """Raises Failure if the run that was begun is not there any more."""
+    async def _check(self, container: Container) -> None:
+        """Raises Failure if the run that was begun is over, or reads what it must not."""
         if container in self._containers and self._containers.get(container).damage is not None:
             raise Failure(container, "has a damaged image")
         run = self._runs.get(container)
-        if run is None or run.ended.done or self._containers.get(container).run is not run:
-            raise Failure(container, self._end_of(container))
+        if run is not None and not self._is_over(container, run):
+            return
+        if run is not None:
+            with contextlib.suppress(Timeout):
+                # Its last words have been read then.
+                await self._loop.wait_for(run.ended, LAST_WORDS)
+        if container in self._containers and _has_done_its_work(self._containers.get(container)):
+            return
+        raise Failure(container, self._end_of(container))
+
+    def _is_over(self, container: Container, run: Run) -> bool:
+        """Whether it has ended, also if that was not dealt with yet."""
+        if self._ends.get(container) is not None or run.ended.done or run.process.pidfd < 0:
+            return True
+        return enginelink.ended(run.process.pidfd)
+
+    def _forget(self, container: Container) -> None:
+        self._runs.pop(container, None)
+        self._ends.pop(container, None)
 
     def _end_of(self, container: Container) -> str:
         status = self._ends.get(container)
+        last = self._containers.get(container).state.last if container in self._containers else None
+        if last is not None and last.failed and last.reason:
+            return last.reason
         return "has ended" if status is None else f"exited with status {status}"
 
     def last_output(self, container: Container) -> list[str]:
@@ -180,17 +216,24 @@ class Trials(Observer):
     # --- events
 
     def ended(self, run: Run, status: ExitStatus) -> None:
-        """Remember how a container has ended."""
-        if run.record.container in self._runs or run.record.container in self._ends:
+        """An application has ended; it takes a while until nothing of the run is left."""
+        if run.record.container in self._ends:
             self._ends[run.record.container] = status
+            self._alarm.set_result()
 
     def damaged(self, container: Container) -> None:
         """One on trial has failed by that."""
         self._alarm.set_result()
 
 
-async def wait_ready(loop: Loop, record: Record) -> None:
-    """Until a container says that it is ready; at once if it never does. Raises StartContainerFailed."""
-    await loop.turn()
-    if record.run is None:
-        raise StartContainerFailed(record.container, "it has ended at once")
+def _set_trial(record: Record, trial: bool) -> None:
+    """On trial the first failure decides: nothing is restarted, and nothing else ends because of it."""
+    settings = extension.supervision(record.manifest)
+    record.trial = trial
+    record.settings = settings._replace(restart=Restart(), critical=False) if trial else settings
+
+
+def _has_done_its_work(record: Record) -> bool:
+    """Whether it was to end, and has ended well."""
+    last = record.state.last
+    return record.settings.ready.by == EXIT and last is not None and not last.failed

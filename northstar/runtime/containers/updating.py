@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from northstar.runtime.containers.starts import Starts
     from northstar.runtime.eventloop.loop import Future, Loop
     from northstar.runtime.storage.repository import Repository
+    from northstar.runtime.supervision.supervised import Supervised
+    from northstar.runtime.supervision.supervisor import Supervisor
     from northstar.updates.updater import Updater
 
 _log = log.Logger("runtime::updates")
@@ -35,11 +37,13 @@ class Updating:
         self._settings = settings
         self._data_dir = data_dir
         self._updater: Updater | None = None
-        self._make: tuple[Starts, Packages, Events, Future]
+        self._make: tuple[Starts, Packages, Supervisor, Events, Future]
 
-    def attach(self, starts: Starts, packages: Packages, events: Events, stopping: Future) -> None:
+    def attach(
+        self, starts: Starts, packages: Packages, supervisor: Supervisor, events: Events, stopping: Future
+    ) -> None:
         """Give it what updates need of the runtime. Before anything is started."""
-        self._make = (starts, packages, events, stopping)
+        self._make = (starts, packages, supervisor, events, stopping)
 
     async def load(self) -> Updater:
         """The updater, which is made if there is none yet."""
@@ -56,8 +60,8 @@ class Updating:
             from northstar.updates.ledger import Ledger
             from northstar.updates.updater import Updater
 
-            starts, packages, events, stopping = self._make
-            trials = Trials(self._loop, self._data_dir, self._containers, starts, packages, events, stopping)
+            trials = Trials(self._loop, self._data_dir, self._containers, *self._make)
+            events = self._make[3]
             events.add(trials)
             ledger = Ledger(self._loop, _log.warn)
             self._updater = Updater(self._loop, trials, ledger, self._settings, _log)
@@ -109,6 +113,15 @@ class Updating:
         """What inspect tells: whether it is the version that counts, and the journal of its name."""
         found: dict[str, Any] = {"current": self.current(container.name) == container}
         return found if self._updater is None else found | self._updater.describe_name(container.name)
+
+    def open(self) -> int:
+        """How many updates have not come to their end."""
+        return 0 if self._updater is None else self._updater.open()
+
+    def roll_back(self, record: Supervised, reason: str) -> None:
+        """Return to the version before, if its update was not long ago."""
+        if self._updater is None or not self._updater.roll_back(record.container.name, reason):
+            _log.error(f"{record.container}: there is no version to return to")
 
     def check_free(self, container: Container) -> None:
         """Raises Unexpected while the name is being updated."""

@@ -123,7 +123,11 @@ class Loop:
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Call after `delay` seconds (CLOCK_MONOTONIC)."""
-        timer = Timer(self, time.monotonic() + delay, callback)
+        return self.call_at(time.monotonic() + delay, callback)
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Call at a time of CLOCK_MONOTONIC, in seconds."""
+        timer = Timer(self, when, callback)
         heapq.heappush(self._timers, timer)
         return timer
 

@@ -10,6 +10,7 @@ from northstar.kernel import proc
 from northstar.runtime.containers.events import Observer
 from northstar.runtime.monitoring import openmetrics
 from northstar.runtime.monitoring.openmetrics import Family, Histogram
+from northstar.supervision.state import QUARANTINED, READY, WAITING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,6 +30,9 @@ STARTS = Family(
     "northstar_container_starts", "counter", "", (*CONTAINER, "outcome"), "Starts of the container."
 )
 EXITS = Family("northstar_container_exits", "counter", "", (*CONTAINER, "outcome"), "Ends of the container.")
+RESTARTS = Family(
+    "northstar_container_restarts", "counter", "", CONTAINER, "Restarts by the container's own policy."
+)
 START_TIME = Family(
     "northstar_start_duration_seconds",
     "histogram",
@@ -72,6 +76,7 @@ FAMILIES = (
     CONTAINERS,
     STARTS,
     EXITS,
+    RESTARTS,
     START_TIME,
     CPU,
     MEMORY,
@@ -94,11 +99,15 @@ _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 class _Counts:
     """Counters of one container. Those of the kernel begin anew with each run; `_ended` has former runs."""
 
-    __slots__ = ("cpu", "cpu_ended", "damages", "exits", "oom_kills", "oom_kills_ended", "starts")
+    __slots__ = (
+        *("cpu", "cpu_ended", "damages", "exits", "oom_kills", "oom_kills_ended"),
+        *("restarts", "starts"),
+    )
 
     def __init__(self) -> None:
         self.starts = {"success": 0, "failure": 0}
         self.exits = {"success": 0, "failure": 0, "signal": 0}
+        self.restarts = 0
         self.cpu = self.cpu_ended = 0.0
         self.oom_kills = self.oom_kills_ended = 0
         self.damages = 0
@@ -151,6 +160,11 @@ class Metrics(Observer):
         """A read of its image has failed."""
         self._of(container).damages += 1
 
+    def supervised(self, kind: str, container: Container, details: dict[str, object]) -> None:
+        """Restarts are counted."""
+        if kind == "restarting":
+            self._of(container).restarts += 1
+
     def uninstalled(self, container: Container) -> None:
         """Forget a container."""
         self._counts.pop(container, None)
@@ -178,6 +192,7 @@ class Metrics(Observer):
             CONTAINERS: self._states(),
             STARTS: self._by_outcome(STARTS),
             EXITS: self._by_outcome(EXITS),
+            RESTARTS: ((_labels(c), counts.restarts) for c, counts in self._counts.items()),
             CPU: ((_labels(c), counts.cpu_ended + counts.cpu) for c, counts in self._counts.items()),
             MEMORY: ((_labels(container), value) for container, value in memory.items()),
             OOM_KILLS: (
@@ -209,6 +224,8 @@ class Metrics(Observer):
         yield ("installed",), len(records)
         yield ("mounted",), sum(record.mounted for record in records)
         yield ("running",), len(self._running())
+        for phase in (READY, WAITING, QUARANTINED):
+            yield (phase,), sum(record.state.phase == phase for record in records)
 
     def _by_outcome(self, family: Family) -> Iterator[tuple[tuple[str, ...], float]]:
         for container, counts in self._counts.items():

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done on the device while faults come: a line before each operation and one after its answer.
+
+workload.py operations SECONDS SEED PACKAGE...   for this time
+workload.py kill PROCESS SEED PACKAGE...         the same, until this process of the runtime is killed
+workload.py interrupt NUMBER SEED                starts the daemon and kills it, so many times
+workload.py cycles NUMBER                        starts and ends, then the growth in bytes per cycle
+workload.py look                                 what is there now, as JSON
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from northstar.client import Client, ClientError, Refused
+
+URL = "unix:///run/northstar/console"
+DATA = Path("/var/lib/northstar/data")
+REPOSITORY = Path("/var/lib/northstar/repository")
+WARM_UP = 50
+
+
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+def run(client: Client, name: str) -> None:
+    """One start of something that ends by itself."""
+    client.start(name)
+    for notification in client.notifications(timeout=60):
+        if notification.kind == "exit" and notification.container == name:
+            return
+
+
+def operations(seconds: float, seed: int, packages: list[str]) -> None:
+    """Installs, uninstalls, wipes and starts in a random order, until a signal ends the process."""
+    chance = random.Random(seed)
+    paths = {f"{Path(path).stem.rpartition('-')[0]}:0.0.1": path for path in packages}
+    with Client.connect(URL, notifications=True) as client:
+        installed = {name for name in client.list() if name in paths}
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        while True:
+            name = chance.choice(sorted(paths))
+            if name not in installed:
+                kind = "install"
+            elif name.startswith("writer"):
+                kind = chance.choice(["run", "run", "wipe"])
+            else:
+                kind = "uninstall"
+            say("begin", kind, name)
+            if kind == "install":
+                client.install(paths[name], "default")
+                installed.add(name)
+            elif kind == "run":
+                run(client, name)
+            else:
+                client.uninstall(name, wipe=kind == "wipe")
+                installed.remove(name)
+            say("done", kind, name)
+
+
+def victim(kind: str) -> int:
+    """Pid of the daemon, its engine, or the init of a container."""
+    daemon = daemon_pid()
+    if kind == "daemon":
+        return daemon
+    (engine,) = children(daemon)
+    if kind == "engine":
+        return engine
+    (init,) = (pid for pid in children(engine) if "sleeper" in Path(f"/proc/{pid}/comm").read_text())
+    return init
+
+
+def children(pid: int) -> list[int]:
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def kill(kind: str, seed: int, packages: list[str]) -> None:
+    """Kill a process while operations are under way; they end with it."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            operations(60.0, seed, packages)
+        finally:
+            os._exit(0)
+    time.sleep(random.Random(seed).uniform(0.3, 1.3))
+    os.kill(victim(kind), signal.SIGKILL)
+    if kind == "init":
+        time.sleep(0.3)
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def interrupt(number: int, seed: int) -> None:
+    """The daemon is killed at a random moment of its start-up, which leaves the next one its remains."""
+    chance = random.Random(seed)
+    for _ in range(number):
+        daemon = subprocess.Popen(
+            ["/usr/bin/northstar", "--config", "/etc/northstar/northstar.toml"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(chance.uniform(0.0, 1.0))
+        if daemon.poll() is not None:
+            sys.exit(f"the daemon ended by itself with {daemon.returncode}")
+        daemon.kill()
+        daemon.wait()
+
+
+def daemon_pid() -> int:
+    return int(Path("/run/northstar.pid").read_text())
+
+
+def private_memory(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))
+
+
+def cycles(number: int) -> None:
+    """The daemon's memory and everything that could leak, before and after."""
+    pid = daemon_pid()
+    name = "quick:0.0.1"
+    with Client.connect(URL, notifications=True) as client:
+        for _ in range(WARM_UP):
+            run(client, name)
+        before, memory = counted(pid), private_memory(pid)
+        for _ in range(number):
+            run(client, name)
+        grown = private_memory(pid) - memory
+        after = counted(pid)
+    say(json.dumps({"bytes per cycle": grown / number, "before": before, "after": after}))
+
+
+def counted(pid: int) -> dict[str, int]:
+    """Descriptors, mounts, children, groups and devices."""
+    groups = sum(1 for _ in Path("/sys/fs/cgroup").rglob("quick*"))
+    devices = len(
+        [name for name in os.listdir("/sys/block") if Path(f"/sys/block/{name}/loop/backing_file").exists()]
+    )
+    return {
+        "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
+        "mounts": len(Path(f"/proc/{pid}/mountinfo").read_text().splitlines()),
+        "children": len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()),
+        "groups": groups,
+        "loop devices": devices,
+    }
+
+
+def look() -> None:
+    """Installed packages of the repository, directories of data, files that should not be there."""
+    with Client.connect(URL) as client:
+        names = client.list()
+        of_disk = sorted(name for name in names if client.inspect(name).repository == "default")
+        failed = {}
+        for name in of_disk:
+            try:
+                (error,) = client.mount([name])
+            except (Refused, ClientError) as refusal:
+                error = refusal
+            if error is not None and "invalid" not in str(error):
+                failed[name] = str(error)
+        problems = client.problems()
+    say(
+        json.dumps(
+            {
+                "installed": of_disk,
+                "data": sorted(os.listdir(DATA)),
+                "rubbish": sorted(name for name in os.listdir(REPOSITORY) if not name.endswith(".npk")),
+                "failed": failed,
+                "problems": problems,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    command, *rest = sys.argv[1:]
+    if command == "operations":
+        operations(float(rest[0]), int(rest[1]), rest[2:])
+    elif command == "kill":
+        kill(rest[0], int(rest[1]), rest[2:])
+    elif command == "interrupt":
+        interrupt(int(rest[0]), int(rest[1]))
+    elif command == "cycles":
+        cycles(int(rest[0]))
+    else:
+        look()

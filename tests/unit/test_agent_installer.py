@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent asks of a console, and what it makes of the answers; the console is scripted."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from northstar.agent.actions import Begin, Failure, Installed, Update
+from northstar.agent.installer import Console
+from northstar.agent.state import Package
+
+DATA = b"a package" * 100
+DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
+PACKAGE = Package("hello", "1.0.1", "hello.npk", len(DATA), DIGEST, "http://x", "default")
+BEGIN = Begin(("hello:1.0.1",), "hawkbit:1:k", 30, True)
+OPEN = {"id": "u-1", "phase": "trying", "reference": "hawkbit:1:k", "boots": 0, "changes": []}
+LAST = {"id": "u-1", "result": "good", "reference": "hawkbit:1:k", "time": 1, "containers": ["hello:1.0.1"]}
+REASON = "hello:1.0.1 exit code 3"
+
+
+class Runtime:
+    """A console on a socket: each kind of request has an answer, or a list of them, one after the other."""
+
+    def __init__(self, path: str) -> None:
+        self.url = f"unix://{path}"
+        self.requests: list[Any] = []
+        self.received = b""
+        self.notifications: list[Any] = []
+        self.subscribing = True
+        self.answers: dict[str, Any] = {
+            "list": {"list": ["hello:1.0.0"]},
+            "inspect": {"inspect": {"ok": {"data": _inspected(running=True)}}},
+            "install": {"install": {"ok": {"container": "hello:1.0.1"}}},
+            "uninstall": {"uninstall": {"ok": {"container": "hello:1.0.1"}}},
+            "update": {"update": {"ok": {"id": "u-1"}}},
+            "updates": {"updates": {"open": [], "last": []}},
+            "update_ack": {"update_ack": {"ok": {"id": "u-1"}}},
+            "update_cancel": {"update_cancel": {"ok": {"id": "u-1"}}},
+        }
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        # Closing alone would leave the thread waiting on a number that is soon another socket's.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self._listener.accept()
+                threading.Thread(target=self._one, args=(sock,), daemon=True).start()
+
+    def _one(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError), sock, sock.makefile("rwb") as file:
+            hello = json.loads(file.readline())["connect"]
+            if hello["subscribe_notifications"] and not self.subscribing:
+                _send(file, {"connect_nack": "permission_denied"})
+                return
+            _send(file, {"connect_ack": None})
+            while line := file.readline():
+                request = json.loads(line)["request"]
+                kind = request if isinstance(request, str) else next(iter(request))
+                self.requests.append(request)
+                if kind == "install":
+                    self.received = file.read(request["install"]["size"])
+                answer = self.answers[kind]
+                if isinstance(answer, list):
+                    answer = answer.pop(0) if len(answer) > 1 else answer[0]
+                _send(file, {"response": answer})
+                if kind == "updates" and request["updates"]["follow"]:
+                    for notification in self.notifications:
+                        _send(file, {"notification": notification})
+
+    def asked(self, kind: str) -> list[Any]:
+        return [r[kind] for r in self.requests if isinstance(r, dict) and kind in r]
+
+
+def _send(file: Any, value: Any) -> None:
+    file.write(json.dumps(value).encode() + b"\n")
+    file.flush()
+
+
+def _inspected(running: bool) -> dict[str, Any]:
+    process = {"pid": 1, "uptime": 1, "statistics": {}} if running else None
+    return {"manifest": {}, "repository": "default", "mounted": running, "process": process}
+
+
+def refused(variant: str, **fields: Any) -> Any:
+    return {"error": {"error": {variant: fields}}}
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[Runtime]:
+    runtime = Runtime(str(tmp_path / "console"))
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture
+def console(runtime: Runtime, tmp_path: Path) -> Iterator[Console]:
+    console = Console(runtime.url, (str(tmp_path),))
+    yield console
+    console.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    file = tmp_path / "download"
+    file.write_bytes(DATA)
+    return str(file)
+
+
+def test_an_update_is_asked_for(runtime: Runtime, console: Console) -> None:
+    assert console.begin(BEGIN) == "u-1"
+    assert runtime.asked("update") == [
+        {"containers": ["hello:1.0.1"], "reference": "hawkbit:1:k", "allow_downgrade": True, "settle": 30}
+    ]
+    console.begin(BEGIN._replace(settle=None))
+    assert "settle" not in runtime.asked("update")[1]
+
+
+def test_a_refusal_is_final(runtime: Runtime, console: Console) -> None:
+    runtime.answers["update"] = {"update": refused("update_rejected", container="hello:1.0.1", reason="bad")}
+    answer = console.begin(BEGIN)
+    assert isinstance(answer, Failure) and answer.final and "update_rejected" in answer.reason
+    runtime.answers["update"] = {"permission_denied": "update"}
+    answer = console.begin(BEGIN)
+    assert isinstance(answer, Failure) and "permission denied" in answer.reason
+
+
+@pytest.mark.parametrize(
+    "answer", [{"updates": 7}, {"updates": {"open": [{}], "last": []}}, {"list": []}, "x"]
+)
+def test_answers_that_are_none(runtime: Runtime, console: Console, answer: Any) -> None:
+    runtime.answers["updates"] = answer
+    known = console.updates()
+    assert isinstance(known, Failure) and not known.final
+
+
+def test_nobody_there_and_then_somebody(tmp_path: Path) -> None:
+    console = Console(f"unix://{tmp_path}/console")
+    known = console.updates()
+    assert isinstance(known, Failure) and not known.final
+    assert console.versions() == {} and console.revoke("u-1") is False
+    runtime = Runtime(str(tmp_path / "console"))
+    assert console.updates() == ()
+    console.close()
+    runtime.close()
+
+
+def test_updates(runtime: Runtime, console: Console) -> None:
+    bad = LAST | {"id": "u-2", "result": "rolled_back", "reason": REASON, "reference": "hawkbit:2:k"}
+    runtime.answers["updates"] = {"updates": {"open": [OPEN], "last": [LAST, bad]}}
+    assert console.updates() == (
+        Update("u-1", "hawkbit:1:k", ""),
+        Update("u-1", "hawkbit:1:k", "success", ("hello:1.0.1: good",)),
+        Update("u-2", "hawkbit:2:k", "failure", ("hello:1.0.1: rolled back", REASON)),
+    )
+
+
+@pytest.mark.parametrize("result", ["rolled_back", "rollback_failed", "cancelled", "aborted", "anything"])
+def test_only_good_is_success(runtime: Runtime, console: Console, result: str) -> None:
+    runtime.answers["updates"] = {"updates": {"open": [], "last": [LAST | {"result": result}]}}
+    known = console.updates()
+    assert not isinstance(known, Failure) and known[0].result == "failure"
+
+
+def test_the_last_words_of_what_has_failed(runtime: Runtime, console: Console) -> None:
+    """They are in a notification only."""
+    bad = LAST | {"result": "rolled_back", "reason": REASON}
+    runtime.answers["updates"] = [
+        {"updates": {"open": [OPEN], "last": []}},
+        {"updates": {"open": [OPEN], "last": []}},
+        {"updates": {"open": [], "last": [bad]}},
+    ]
+    failed = {"container": "hello:1.0.1", "output": [f"line {i}" for i in range(50)]}
+    runtime.notifications = [
+        {"started": "other:1.0.0"},
+        {"update": {"id": "u-1", "phase": "rolled_back", "containers": ["hello:1.0.1"], "failed": failed}},
+    ]
+    verdict = console.watch("hawkbit:1:k", 20.0)
+    assert isinstance(verdict, Update)
+    assert verdict.details[:2] == ("hello:1.0.1: rolled back", REASON)
+    assert verdict.details[2:] == tuple(f"line {i}" for i in range(30, 50))
+
+
+@pytest.mark.parametrize("subscribing", [True, False])
+def test_a_verdict_that_takes_its_time(runtime: Runtime, console: Console, subscribing: bool) -> None:
+    runtime.subscribing = subscribing
+    runtime.answers["updates"] = {"updates": {"open": [OPEN], "last": []}}
+    began = time.monotonic()
+    assert console.watch("hawkbit:1:k", 0.3) is None
+    assert 0.3 <= time.monotonic() - began < 5
+    assert len(runtime.asked("updates")) < 10
+
+
+def test_an_update_that_nobody_knows(console: Console) -> None:
+    verdict = console.watch("hawkbit:1:k", 0.3)
+    assert isinstance(verdict, Failure) and not verdict.final
+
+
+def test_a_package_is_installed(runtime: Runtime, console: Console, path: str) -> None:
+    assert console.install(PACKAGE, path) == Installed("hello:1.0.1", added=True)
+    assert runtime.received == DATA
+    assert runtime.asked("install") == [{"repository": "default", "size": len(DATA)}]
+
+
+def test_a_package_that_is_there_already(
+    runtime: Runtime, console: Console, path: str, tmp_path: Path
+) -> None:
+    """The same is good; another one, which nobody uses, is replaced."""
+    duplicate = {"install": refused("install_duplicate", container="hello:1.0.1")}
+    runtime.answers["install"] = [duplicate, {"install": {"ok": {"container": "hello:1.0.1"}}}]
+    (tmp_path / "hello:1.0.1.npk").write_bytes(DATA)
+    assert console.install(PACKAGE, path) == Installed("hello:1.0.1", added=False)
+    runtime.answers["install"] = [duplicate, {"install": {"ok": {"container": "hello:1.0.1"}}}]
+    runtime.answers["list"] = {"list": ["hello:1.0.0", "hello:1.0.1"]}
+    runtime.answers["inspect"] = [
+        {"inspect": {"ok": {"data": _inspected(running=True)}}},
+        {"inspect": {"ok": {"data": _inspected(running=False)}}},
+    ]
+    (tmp_path / "hello:1.0.1.npk").write_bytes(DATA[:-1] + b"!")
+    assert console.install(PACKAGE, path) == Installed("hello:1.0.1", added=True)
+    assert [body["container"] for body in runtime.asked("uninstall")] == ["hello:1.0.1"]
+
+
+def test_a_package_that_is_active_already(
+    runtime: Runtime, console: Console, path: str, tmp_path: Path
+) -> None:
+    runtime.answers["list"] = {"list": ["hello:1.0.1"]}
+    answer = console.install(PACKAGE, path)
+    assert isinstance(answer, Failure) and answer.final
+    (tmp_path / "hello:1.0.1.npk").write_bytes(DATA)
+    assert console.install(PACKAGE, path) == Installed("hello:1.0.1", added=False, active=True)
+    assert runtime.asked("install") == []
+
+
+def test_the_rest(runtime: Runtime, console: Console) -> None:
+    console.acknowledge("u-1")
+    assert console.revoke("u-1")
+    assert (runtime.asked("update_ack"), runtime.asked("update_cancel")) == ([{"id": "u-1"}], [{"id": "u-1"}])
+    runtime.answers["update_cancel"] = {"update_cancel": refused("unexpected", error="it is on trial")}
+    assert not console.revoke("u-1")
+    runtime.answers["list"] = {"list": ["hello:1.0.0", "hello-world:1.0.0", "hello:1.0.1"]}
+    assert console.remove("hello") is None
+    assert [body["container"] for body in runtime.asked("uninstall")] == ["hello:1.0.0", "hello:1.0.1"]

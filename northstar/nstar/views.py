@@ -23,7 +23,7 @@ FORMATS = ("table", "wide", "json")
 
 _GREEN, _YELLOW, _BLUE, _CYAN = 32, 33, 34, 36
 _LIST = ("Name", "Version", "Repository", "Type", "Mounted", "PID", "Uptime")
-_WIDE = ("Autostart", "Processes", "CPU time", "Memory", "Command")
+_WIDE = ("Autostart", "State", "Processes", "CPU time", "Memory", "Command")
 _PROCESSES = ("PID", "Parent", "Name", "State", "Threads", "CPU time", "Memory")
 
 
@@ -71,6 +71,9 @@ def _entry(data: ContainerData) -> dict[str, Any]:
         "cpu_time": None if used is None else used.cpu,
         "memory": None if used is None else used.memory,
         "command": _command(data),
+        "problem": data.problem,
+        "warnings": list(data.warnings),
+        "supervision": data.supervision or None,
     }
 
 
@@ -91,9 +94,25 @@ def _more(data: ContainerData) -> Sequence[str]:
     autostart = data.manifest.get("autostart") or ""
     command = escape(shlex.join(_command(data)))
     if data.process is None:
-        return (autostart, "", "", "", command)
+        return (autostart, _supervised(data), "", "", "", command)
     used = sample(data.container, data.process, None)
-    return (autostart, str(used.processes), f"{used.cpu:.1f}s", table.size(used.memory), command)
+    return (
+        autostart,
+        _supervised(data),
+        str(used.processes),
+        f"{used.cpu:.1f}s",
+        table.size(used.memory),
+        command,
+    )
+
+
+def _supervised(data: ContainerData) -> str:
+    """The state, and what the program says of itself."""
+    found = data.supervision
+    parts = [found.get("state") or "", escape(found["status"]) if found.get("status") else ""]
+    if found.get("restarts"):
+        parts[0] += f" ({found['restarts']} restarts)"
+    return ": ".join(filter(None, parts))
 
 
 def _kind(data: ContainerData) -> str:
@@ -145,10 +164,11 @@ def inspect(session: Session, options: argparse.Namespace) -> None:
 
 def _raw(data: ContainerData) -> dict[str, Any]:
     process = data.process
-    shown = {
+    shown: dict[str, Any] = {
         "manifest": data.manifest,
         "repository": data.repository,
         "mounted": data.mounted,
+        **({"supervision": data.supervision} if data.supervision else {}),
         "process": None
         if process is None
         else {
@@ -193,11 +213,24 @@ def _summary(data: ContainerData) -> Iterator[tuple[str, str]]:
 
 
 def _state(data: ContainerData) -> Iterator[tuple[str, str]]:
+    found, told = data.supervision, _supervised(data)
+    extra = f", {told}" if told and found.get("state") != "idle" else ""
     if data.process is None:
-        yield "State", "not running"
+        yield "State", f"not running{extra}"
+    else:
+        used = sample(data.container, data.process, None)
+        yield "State", f"running for {table.uptime(used.uptime)}, pid {used.pid}{extra}"
+    for key, label in (("reason", "Last failure"), ("waiting_for", "Waits for")):
+        if found.get(key):
+            yield label, str(found[key])
+    if found.get("next_start") is not None:
+        yield "Next start", f"in {found['next_start']:.1f}s"
+    if data.problem:
+        yield "Problem", data.problem
+    for warning in data.warnings:
+        yield "Warning", warning
+    if data.process is None:
         return
-    used = sample(data.container, data.process, None)
-    yield "State", f"running for {table.uptime(used.uptime)}, pid {used.pid}"
     limit = _limit(data.manifest)
     most = "" if limit is None else f" (limit {table.size(limit)})"
     memory = f"{table.size(used.memory)} of memory{most}"

@@ -13,7 +13,7 @@ from northstar.text import escape
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from northstar.client import ContainerData
     from northstar.nstar.session import Session
@@ -40,8 +40,7 @@ def add_format(command: argparse.ArgumentParser, default: str) -> None:
 def list_containers(session: Session, options: argparse.Namespace) -> None:
     """Show all containers and their state.
 
-    A column `State` is there if one of them has more to tell than that it runs. `wide` has more columns,
-    `json` is one array with everything that `wide` shows.
+    `wide` has more columns, `json` is one array with everything that `wide` shows.
     """
     names = session.client.list()
     if session.json:
@@ -52,33 +51,8 @@ def list_containers(session: Session, options: argparse.Namespace) -> None:
         print(json.dumps([_entry(data) for data in found], indent=2, ensure_ascii=False))
         return
     wide = options.format == "wide"
-    told = any(_told(data.supervision) for data in found)
-    rows = [
-        (
-            *_row(data),
-            *((_told(data.supervision),) if told else ()),
-            *(_more(data) if wide else ()),
-        )
-        for data in found
-    ]
-    header = (*_LIST, *(("State",) if told else ()), *(_WIDE if wide else ()))
-    print(table.render(header, rows, _list_style(session)))
-
-
-def _told(supervision: Mapping[str, Any]) -> str:
-    """The state in words; nothing of a container that runs, or is down as somebody wanted it."""
-    state, status = supervision.get("state", "idle"), supervision.get("status")
-    restarts, reason = supervision.get("restarts"), supervision.get("reason")
-    if state == "idle":
-        return escape(f"failed: {reason}") if reason else ""
-    if state == "ready" and not restarts and not status:
-        return ""
-    if state == "waiting":
-        what = supervision.get("waiting_for")
-        state += f" for {what}" if what else f" {supervision.get('next_start') or 0:.1f}s"
-    if restarts:
-        state += f", {restarts} restarts"
-    return escape(f"{state}: {status}" if status else state)
+    rows = [(*_row(data), *(_more(data) if wide else ())) for data in found]
+    print(table.render((*_LIST, *(_WIDE if wide else ())), rows, _list_style(session)))
 
 
 def _entry(data: ContainerData) -> dict[str, Any]:
@@ -92,14 +66,14 @@ def _entry(data: ContainerData) -> dict[str, Any]:
         "mounted": data.mounted,
         "pid": None if used is None else used.pid,
         "uptime": None if used is None else used.uptime,
-        "state": data.supervision.get("state"),
-        "restarts": data.supervision.get("restarts"),
         "autostart": data.manifest.get("autostart"),
         "processes": None if used is None else used.processes,
         "cpu_time": None if used is None else used.cpu,
         "memory": None if used is None else used.memory,
-        "supervision": dict(data.supervision),
         "command": _command(data),
+        "problem": data.problem,
+        "warnings": list(data.warnings),
+        "supervision": data.supervision or None,
     }
 
 
@@ -113,21 +87,8 @@ def _row(data: ContainerData) -> Sequence[str]:
         "yes" if data.mounted else "no",
         "" if process is None else str(process.pid),
         "" if process is None else table.uptime(process.uptime),
-        escape(_state_in_words(data.supervision)),
+        _supervised(data),
     )
-
-
-def _state_in_words(told: dict[str, Any]) -> str:
-    """Nothing of a container that nobody has started."""
-    state = told.get("state") or ""
-    if state == "idle":
-        return f"failed: {told['reason']}" if told.get("reason") else ""
-    if state == "waiting":
-        what = told.get("waiting_for")
-        state += f" for {what}" if what else f" {told.get('next_start') or 0:.1f}s"
-    if told.get("restarts"):
-        state += f", {told['restarts']} restarts"
-    return f"{state}: {told['status']}" if told.get("status") else state
 
 
 def _more(data: ContainerData) -> Sequence[str]:
@@ -137,6 +98,17 @@ def _more(data: ContainerData) -> Sequence[str]:
         return (autostart, "", "", "", command)
     used = sample(data.container, data.process, None)
     return (autostart, str(used.processes), f"{used.cpu:.1f}s", table.size(used.memory), command)
+
+
+def _supervised(data: ContainerData) -> str:
+    """The state, and what the program says of itself; nothing of who is down and has not failed."""
+    found = data.supervision
+    state = found.get("state") or ""
+    if state == "idle":
+        return escape(f"failed: {found['reason']}") if found.get("reason") else ""
+    if found.get("restarts"):
+        state += f" ({found['restarts']} restarts)"
+    return f"{state}: {escape(found['status'])}" if found.get("status") else state
 
 
 def _kind(data: ContainerData) -> str:
@@ -192,6 +164,7 @@ def _raw(data: ContainerData) -> dict[str, Any]:
         "manifest": data.manifest,
         "repository": data.repository,
         "mounted": data.mounted,
+        **({"supervision": data.supervision} if data.supervision else {}),
         "process": None
         if process is None
         else {
@@ -199,10 +172,7 @@ def _raw(data: ContainerData) -> dict[str, Any]:
             "uptime": round(process.uptime * 1e9),
             "statistics": process.statistics,
         },
-        **({"supervision": dict(data.supervision)} if data.supervision else {}),
     }
-    if data.supervision:
-        shown["supervision"] = data.supervision
     if data.problem is not None:
         shown["problem"] = data.problem
     if data.warnings:
@@ -218,8 +188,6 @@ def _summary(data: ContainerData) -> Iterator[tuple[str, str]]:
         yield "Type", "resource"
         return
     yield from _state(data)
-    if words := _state_in_words(data.supervision):
-        yield "Supervision", words
     if data.problem is not None:
         yield "Problem", data.problem
     for warning in data.warnings:
@@ -241,13 +209,24 @@ def _summary(data: ContainerData) -> Iterator[tuple[str, str]]:
 
 
 def _state(data: ContainerData) -> Iterator[tuple[str, str]]:
-    if told := _told(data.supervision):
-        yield "Supervision", told
+    found, told = data.supervision, _supervised(data)
+    extra = f", {told}" if told and found.get("state") != "idle" else ""
     if data.process is None:
-        yield "State", "not running"
+        yield "State", f"not running{extra}"
+    else:
+        used = sample(data.container, data.process, None)
+        yield "State", f"running for {table.uptime(used.uptime)}, pid {used.pid}{extra}"
+    for key, label in (("reason", "Last failure"), ("waiting_for", "Waits for")):
+        if found.get(key):
+            yield label, str(found[key])
+    if found.get("next_start") is not None:
+        yield "Next start", f"in {found['next_start']:.1f}s"
+    if data.problem:
+        yield "Problem", data.problem
+    for warning in data.warnings:
+        yield "Warning", warning
+    if data.process is None:
         return
-    used = sample(data.container, data.process, None)
-    yield "State", f"running for {table.uptime(used.uptime)}, pid {used.pid}"
     limit = _limit(data.manifest)
     most = "" if limit is None else f" (limit {table.size(limit)})"
     memory = f"{table.size(used.memory)} of memory{most}"

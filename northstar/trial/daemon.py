@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The daemon of a trial: ends with the one who has started it, and removes all that belongs to it.
+"""The daemon of a trial: ends with the one who has started it, and then removes all that belongs to it.
 
 `python3 -m northstar.trial.daemon --config DIRECTORY/northstar.toml PID`, with the parent's pid.
 """
@@ -29,9 +29,15 @@ def main(configuration: str, parent: int) -> int:
     try:
         return northstar.run(options, system_log=False)
     finally:
-        with contextlib.suppress(OSError):  # it is mounted only if the daemon got that far
-            mount.umount(f"{directory}/{RUN_DIR}", mount.MNT_DETACH)
-        shutil.rmtree(directory, ignore_errors=True)
+        if os.getppid() != parent:
+            _remove(directory)
+
+
+def _remove(directory: str) -> None:
+    """In place of the one who has started us."""
+    with contextlib.suppress(OSError):  # it is mounted only if the daemon got that far
+        mount.umount(f"{directory}/{RUN_DIR}", mount.MNT_DETACH)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 GRACE = 3.0
 """Seconds that containers have after SIGTERM before the runtime kills them."""
 _SIGTERM, _SIGKILL, _SIGSYS = 15, 9, 31
-_NO_NEWS = ("failed to start ", "User ")
+_NO_NEWS = ("failed to start ", "Failed to mount ", "User ")
 """Warnings about starts, of which we are told, and about users of the host, as user 1000 is on every PC."""
 _QUIET = 0.1
 """Seconds without anything new, after the last container has ended."""

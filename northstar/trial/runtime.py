@@ -73,8 +73,9 @@ class Trial:
         return found
 
     def last_words(self) -> str:
-        """The end of the runtime's log."""
-        return "\n".join(self._lines(0)[-_TAIL:])
+        """Why the runtime has ended: what is no record of its log, else the end of that."""
+        lines = self._lines(0)
+        return "\n".join([line for line in lines if _MARK not in line] or lines[-_TAIL:])
 
     def _lines(self, position: int) -> list[str]:
         """The complete lines of the log from a position on; notes where they end."""

@@ -19,6 +19,7 @@ from abilities import has_loop, has_mksquashfs, has_root, has_squashfs, needs
 from runtime import TIMEOUT, Runtime, environment, resource, shell
 
 from northstar.client import Client
+from northstar.engine import binary
 
 TRY = [sys.executable, "-m", "northstar", "try"]
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -325,6 +326,24 @@ def test_without_root() -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     assert done.returncode == 1
     assert done.stderr == "Error: only root can try containers\nHint: sudo northstar try ...\n"
+
+
+@pytest.mark.skipif(
+    (Path(binary.__file__).parent / binary.NAME).exists(), reason="the engine is installed, not compiled"
+)
+def test_runtime_that_cannot_be_started(runtime: Runtime, base: Path) -> None:
+    package = packed(runtime, shell("one"))
+    temporary = base / "tmp"
+    temporary.mkdir()
+    broken = {"CC": "/nonexistent/cc", "NORTHSTAR_CACHE": str(base / "cache"), "TMPDIR": str(temporary)}
+    done = subprocess.run(
+        [*TRY, package], capture_output=True, text=True, env={**environment(), **broken}, check=False
+    )
+    assert done.returncode == 1
+    first, second = done.stderr.splitlines()
+    assert first == "Error: the runtime could not be started:"
+    assert "the engine cannot be compiled: /nonexistent/cc: No such file or directory" in second
+    assert not list(temporary.iterdir())
 
 
 def test_place_that_is_none_for_a_socket(base: Path) -> None:

@@ -66,3 +66,14 @@ def test_links_lead_somewhere(page: str) -> None:
             titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
             made = {re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-") for title in titles}
             assert anchor in made, f"{name}#{anchor}"
+
+
+def test_readme_opens_with_pictures_that_are_there() -> None:
+    text = (ROOT / "README.md").read_text()
+    opening = text.partition("\n## ")[0]
+    shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", opening)
+    assert len(shown) == 2
+    for name in shown:
+        assert (ROOT / name).read_text().startswith("<svg")
+    for name in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / name).exists(), name

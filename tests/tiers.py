@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Self
 
 from qemu import cache
-from tests import devices, inherited, results, soak
+from tests import devices, inherited, mutants, results, soak
 from tests.devices import Builds, Images, Selection
 from tests.results import Tier
 
@@ -43,6 +43,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 def main() -> int:
     """Run the tiers named in the arguments; the exit code."""
+    if "--mutants" in sys.argv[1:2]:
+        return mutants.main(sys.argv[2:])
     options = parse(sys.argv[1:])
     inherited.reset()
     if options.soak is not None:

@@ -84,6 +84,7 @@ class VolatileDisk:
     def _write(self, offset: int, data: bytes, *, through: bool) -> None:
         self._seen[offset : offset + len(data)] = data
         if self._dead:
+            self.lost += 1
             return
         for number in range(offset // BLOCK, (offset + len(data) - 1) // BLOCK + 1):
             block = bytes(self._seen[number * BLOCK : (number + 1) * BLOCK])

@@ -114,3 +114,30 @@ def test_shortage_of_the_host(tmp_path: Path) -> None:
     assert monitor.events[0]["oom"] == 0
     assert monitor.events[0]["oom_kill"] == 1
     monitor.monitor.finish()
+
+
+class Counted:
+    """A monitor of version 1, and the eventfd that the kernel adds to."""
+
+    def __init__(self, loop: Any) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.fd = -1
+        group = Mock(open_events=lambda: None, watch_oom=self._watch)
+        self.monitor = OomMonitor(loop, CONTAINER, group, self.events.append)
+
+    def _watch(self, eventfd: int) -> None:
+        self.fd = eventfd
+
+
+def test_events_that_are_only_counted() -> None:
+    """With version 1 each read gives those since the last one."""
+    counted = Counted(Mock(spawn=lambda watch: (watch.close(), Mock())[1]))
+    counted.monitor.check()
+    for number in (2, 3):
+        os.eventfd_write(counted.fd, number)
+        counted.monitor.check()
+        counted.monitor.check()
+    assert [event["oom"] for event in counted.events] == [2, 5]
+    os.eventfd_write(counted.fd, 1)
+    counted.monitor.finish()
+    assert counted.events[-1]["oom"] == 6

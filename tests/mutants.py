@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mutation tests: small wrong changes, one after the other, each of which some unit test should notice.
+
+    python3 -m tests.mutants [--minutes N] [MODULE...]
+
+Made by cosmic-ray on a copy of the repository. Results are kept by what module and tests contain, so a run
+that was ended goes on where it was. Survivors that no test has to notice are in docs/mutants.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from qemu import cache
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ACCEPTED = REPOSITORY / "docs/mutants.md"
+WANTED = 0.85
+_TIMEOUT = 30.0
+_RUNTIME = "northstar/runtime"
+
+TESTS: dict[str, tuple[str, ...]] = {
+    "northstar/npk/archive.py": ("npk",),
+    "northstar/npk/package.py": ("npk",),
+    "northstar/npk/signature.py": ("npk",),
+    "northstar/npk/verity.py": ("npk",),
+    "northstar/manifest": ("manifest", "numbers"),
+    "northstar/protocol": ("protocol", "client"),
+    "northstar/config": ("config",),
+    "northstar/seccomp": ("seccomp", "seccomp_calls"),
+    f"{_RUNTIME}/console/outbox.py": ("console",),
+    f"{_RUNTIME}/console/throttle.py": ("console",),
+    f"{_RUNTIME}/containers/damage.py": ("damage",),
+    f"{_RUNTIME}/containers/persist.py": ("persist",),
+    f"{_RUNTIME}/controlgroups/groupsettings.py": ("cgroup_settings",),
+    f"{_RUNTIME}/controlgroups/oom.py": ("oom",),
+    f"{_RUNTIME}/eventloop": ("loop", "loop_interleavings", "transport"),
+    f"{_RUNTIME}/monitoring": ("metrics", "exporter", "sdnotify"),
+    f"{_RUNTIME}/output/lastoutput.py": ("lastoutput",),
+    f"{_RUNTIME}/storage/directory.py": ("repository", "repository_names", "repository_files"),
+    f"{_RUNTIME}/storage/superblock.py": ("superblock",),
+}
+"""Which unit tests are run for the modules below a path."""
+
+
+class Survivor(NamedTuple):
+    """A change that no test has noticed: the line before and after it."""
+
+    module: str
+    old: str
+    new: str
+
+
+class Score(NamedTuple):
+    """Of one module: how many mutants have been tried, and which have survived."""
+
+    module: str
+    tried: int
+    left: int
+    survivors: list[Survivor]
+
+
+def main(arguments: list[str]) -> int:
+    """Run and report; 1 if the score is below what is wanted."""
+    parser = argparse.ArgumentParser(prog="tests/run --mutants", description=__doc__)
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="files or directories (default: all)")
+    parser.add_argument("--minutes", type=float, metavar="N", help="end after so long, and go on next time")
+    options = parser.parse_args(arguments)
+    end = time.monotonic() + options.minutes * 60 if options.minutes is not None else None
+    work = _copy()
+    accepted = accepted_survivors(ACCEPTED.read_text())
+    scores = []
+    for module, tests in modules(options.modules):
+        if end is not None and time.monotonic() > end:
+            break
+        score = _run(work, module, tests, end)
+        scores.append(score._replace(survivors=[one for one in score.survivors if one not in accepted]))
+        _show(scores[-1])
+    tried = sum(score.tried for score in scores)
+    survived = sum(len(score.survivors) for score in scores)
+    reached = 1 - survived / tried if tried else 0.0
+    left = sum(score.left for score in scores)
+    print(f"{tried} mutants, {survived} survived: {reached:.0%}, wanted {WANTED:.0%}; {left} not tried yet")
+    return 0 if reached >= WANTED else 1
+
+
+def modules(wanted: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each module with its tests; those below the wanted paths only, if there are any."""
+    for path, tests in TESTS.items():
+        found = sorted((REPOSITORY / path).glob("*.py")) if path[-3:] != ".py" else [REPOSITORY / path]
+        for module in (str(file.relative_to(REPOSITORY)) for file in found if file.name != "__init__.py"):
+            if not wanted or any(module.startswith(prefix.rstrip("/")) for prefix in wanted):
+                yield module, tests
+
+
+def accepted_survivors(text: str) -> set[Survivor]:
+    """The table of the documentation: module, line, mutated line, reason."""
+    rows = re.findall(r"^\| `(northstar/[^`]+)` \| `(.*?)` \| `(.*?)` \| [^|]+ \|$", text, re.MULTILINE)
+    return {Survivor(*(cell.replace("\\|", "|") for cell in row)) for row in rows}
+
+
+def _copy() -> Path:
+    """A copy of the repository, in which files may be damaged."""
+    work = cache.directory() / "mutants" / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, check=True).stdout
+    for name in filter(None, listed.decode().split("\0")):
+        target = work / name
+        if (REPOSITORY / name).is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, target)
+    return work
+
+
+def _run(work: Path, module: str, tests: tuple[str, ...], end: float | None) -> Score:
+    """Try the mutants of a module that have not been tried yet."""
+    files = [f"tests/unit/test_{name}.py" for name in tests]
+    content = b"".join((REPOSITORY / path).read_bytes() for path in (module, *files))
+    name = module.removesuffix(".py").replace("/", "-")
+    session = cache.directory() / "mutants" / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}"
+    settings = session.with_suffix(".toml")
+    settings.write_text(
+        f"""\
+[cosmic-ray]
+module-path = "{module}"
+timeout = {_TIMEOUT}
+excluded-modules = []
+test-command = "{sys.executable} -m pytest -x -q -p no:cacheprovider {" ".join(files)}"
+[cosmic-ray.distributor]
+name = "local"
+[cosmic-ray.filters.operators-filter]
+exclude-operators = ["core/ReplaceBinaryOperator_BitOr_.*", "core/RemoveDecorator"]
+"""
+    )
+    environment = {**os.environ, "PYTHONPATH": str(work), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def tool(*words: str | Path) -> None:
+        limit = None if end is None else max(1.0, end - time.monotonic())
+        subprocess.run(words, cwd=work, env=environment, check=True, timeout=limit, stdout=subprocess.DEVNULL)
+
+    if not session.with_suffix(".ready").exists():
+        session.unlink(missing_ok=True)
+        tool("cosmic-ray", "init", settings, session)
+        tool("cr-filter-operators", session, settings)
+        tool("cosmic-ray", "--verbosity=ERROR", "baseline", settings)
+        session.with_suffix(".ready").touch()
+    try:
+        tool("nice", "-n", "19", "cosmic-ray", "exec", settings, session)
+    except subprocess.TimeoutExpired:
+        print(f"{module}: the time is over", file=sys.stderr)
+    finally:
+        shutil.copy(REPOSITORY / module, work / module)
+    return _score(work, module, session)
+
+
+def _score(work: Path, module: str, session: Path) -> Score:
+    command: list[str | Path] = ["cosmic-ray", "dump", session]
+    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=True)
+    tried, left, survivors = 0, 0, []
+    for line in done.stdout.splitlines():
+        _, result = json.loads(line)
+        if result is None:
+            left += 1
+        elif result["worker_outcome"] == "normal":
+            tried += 1
+            if result["test_outcome"] == "survived":
+                survivors.append(survivor(module, result["diff"]))
+    return Score(module, tried, left, survivors)
+
+
+def survivor(module: str, diff: str) -> Survivor:
+    """From the text of a change."""
+    changed = [line for line in diff.splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    old = " ".join(line[1:].strip() for line in changed if line[0] == "-")
+    new = " ".join(line[1:].strip() for line in changed if line[0] == "+")
+    return Survivor(module, old, new)
+
+
+def _show(score: Score) -> None:
+    share = 1 - len(score.survivors) / score.tried if score.tried else 1.0
+    numbers = f"{score.tried} tried, {len(score.survivors)} survived, {share:.0%}; {score.left} left"
+    print(f"{score.module}: {numbers}")
+    for one in score.survivors:
+        print(f"  - {one.old}\n  + {one.new}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -13,7 +13,7 @@ from northstar.text import escape
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from northstar.client import ContainerData
     from northstar.nstar.session import Session
@@ -40,8 +40,7 @@ def add_format(command: argparse.ArgumentParser, default: str) -> None:
 def list_containers(session: Session, options: argparse.Namespace) -> None:
     """Show all containers and their state.
 
-    A column `State` is there if one of them has more to tell than that it runs. `wide` has more columns,
-    `json` is one array with everything that `wide` shows.
+    `wide` has more columns, `json` is one array with everything that `wide` shows.
     """
     names = session.client.list()
     if session.json:
@@ -52,33 +51,8 @@ def list_containers(session: Session, options: argparse.Namespace) -> None:
         print(json.dumps([_entry(data) for data in found], indent=2, ensure_ascii=False))
         return
     wide = options.format == "wide"
-    told = any(_told(data.supervision) for data in found)
-    rows = [
-        (
-            *_row(data),
-            *((_told(data.supervision),) if told else ()),
-            *(_more(data) if wide else ()),
-        )
-        for data in found
-    ]
-    header = (*_LIST, *(("State",) if told else ()), *(_WIDE if wide else ()))
-    print(table.render(header, rows, _list_style(session)))
-
-
-def _told(supervision: Mapping[str, Any]) -> str:
-    """The state in words; nothing of a container that runs, or is down as somebody wanted it."""
-    state, status = supervision.get("state", "idle"), supervision.get("status")
-    restarts, reason = supervision.get("restarts"), supervision.get("reason")
-    if state == "idle":
-        return escape(f"failed: {reason}") if reason else ""
-    if state == "ready" and not restarts and not status:
-        return ""
-    if state == "waiting":
-        what = supervision.get("waiting_for")
-        state += f" for {what}" if what else f" {supervision.get('next_start') or 0:.1f}s"
-    if restarts:
-        state += f", {restarts} restarts"
-    return escape(f"{state}: {status}" if status else state)
+    rows = [(*_row(data), *(_more(data) if wide else ())) for data in found]
+    print(table.render((*_LIST, *(_WIDE if wide else ())), rows, _list_style(session)))
 
 
 def _entry(data: ContainerData) -> dict[str, Any]:
@@ -98,7 +72,6 @@ def _entry(data: ContainerData) -> dict[str, Any]:
         "processes": None if used is None else used.processes,
         "cpu_time": None if used is None else used.cpu,
         "memory": None if used is None else used.memory,
-        "supervision": dict(data.supervision),
         "command": _command(data),
     }
 
@@ -199,7 +172,6 @@ def _raw(data: ContainerData) -> dict[str, Any]:
             "uptime": round(process.uptime * 1e9),
             "statistics": process.statistics,
         },
-        **({"supervision": dict(data.supervision)} if data.supervision else {}),
     }
     if data.supervision:
         shown["supervision"] = data.supervision
@@ -241,8 +213,6 @@ def _summary(data: ContainerData) -> Iterator[tuple[str, str]]:
 
 
 def _state(data: ContainerData) -> Iterator[tuple[str, str]]:
-    if told := _told(data.supervision):
-        yield "Supervision", told
     if data.process is None:
         yield "State", "not running"
         return

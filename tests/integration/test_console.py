@@ -271,7 +271,7 @@ def test_nstar_commands(runtime: SharedRuntime) -> None:
         assert nstar(runtime, "start", "a").stdout == "started a:0.0.1\n"
         table = nstar(runtime, "list").stdout.splitlines()
         header = table[0].replace("|", " ").split()
-        assert header == ["Name", "Version", "Repository", "Type", "Mounted", "PID", "Uptime"]
+        assert header == ["Name", "Version", "Repository", "Type", "Mounted", "PID", "Uptime", "State"]
         assert table[2].split()[:9] == ["a", "|", "0.0.1", "|", "default", "|", "app", "|", "yes"]
         assert nstar(runtime, "-j", "list").stdout == '{"response":{"list":["a:0.0.1"]}}\n'
         assert nstar(runtime, "kill", "a", "9").stdout == "signalled a:0.0.1 with signal 9\n"

@@ -79,8 +79,9 @@ class OomMonitor:
 
     async def _watch(self) -> None:
         while True:
-            await self._channel.readable()
+            # First, as something may have happened before anybody waited for it.
             self.check()
+            await self._channel.readable()
 
     def _read(self) -> Event:
         event: Event = dict.fromkeys(KEYS)

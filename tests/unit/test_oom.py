@@ -13,6 +13,7 @@ import pytest
 from northstar.names import Container
 from northstar.runtime.controlgroups import oom
 from northstar.runtime.controlgroups.oom import OomMonitor
+from northstar.runtime.eventloop.loop import Loop
 
 CONTAINER = Container.parse("a:0.0.1")
 QUIET = "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\n"
@@ -141,3 +142,20 @@ def test_events_that_are_only_counted() -> None:
     os.eventfd_write(counted.fd, 1)
     counted.monitor.finish()
     assert counted.events[-1]["oom"] == 6
+
+
+def test_a_shortage_before_the_watch_begins() -> None:
+    """An edge that comes before anybody waits for it is not lost."""
+    loop = Loop(lambda error: pytest.fail(str(error)))
+    events: list[dict[str, Any]] = []
+    group = Mock(open_events=lambda: None, watch_oom=lambda eventfd: os.eventfd_write(eventfd, 1))
+    monitor = OomMonitor(loop, CONTAINER, group, events.append)
+
+    async def some_turns() -> None:
+        for _ in range(5):
+            await loop.turn()
+
+    loop.run(some_turns())
+    assert [event["oom"] for event in events] == [1]
+    monitor.finish()
+    assert len(events) == 1

@@ -40,13 +40,14 @@ class DamageWatch:
 
     async def _watch(self) -> None:
         while True:
-            await self._channel.readable()
+            # First, as something may have happened before anybody waited for it.
             try:
                 for event in uevents.receive(self._socket):
                     self._take(event)
             except OSError as error:
                 # ENOBUFS: more than we could take; each damaged block that is read is told again.
                 _log.debug(f"Events of the kernel are lost: {error.strerror}")
+            await self._channel.readable()
 
     def _take(self, event: dict[str, str]) -> None:
         found = uevents.damaged_block(event)

@@ -42,7 +42,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     f"{_RUNTIME}/console/outbox.py": ("console",),
     f"{_RUNTIME}/console/throttle.py": ("console",),
     f"{_RUNTIME}/containers/damage.py": ("damage",),
-    f"{_RUNTIME}/containers/persist.py": ("persist",),
+    f"{_RUNTIME}/storage/persist.py": ("persist",),
     f"{_RUNTIME}/controlgroups/groupsettings.py": ("cgroup_settings",),
     f"{_RUNTIME}/controlgroups/oom.py": ("oom",),
     f"{_RUNTIME}/eventloop": ("loop", "loop_interleavings", "transport"),

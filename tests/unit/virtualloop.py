@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Coroutine
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -24,6 +25,10 @@ class VirtualLoop(Loop):
         if monkeypatch is not None:
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
         super().__init__(self.failures.append)
+
+    def __del__(self) -> None:
+        """There are hundreds of them in one process, and the daemon has no need to close its only one."""
+        os.close(self._wakeup)
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """As the loop does, but a failure of the loop itself is one of the test."""

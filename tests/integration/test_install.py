@@ -29,7 +29,8 @@ def runtime(shared_runtime: SharedRuntime) -> SharedRuntime:
 
 
 def files(runtime: Runtime) -> list[str]:
-    return sorted(os.listdir(runtime.repository))
+    """What is in the directory, without what is known of updates."""
+    return sorted(name for name in os.listdir(runtime.repository) if name != ".state")
 
 
 def spare(runtime: Runtime, name: str = "extra") -> Path:

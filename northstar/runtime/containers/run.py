@@ -244,10 +244,7 @@ class Run:
             return [self._host.site.network]
         if not isinstance(network, model.NetworkNamespace):
             return []
-        descriptor = self._open_network_namespace(network.name)
-        # Kept, as meanwhile the name may be that of another one.
-        self._clean_ups.add("leave its network", lambda: os.close(descriptor))
-        return [descriptor]
+        return [self._open_network_namespace(network.name)]
 
     def _open_network_namespace(self, name: str) -> int:
         """Raises StartContainerFailed."""
@@ -257,8 +254,9 @@ class Run:
                 raise OSError(0, "the name is no single path component")
             flags = os.O_RDONLY | os.O_CLOEXEC
             descriptor = os.open(path.removeprefix("/"), flags, dir_fd=self._host.site.root)
+            # Kept, as meanwhile the name may be that of another one.
+            self._clean_ups.add("leave its network", lambda: os.close(descriptor))
             if namespaces.nstype(descriptor) != namespaces.CLONE_NEWNET:
-                os.close(descriptor)
                 raise OSError(0, "this is no network namespace")
         except OSError as error:
             reason = f"network namespace {path}: {error.strerror}"

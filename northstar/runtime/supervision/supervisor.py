@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
     from northstar.names import Container
     from northstar.runtime.eventloop.loop import Loop
+    from northstar.runtime.spawning.process import Process
     from northstar.runtime.supervision.supervised import Supervised
     from northstar.supervision.notification import Message
     from northstar.supervision.state import Event, State
 
 _log = log.Logger("runtime::supervisor")
 
-_REQUESTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals that ask a program to end."""
+WAKE_DELAY = 0.1
+"""Seconds from a signal to the one that wakes a program which is stopped."""
 STATUS_PAUSE = 0.25
 """Seconds between two notifications about what a program says of itself."""
 
@@ -188,11 +189,15 @@ class Supervisor:
         if record.run is not None:
             try:
                 record.run.process.kill(number)
-                if number in _REQUESTS:
-                    # Who is stopped takes notice of nothing else.
-                    record.run.process.kill(signal.SIGCONT)
             except OSError as error:
                 _log.error(f"failed to send {number.name} to {record.container}: {error.strerror}")
+            process = record.run.process
+            self._loop.call_later(WAKE_DELAY, lambda: self._wake(process))
+
+    def _wake(self, process: Process) -> None:
+        """Who is stopped (SIGSTOP) takes notice of nothing else; who is not has had his chance by now."""
+        with contextlib.suppress(OSError):
+            process.kill(signal.SIGCONT)
 
     def _kill(self, record: Supervised) -> None:
         _log.info(f"Killing {record.container} with SIGKILL")

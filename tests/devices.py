@@ -204,6 +204,8 @@ def command_of(run: Run, images: Images, selection: Selection) -> str:
     words = ["env", *(f"{name}={value}" for name, value in variables.items())]
     words += ["python3", "-m", "pytest", "-q", "-rfE", "-o", "cache_dir=/tmp/cache", "--color=no"]
     words += [f"--junitxml={REPORT}", *run.paths, *selection.options()]
+    if selection.everything:
+        words += ["-m", "not anywhere"]
     command = f"cd /mnt && {shlex.join(words)}"
     return _as_the_unit(command) if run.unit else command
 

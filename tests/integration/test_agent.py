@@ -21,7 +21,7 @@ from runtime import Runtime, shell, wait_for
 from northstar.client import Client
 
 pytest.importorskip("northstar.updates", reason="this runtime has no updates")
-pytestmark = needs(has_loop, has_squashfs)
+pytestmark = [pytest.mark.anywhere, needs(has_loop, has_squashfs)]
 
 FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 BROKEN = "echo what is wrong; exit 3"

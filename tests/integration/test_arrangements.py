@@ -20,6 +20,8 @@ from runtime import Runtime, SharedRuntime, nstar, shell, wait_for, with_mounts
 from northstar.client import Client
 from northstar.kernel import proc
 
+pytestmark = pytest.mark.anywhere
+
 A = "a:0.0.1"
 TERMINATED, SURVIVED = 3, 4
 

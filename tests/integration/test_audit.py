@@ -256,9 +256,7 @@ def listening() -> tuple[str, list[socket.socket]]:
 # --- 006: directories of resources
 
 
-@pytest.mark.parametrize(
-    "directory", ["/../../var", "/files/../../../var", "/..//./../var", "/../var/log"]
-)
+@pytest.mark.parametrize("directory", ["/../../var", "/files/../../../var", "/..//./../var", "/../var/log"])
 def test_parents_in_directories_of_resources(runtime: SharedRuntime, directory: str) -> None:
     """ESR-01-006: the resource is all there is above its directories."""
     runtime.pack(resource("text"))

@@ -19,6 +19,8 @@ from wire import CONNECT, wire
 
 from northstar.client import Refused
 
+pytestmark = pytest.mark.anywhere
+
 ACK = b'{"connect_ack":null}\n'
 IDENT = {"ident": "extern:0.0.0"}
 

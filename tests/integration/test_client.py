@@ -17,7 +17,7 @@ from northstar.client import ConnectionClosed, PermissionDenied, Refused
 asyncio = pytest.importorskip("asyncio")
 aio = pytest.importorskip("northstar.client.aio")
 
-pytestmark = pytest.mark.usefixtures("shared_runtime")
+pytestmark = [pytest.mark.anywhere, pytest.mark.usefixtures("shared_runtime")]
 
 INSIDE = """\
 from northstar.client import Client

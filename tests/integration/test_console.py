@@ -13,6 +13,8 @@ from wire import CONNECT, wire
 
 from northstar.client import Client, ConnectionClosed, PermissionDenied, Refused
 
+pytestmark = pytest.mark.anywhere
+
 
 @pytest.fixture
 def runtime(shared_runtime: SharedRuntime) -> SharedRuntime:

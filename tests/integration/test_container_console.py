@@ -13,6 +13,8 @@ from runtime import SharedRuntime, shell, wait_for
 
 from northstar.client import Refused
 
+pytestmark = pytest.mark.anywhere
+
 CONSOLE = 3
 CONNECT = {"connect": {"version": "0.9.2", "subscribe_notifications": False}}
 SUBSCRIBE = {"connect": {"version": "0.9.2", "subscribe_notifications": True}}

@@ -11,6 +11,8 @@ from runtime import Runtime, SharedRuntime, resource, shell, wait_for, with_moun
 
 from northstar.client import Client, Refused
 
+pytestmark = pytest.mark.anywhere
+
 A = "a:0.0.1"
 LINE = re.compile(r"[0-9:.]{12} +(\S+) ⬤  ([A-Z]+) *: (.*)")
 

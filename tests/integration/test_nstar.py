@@ -14,6 +14,8 @@ import pytest
 from runtime import TIMEOUT, Runtime, SharedRuntime, environment, nstar, resource, shell, wait_for
 from terminal import on_terminal
 
+pytestmark = pytest.mark.anywhere
+
 SPIN = "i=0; while [ $i -lt 30000 ]; do i=$((i + 1)); done; echo spun; sleep 1000"
 HAS_PSUTIL = importlib.util.find_spec("psutil") is not None
 """Not on devices, where `top` then has no line about the machine."""

@@ -125,6 +125,7 @@ def test_block_devices(runtime: SharedRuntime, field: str, entry: dict[str, int]
     assert not reason or re.search("there is no device|(io|blkio)[.]|controller", reason), reason
 
 
+@pytest.mark.anywhere
 @pytest.mark.parametrize("number", [1, U16])
 @pytest.mark.parametrize("name", ["uid", "gid"])
 def test_identity(runtime: SharedRuntime, name: str, number: int) -> None:
@@ -140,6 +141,7 @@ def test_rules_of_system_calls(runtime: SharedRuntime) -> None:
     assert outcome(runtime, seccomp={"profile": "default", "allow": allow}) == ""
 
 
+@pytest.mark.anywhere
 @pytest.mark.parametrize(("soft", "hard"), [(1, 0), (None, 1), (1, None), (1, U64), (U64, U64)])
 @pytest.mark.parametrize("name", ["core", "cpu", "nofile"])
 def test_soft_and_hard_limits(runtime: SharedRuntime, name: str, soft: int | None, hard: int | None) -> None:
@@ -148,6 +150,7 @@ def test_soft_and_hard_limits(runtime: SharedRuntime, name: str, soft: int | Non
     assert not reason or re.search(rf"rlimits[.]{name}|resource limit {name}", reason), reason
 
 
+@pytest.mark.anywhere
 @pytest.mark.parametrize("value", [0, I64 + 1])
 @pytest.mark.parametrize("name", model.RLIMITS)
 def test_resource_limits(runtime: SharedRuntime, name: str, value: int) -> None:
@@ -157,12 +160,14 @@ def test_resource_limits(runtime: SharedRuntime, name: str, value: int) -> None:
     assert not reason or starved or refused, reason
 
 
+@pytest.mark.anywhere
 @pytest.mark.parametrize("size", [0, 1, I64, U64])
 def test_size_of_a_tmpfs(runtime: SharedRuntime, size: int) -> None:
     reason = outcome(runtime, mounts=with_mounts(tmp={"type": "tmpfs", "size": size}))
     assert not reason or "mount /tmp" in reason, reason
 
 
+@pytest.mark.anywhere
 @pytest.mark.parametrize(
     "fields",
     [

@@ -24,7 +24,7 @@ from northstar.engine import binary
 TRY = [sys.executable, "-m", "northstar", "try"]
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
-pytestmark = needs(has_root, has_loop, has_squashfs)
+pytestmark = [pytest.mark.anywhere, needs(has_root, has_loop, has_squashfs)]
 
 
 class Try:

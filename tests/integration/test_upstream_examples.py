@@ -16,6 +16,8 @@ from runtime import SharedRuntime, resource, shell, wait_for
 
 from northstar.client import Client, Refused
 
+pytestmark = pytest.mark.anywhere
+
 HOST = {"type": "bind", "options": "nosuid,nodev"}
 MOUNTS: dict[str, Any] = {
     "/dev": {"type": "dev"},

@@ -21,6 +21,8 @@ from contextlib import contextmanager
 import pytest
 from runtime import TIMEOUT, Runtime, SharedRuntime, environment, nstar, resource, shell
 
+pytestmark = pytest.mark.anywhere
+
 NSTAR = [sys.executable, "-m", "northstar.nstar.main"]
 
 

@@ -11,10 +11,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from northstar.agent import actions, facts, log
+from northstar.agent.deployment import Session
 from northstar.agent.download import Downloads, Limits
 from northstar.agent.http import Http
 from northstar.agent.installer import Console
-from northstar.agent.session import Session
 from northstar.agent.state import Volatile
 from northstar.agent.store import Store
 from northstar.errors import NorthstarError

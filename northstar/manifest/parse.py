@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from northstar import names, sizes
 from northstar.kernel.capabilities import NAMES as CAPABILITIES
-from northstar.manifest import encodings, groups, model, tree, validate
+from northstar.manifest import controlgroups, encodings, model, tree, validate
 from northstar.manifest.tree import Scalar, fail, integer, is_null, join, string
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _manifest(value: Any) -> model.Manifest:
         sched=optional("sched", _sched),
         mounts=_mounts(members.get("mounts", {}), "mounts"),
         autostart=optional("autostart", lambda v, path: tree.choice(v, path, model.AUTOSTARTS)),
-        cgroups=optional("cgroups", groups.read),
+        cgroups=optional("cgroups", controlgroups.read),
         network=optional("network", _network),
         seccomp=optional("seccomp", _seccomp),
         selinux=optional("selinux", _selinux),

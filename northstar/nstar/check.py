@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from northstar import API_VERSION
 from northstar.client.errors import ConnectionClosed, PermissionDenied
 from northstar.errors import NorthstarError
+from northstar.nstar.context import Session, is_local
 from northstar.nstar.finding import Finding
-from northstar.nstar.session import Session, is_local
 from northstar.protocol.url import ConsoleUrl
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from northstar.errors import NorthstarError
 from northstar.nstar import commands, events, execute, logs, update, views, waiting
 from northstar.nstar.check import check
 from northstar.nstar.completion import FILES, completion
+from northstar.nstar.context import DEVICE_SOCKET, URL_VARIABLE, Session, default_url
 from northstar.nstar.seccomp import seccomp
-from northstar.nstar.session import DEVICE_SOCKET, URL_VARIABLE, Session, default_url
 from northstar.nstar.top import SORT_KEYS
 from northstar.nstar.top import top as top_command
 from northstar.protocol import base64text, fields

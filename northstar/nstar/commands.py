@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from northstar.nstar.session import Session
+    from northstar.nstar.context import Session
 
 
 def repositories(session: Session, _: argparse.Namespace) -> None:

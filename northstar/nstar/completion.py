@@ -41,7 +41,7 @@ def complete(arguments: Sequence[str]) -> int:
     """
     from northstar.client import Client
     from northstar.errors import NorthstarError
-    from northstar.nstar.session import default_url
+    from northstar.nstar.context import default_url
 
     kind, words = arguments[0] if arguments else "", arguments[1:]
     try:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
 
     from northstar.client import Notification
-    from northstar.nstar.session import Session
+    from northstar.nstar.context import Session
 
 _RED, _GREEN, _YELLOW = 31, 32, 33
 _WIDTH = 24

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from northstar.client import Client, ExitStatus
-    from northstar.nstar.session import Session
+    from northstar.nstar.context import Session
 
 _CHUNK = 1 << 16
 _SIGNALLED = 128

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from northstar.client.protocol import outcome, result
 from northstar.names import Container
 from northstar.nstar import table
-from northstar.nstar.session import write_line
+from northstar.nstar.context import write_line
 from northstar.protocol import messages, requests
 from northstar.text import escape
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import argparse
 
     from northstar.client.logs import Output
-    from northstar.nstar.session import Session
+    from northstar.nstar.context import Session
 
 
 def register(command: argparse.ArgumentParser) -> None:

@@ -9,14 +9,14 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from northstar.nstar import table
-from northstar.nstar.session import is_local
+from northstar.nstar.context import is_local
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Sequence
 
     from northstar.client import ProcessData
-    from northstar.nstar.session import Session
+    from northstar.nstar.context import Session
 
 HEADER = ("Name", "Version", "PID", "Processes", "CPU %", "Memory", "Uptime")
 _HELP = "keys: c m n p u sort, r reverses, q ends"

@@ -14,7 +14,7 @@ from northstar.nstar import progress, table
 if TYPE_CHECKING:
     import argparse
 
-    from northstar.nstar.session import Session
+    from northstar.nstar.context import Session
 
 EXIT_ROLLED_BACK = 4
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from northstar.client import ContainerData
-    from northstar.nstar.session import Session
+    from northstar.nstar.context import Session
     from northstar.nstar.table import Style
 
 FORMATS = ("table", "wide", "json")

@@ -12,7 +12,7 @@ from northstar.errors import NorthstarError
 if TYPE_CHECKING:
     import argparse
 
-    from northstar.nstar.session import Session
+    from northstar.nstar.context import Session
 
 MAX_DEPENDENCIES = 1000
 

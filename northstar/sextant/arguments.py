@@ -34,7 +34,7 @@ def signing_key(options: argparse.Namespace) -> bytes | Signer | None:
         return keys.load_private(options.key) if options.key else None
     if options.sign_command is None or options.public_key is None:
         raise NorthstarError("--sign-command and --public-key need each other")
-    from northstar.npk.signing import command_signer
+    from northstar.npk.signers import command_signer
 
     return command_signer(options.sign_command, keys.load_public(options.public_key))
 

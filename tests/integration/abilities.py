@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import pytest
 
-from northstar.kernel import capabilities, cgroup, dm, loop, mount, namespaces
+from northstar.kernel import capabilities, cgroup, dm, loopdevice, mount, namespaces
 from northstar.kernel.libc import check, syscall
 from northstar.kernel.process import KEYCTL_JOIN_SESSION_KEYRING
 
@@ -43,7 +43,7 @@ def has_root() -> str | None:
 @functools.cache
 def has_loop() -> str | None:
     """Loop devices."""
-    return has_root() or _reason(loop.probe)
+    return has_root() or _reason(loopdevice.probe)
 
 
 @functools.cache

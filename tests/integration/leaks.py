@@ -8,7 +8,7 @@ import os
 import time
 from pathlib import Path
 
-from northstar.kernel import dm, loop, mount
+from northstar.kernel import dm, loopdevice, mount
 from northstar.runtime.controlgroups.groupnames import DAEMON
 
 SECONDS = 5.0
@@ -40,7 +40,7 @@ def new_since(before: dict[str, set[str]]) -> dict[str, set[str]]:
 
 def _loop_devices() -> set[str]:
     try:
-        return {f"loop{number}: {backing}" for number, backing in loop.devices()}
+        return {f"loop{number}: {backing}" for number, backing in loopdevice.devices()}
     except OSError:
         return set()
 

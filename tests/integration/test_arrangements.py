@@ -18,7 +18,7 @@ from leaks import children
 from runtime import Runtime, SharedRuntime, nstar, shell, wait_for, with_mounts
 
 from northstar.client import Client
-from northstar.kernel import proc
+from northstar.kernel import procfs
 
 pytestmark = pytest.mark.anywhere
 
@@ -213,7 +213,9 @@ def running(runtime: SharedRuntime, source: str) -> Iterator[Client]:
         client.start(A)
         wait_until(lambda: "ready" in runtime.printed(A), "the application is ready")
         init = init_of(client)
-        pidfds = [os.pidfd_open(pid) for pid in [init, *(process.pid for process in proc.descendants(init))]]
+        pidfds = [
+            os.pidfd_open(pid) for pid in [init, *(process.pid for process in procfs.descendants(init))]
+        ]
         yield client
         for pidfd in pidfds:
             wait_until(lambda: is_gone(pidfd), "all its processes are gone")  # noqa: B023
@@ -260,8 +262,10 @@ def test_kill(runtime: SharedRuntime, name: str) -> None:
     """SIGTERM reaches the application once, and SIGCONT a stopped one."""
     with running(runtime, ORDERLY[name]) as client:
         client.kill(A, signal.SIGSTOP)
-        (application,) = [pid for pid in children(init_of(client)) if proc.Process(pid).name != "init-a"][:1]
-        wait_until(lambda: proc.Process(application).state == "T", "it is stopped")
+        (application,) = [pid for pid in children(init_of(client)) if procfs.Process(pid).name != "init-a"][
+            :1
+        ]
+        wait_until(lambda: procfs.Process(application).state == "T", "it is stopped")
         client.kill(A, signal.SIGTERM)
         assert client.inspect(A).process is not None
         client.kill(A, signal.SIGCONT)

@@ -17,7 +17,7 @@ from isolated import wait_until
 from runtime import SharedRuntime, resource, shell, wait_for, with_mounts
 
 from northstar.client import Client, Refused
-from northstar.kernel import proc
+from northstar.kernel import procfs
 
 
 @pytest.fixture
@@ -444,7 +444,7 @@ def test_a_locked_pipe_harms_nobody(runtime: SharedRuntime) -> None:
 
 def describe(pid: int) -> tuple[str, str]:
     """Name and state of a process."""
-    found = proc.Process(pid)
+    found = procfs.Process(pid)
     return found.name, found.state
 
 

@@ -17,7 +17,7 @@ from abilities import has_device_mapper
 from isolated import wait_until
 from runtime import TIMEOUT, DaemonFailed, Runtime, environment, nstar, resource, shell, wait_for
 
-from northstar.kernel import loop
+from northstar.kernel import loopdevice
 from northstar.runtime.monitoring.servicemanager import READY_FD
 from northstar.runtime.storage import directory as directoryrepository
 
@@ -374,7 +374,7 @@ def test_repository_with_a_key_needs_device_mapper(runtime: Runtime) -> None:
         assert "CONFIG_DM_VERITY" in str(error)
         runtime.wait_for_log("No verity, packages that need it cannot be mounted: ")
         assert runtime.run(client, "plain:0.0.1") == ((0, None), ["plain"])
-        assert not [backing for _, backing in loop.devices() if "secure" in backing]
+        assert not [backing for _, backing in loopdevice.devices() if "secure" in backing]
 
 
 def test_memory_pressure_of_many_restarts(runtime: Runtime) -> None:

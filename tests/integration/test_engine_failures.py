@@ -24,7 +24,7 @@ from test_exec import Command
 from test_failures import is_again, lying_around
 
 from northstar.client import ClientError, ExitStatus, Refused
-from northstar.kernel import cgroup, cgrouptree, proc
+from northstar.kernel import cgroup, cgrouptree, procfs
 
 A = "a:0.0.1"
 STRACE = shutil.which("strace")
@@ -112,7 +112,7 @@ def test_killed_engine_and_a_session(own_runtime: Runtime) -> None:
 def command_pid(init: int) -> int:
     """A process in the pid namespace of an init that is not of its family."""
     namespace = os.readlink(f"/proc/{init}/ns/pid")
-    family = {init, *(process.pid for process in proc.descendants(init))}
+    family = {init, *(process.pid for process in procfs.descendants(init))}
     found: list[int] = []
 
     def there() -> bool:
@@ -130,7 +130,7 @@ def command_pid(init: int) -> int:
 
 def lives(pid: int) -> bool:
     try:
-        return proc.Process(pid).state != "Z"
+        return procfs.Process(pid).state != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
 

@@ -25,7 +25,7 @@ from test_containers import lines_of
 
 from northstar import manifest
 from northstar.client import Client, Refused
-from northstar.kernel import capabilities, proc
+from northstar.kernel import capabilities, procfs
 from northstar.npk import pack
 
 PTRACE = "CAP_SYS_PTRACE"
@@ -316,7 +316,7 @@ def test_killed_spare_is_replaced(runtime: SharedRuntime) -> None:
         for _ in range(3):
             (spare,) = children(engine_of(runtime))
             os.kill(spare, signal.SIGKILL)
-            wait_until(lambda pid=spare: proc.Process(pid).state == "Z", "it is dead")  # type: ignore[misc]
+            wait_until(lambda pid=spare: procfs.Process(pid).state == "Z", "it is dead")  # type: ignore[misc]
             assert runtime.run(client, "a:0.0.1")[0].success
 
 

@@ -13,7 +13,7 @@ import pytest
 from abilities import has_device_mapper, has_loop, needs
 from isolated import wait_until
 
-from northstar.kernel import dm, filesystem, loop
+from northstar.kernel import dm, filesystem, loopdevice
 from northstar.runtime.storage import sweep
 from northstar.runtime.storage.mounter import DM_NAME_PREFIX, DM_UUID_PREFIX
 
@@ -49,7 +49,7 @@ class Image:
         path.write_bytes(data + bytes(4096) + hashes)
         self.fd = os.open(path, os.O_RDONLY)
         size = os.fstat(self.fd).st_size
-        self.loop = loop.attach(self.fd, 0, size, timeout=10.0, tag="northstar:test-kernel-dm:1.0.0")
+        self.loop = loopdevice.attach(self.fd, 0, size, timeout=10.0, tag="northstar:test-kernel-dm:1.0.0")
 
     @property
     def device(self) -> str:

@@ -13,7 +13,7 @@ import pytest
 from abilities import has_loop, needs
 from isolated import isolated, wait_until
 
-from northstar.kernel import loop, mount
+from northstar.kernel import loopdevice, mount
 
 pytestmark = needs(has_loop)
 
@@ -33,14 +33,14 @@ def image(tmp_path: pathlib.Path) -> Iterator[int]:
 
 
 def attached_to(path: str) -> list[int]:
-    return [number for number, backing in loop.devices() if backing == path]
+    return [number for number, backing in loopdevice.devices() if backing == path]
 
 
-def attach(fd: int, offset: int = 0, size: int = SIZE, **arguments: object) -> loop.Loop:
-    return loop.attach(fd, offset, size, tag=TAG, **({"timeout": 5.0} | arguments))  # type: ignore[arg-type]
+def attach(fd: int, offset: int = 0, size: int = SIZE, **arguments: object) -> loopdevice.Loop:
+    return loopdevice.attach(fd, offset, size, tag=TAG, **({"timeout": 5.0} | arguments))  # type: ignore[arg-type]
 
 
-def sysfs(device: loop.Loop, name: str) -> str:
+def sysfs(device: loopdevice.Loop, name: str) -> str:
     return pathlib.Path(f"/sys/block/loop{device.number}/{name}").read_text().strip()
 
 
@@ -48,7 +48,7 @@ def test_shows_the_part_asked_for(image: int) -> None:
     device = attach(image, offset=8192, size=3 * 4096)
     content = pathlib.Path(device.path).read_bytes()
     assert content == b"\2" * 4096 + b"\3" * 4096 + b"\4" * 4096
-    found = loop.status(device.fd)
+    found = loopdevice.status(device.fd)
     assert (found.number, found.offset, found.size, found.tag) == (device.number, 8192, 3 * 4096, TAG)
     assert sysfs(device, "dev") == f"{device.device[0]}:{device.device[1]}"
     device.close()
@@ -88,14 +88,14 @@ def test_autoclear(image: int, tmp_path: pathlib.Path) -> None:
     device = attach(image)
     path = str(tmp_path / "image")
     assert attached_to(path) == [device.number]
-    assert loop.status(device.fd).flags & loop.LO_FLAGS_AUTOCLEAR
+    assert loopdevice.status(device.fd).flags & loopdevice.LO_FLAGS_AUTOCLEAR
     device.close()
     wait_until(lambda: attached_to(path) == [], "the device cleared itself")
 
 
 def test_detach(image: int, tmp_path: pathlib.Path) -> None:
     device = attach(image)
-    loop.detach(device.fd)
+    loopdevice.detach(device.fd)
     device.close()
     wait_until(lambda: attached_to(str(tmp_path / "image")) == [], "the device is free")
 
@@ -104,17 +104,17 @@ def test_status_of_a_free_device(image: int) -> None:
     device = attach(image)
     number = device.number
     device.close()
-    wait_until(lambda: number not in dict(loop.devices()), "the device is free")
-    fd = loop.open_device(number)
+    wait_until(lambda: number not in dict(loopdevice.devices()), "the device is free")
+    fd = loopdevice.open_device(number)
     with pytest.raises(OSError) as caught:
-        loop.status(fd)
+        loopdevice.status(fd)
     os.close(fd)
     assert caught.value.errno == errno.ENXIO
 
 
 def test_parallel(image: int, tmp_path: pathlib.Path) -> None:
     """Threads that all compete for the next free number."""
-    devices: list[loop.Loop] = []
+    devices: list[loopdevice.Loop] = []
     failures: list[OSError] = []
 
     def work() -> None:
@@ -139,20 +139,20 @@ def test_parallel(image: int, tmp_path: pathlib.Path) -> None:
 def test_all_busy_times_out(image: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same number again and again, because another process always is faster."""
     taken = attach(image)
-    monkeypatch.setattr(loop, "_get_free", lambda control: taken.number)
+    monkeypatch.setattr(loopdevice, "_get_free", lambda control: taken.number)
     with pytest.raises(TimeoutError) as caught:
         attach(image, timeout=0.05)
     assert "no free loop device within 0.05 s" in str(caught.value)
     assert caught.value.filename == taken.path
-    assert loop.status(taken.fd).tag == TAG  # untouched
+    assert loopdevice.status(taken.fd).tag == TAG  # untouched
     taken.close()
 
 
 def test_loser_takes_another_number(image: int, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = attach(image)
     answers = iter([taken.number, taken.number])
-    real = loop._get_free
-    monkeypatch.setattr(loop, "_get_free", lambda control: next(answers, None) or real(control))
+    real = loopdevice._get_free
+    monkeypatch.setattr(loopdevice, "_get_free", lambda control: next(answers, None) or real(control))
     other = attach(image)
     assert other.number != taken.number
     taken.close()

@@ -17,7 +17,7 @@ from images import BLOCK_FILE, BLOCK_FILE_CONTENT, SQUASHFS, offset_of_block
 from isolated import isolated, wait_until
 
 from northstar.errors import Unexpected
-from northstar.kernel import dm, loop, mount
+from northstar.kernel import dm, loopdevice, mount
 from northstar.manifest import parse
 from northstar.names import Container
 from northstar.npk import keys, pack
@@ -92,7 +92,7 @@ def samples(tmp_path: pathlib.Path) -> Iterator[Callable[..., Sample]]:
     for sample in made:
         os.close(sample.fd)
     paths = {str(sample.path) for sample in made}
-    wait_until(lambda: not paths & {backing for _, backing in loop.devices()}, "loop devices are gone")
+    wait_until(lambda: not paths & {backing for _, backing in loopdevice.devices()}, "loop devices are gone")
 
 
 @pytest.fixture
@@ -146,9 +146,9 @@ def test_mount_and_umount(mounter: Mounter, samples: Callable[..., Sample], run_
     entry = entry_of(target)
     assert entry.fstype == "squashfs"
     assert {"ro", "nosuid", "nodev"} <= entry.options
-    attached = [number for number, backing in loop.devices() if backing == str(sample.path)]
-    fd = loop.open_device(attached[0])
-    assert loop.status(fd).tag == "northstar:hello:1.0.0"
+    attached = [number for number, backing in loopdevice.devices() if backing == str(sample.path)]
+    fd = loopdevice.open_device(attached[0])
+    assert loopdevice.status(fd).tag == "northstar:hello:1.0.0"
     os.close(fd)
     mounter.umount(str(target))
     assert not target.exists()
@@ -260,8 +260,8 @@ def test_no_free_loop_device(
     samples: Callable[..., Sample], run_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample = samples()
-    taken = loop.attach(sample.fd, 0, 4096, timeout=10.0, tag="northstar:taken:1.0.0")
-    monkeypatch.setattr(loop, "_get_free", lambda control: taken.number)
+    taken = loopdevice.attach(sample.fd, 0, 4096, timeout=10.0, tag="northstar:taken:1.0.0")
+    monkeypatch.setattr(loopdevice, "_get_free", lambda control: taken.number)
     mounter = Mounter(Settings(str(run_dir), 0.05))  # type: ignore[arg-type]
     with pytest.raises(Unexpected, match=r"failed to acquire loop device for hello:1.0.0 within 0\.05s"):
         mount_sample(mounter, sample, run_dir)

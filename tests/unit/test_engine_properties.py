@@ -15,7 +15,7 @@ from northstar.engine import instructions as isa
 from northstar.engine import listing, validator
 from northstar.engine.assembler import Encoded, Label, Program, Register
 from northstar.kernel import mount
-from northstar.programs import attendance, control, session, start
+from northstar.programs import attendance, control, joining, start
 from northstar.programs.plan import MountPlan, Plan
 from northstar.runtime.spawning.reports import Report
 
@@ -231,7 +231,7 @@ def test_every_start_is_a_good_program(plan: Plan, machine: str) -> None:
 @settings(max_examples=150, deadline=None)
 @given(plans(_session_roles), st.sampled_from(["x86_64", "aarch64"]))
 def test_every_session_is_a_good_program(plan: Plan, machine: str) -> None:
-    check(session.build(plan, machine), len(plan["descriptors"]))
+    check(joining.build(plan, machine), len(plan["descriptors"]))
 
 
 @pytest.mark.parametrize(
@@ -249,5 +249,5 @@ def test_programs_of_the_engine_are_good(program: Program) -> None:
 
 def test_reports_are_told_apart() -> None:
     kinds = [isa.REPORT_FAILED, control.READY, control.BORN, control.BURIED]
-    kinds += [attendance.RUNNING, attendance.EXITED, session.ENDED]
+    kinds += [attendance.RUNNING, attendance.EXITED, joining.ENDED]
     assert len(set(kinds)) == len(kinds)

@@ -16,7 +16,7 @@ import pytest
 from northstar import manifest
 from northstar.engine import validator
 from northstar.npk import pack
-from northstar.programs import explanation, session, start
+from northstar.programs import explanation, joining, start
 from northstar.runtime.containers import command, plan
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -144,7 +144,7 @@ def test_session(program: str, terminal: bool) -> None:
         application_filter=bytes(8),
         terminal=terminal,
     )
-    built = session.build(order)
+    built = joining.build(order)
     encoded = built.encode()
     validator.validate(encoded.head, encoded.memory, 5)
     from northstar.engine import listing

@@ -11,16 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from northstar.kernel import (
-    capabilities,
-    filesystem,
-    libc,
-    loop,
-    mount,
-    namespaces,
-    paths,
-    process,
-)
+from northstar.kernel import capabilities, filesystem, libc, loopdevice, mount, namespaces, paths, process
 
 
 @pytest.mark.parametrize(
@@ -111,4 +102,4 @@ def test_loop_devices_from_sysfs(tmp_path: pathlib.Path) -> None:
             (directory / "loop" / "backing_file").write_text(backing + "\n")
     (tmp_path / "loopback").mkdir()
     (tmp_path / "vda").mkdir()
-    assert list(loop.devices(str(tmp_path))) == [(0, "/a file"), (3, "/memfd:x (deleted)")]
+    assert list(loopdevice.devices(str(tmp_path))) == [(0, "/a file"), (3, "/memfd:x (deleted)")]

@@ -13,7 +13,7 @@ from northstar.kernel import (
     dm,
     filesystem,
     libc,
-    loop,
+    loopdevice,
     mount,
     namespaces,
     paths,
@@ -25,8 +25,8 @@ from northstar.kernel import (
 @pytest.mark.parametrize(
     ("structure", "size"),
     [
-        (loop.loop_info64, 232),
-        (loop.loop_config, 304),
+        (loopdevice.loop_info64, 232),
+        (loopdevice.loop_config, 304),
         (dm.dm_ioctl, 312),
         (dm.dm_target_spec, 40),
         (mount.mount_attr, 32),
@@ -43,10 +43,10 @@ def test_size(structure: type[ctypes.Structure], size: int) -> None:
 @pytest.mark.parametrize(
     ("structure", "field", "offset"),
     [
-        (loop.loop_config, "info", 8),
-        (loop.loop_info64, "lo_offset", 24),
-        (loop.loop_info64, "lo_flags", 52),
-        (loop.loop_info64, "lo_file_name", 56),
+        (loopdevice.loop_config, "info", 8),
+        (loopdevice.loop_info64, "lo_offset", 24),
+        (loopdevice.loop_info64, "lo_flags", 52),
+        (loopdevice.loop_info64, "lo_file_name", 56),
         (dm.dm_ioctl, "data_size", 12),
         (dm.dm_ioctl, "flags", 28),
         (dm.dm_ioctl, "dev", 40),
@@ -68,8 +68,8 @@ def test_offset(structure: type[ctypes.Structure], field: str, offset: int) -> N
         (dm.DM_LIST_DEVICES, 0xC138FD02),
         (dm.DM_TABLE_LOAD, 0xC138FD09),
         (dm.DM_TABLE_STATUS, 0xC138FD0C),
-        (loop.LOOP_CONFIGURE, 0x4C0A),
-        (loop.LOOP_CTL_GET_FREE, 0x4C82),
+        (loopdevice.LOOP_CONFIGURE, 0x4C0A),
+        (loopdevice.LOOP_CTL_GET_FREE, 0x4C82),
         (namespaces.CLONE_NEWNET, 0x40000000),
         (namespaces.CLONE_INTO_CGROUP, 0x200000000),
         (namespaces.NS_GET_NSTYPE, 0xB703),
@@ -104,21 +104,21 @@ class _Uname:
 
 
 def test_loop_configuration() -> None:
-    config = loop.configuration(7, 4096, 8192, "northstar:hello:1.0.0")
+    config = loopdevice.configuration(7, 4096, 8192, "northstar:hello:1.0.0")
     data = bytes(config)
     assert (config.fd, config.block_size) == (7, 4096)
     assert data[8 + 24 : 8 + 40] == (4096).to_bytes(8, "little") + (8192).to_bytes(8, "little")
-    assert config.info.lo_flags == loop.LO_FLAGS_READ_ONLY | loop.LO_FLAGS_AUTOCLEAR
+    assert config.info.lo_flags == loopdevice.LO_FLAGS_READ_ONLY | loopdevice.LO_FLAGS_AUTOCLEAR
     assert data[64:128] == b"northstar:hello:1.0.0".ljust(64, b"\0")
 
 
 @pytest.mark.parametrize(("offset", "size"), [(512, 8192), (4096, 8191)])
 def test_loop_block_size_only_where_aligned(offset: int, size: int) -> None:
-    assert loop.configuration(3, offset, size, "x").block_size == 0
+    assert loopdevice.configuration(3, offset, size, "x").block_size == 0
 
 
 def test_loop_tag_is_cut_and_terminated() -> None:
-    config = loop.configuration(3, 0, 4096, "x" * 200)
+    config = loopdevice.configuration(3, 0, 4096, "x" * 200)
     assert bytes(config.info.lo_file_name) == b"x" * 63 + b"\0"
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from northstar.kernel import proc
+from northstar.kernel import procfs
 
 
 def test_process_is_described_as_psutil_does() -> None:
     """An independent reader of the same files."""
     sum(number * number for number in range(500_000))
-    found, expected = proc.Process(os.getpid()), psutil.Process()
+    found, expected = procfs.Process(os.getpid()), psutil.Process()
     assert (found.pid, found.parent, found.state) == (os.getpid(), os.getppid(), "R")
     assert found.name == expected.name()
     assert found.threads == expected.num_threads()
@@ -33,7 +33,7 @@ def test_names_are_chosen_by_programs(name: str) -> None:
     before = comm.read_bytes()
     try:
         comm.write_text(name)
-        found = proc.Process(os.getpid())
+        found = procfs.Process(os.getpid())
         assert (found.name, found.parent) == (name, os.getppid())
     finally:
         comm.write_bytes(before)
@@ -41,8 +41,8 @@ def test_names_are_chosen_by_programs(name: str) -> None:
 
 def test_no_such_process() -> None:
     with pytest.raises(FileNotFoundError):
-        proc.Process(2**22 + 1)
-    assert proc.descendants(2**22 + 1) == []
+        procfs.Process(2**22 + 1)
+    assert procfs.descendants(2**22 + 1) == []
 
 
 @pytest.mark.parametrize("lists", [True, False], ids=["lists", "no lists"])
@@ -57,7 +57,7 @@ def test_descendants(lists: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     ) as child:
         assert child.stdout is not None
         grandchild = int(child.stdout.readline())
-        found = [process.pid for process in proc.descendants(os.getpid())]
+        found = [process.pid for process in procfs.descendants(os.getpid())]
         assert child.stdin is not None
         child.stdin.close()
     assert found.index(child.pid) < found.index(grandchild)
@@ -68,10 +68,10 @@ def test_child_by_its_number() -> None:
     """Outside of any namespace the number is the pid."""
     pid = os.posix_spawn("/bin/sleep", ["sleep", "100"], {})
     try:
-        assert pid in proc.children(os.getpid())
-        assert proc.child_by_number(os.getpid(), _own(pid)) == pid
-        assert proc.child_by_number(os.getpid(), 1) is None
-        assert proc.child_by_number(pid, 2) is None
+        assert pid in procfs.children(os.getpid())
+        assert procfs.child_by_number(os.getpid(), _own(pid)) == pid
+        assert procfs.child_by_number(os.getpid(), 1) is None
+        assert procfs.child_by_number(pid, 2) is None
     finally:
         os.kill(pid, 9)
         os.waitpid(pid, 0)

@@ -22,8 +22,8 @@ from northstar.client import ProcessData
 from northstar.nstar import cli, main, table
 from northstar.nstar.check import Finding, find_script, findings_of
 from northstar.nstar.completion import short_names
+from northstar.nstar.context import Session
 from northstar.nstar.seccomp import section, system_calls
-from northstar.nstar.session import Session
 from northstar.nstar.top import HEADER, sample
 
 
@@ -329,7 +329,7 @@ def test_colours(
     if no_colour is not None:
         monkeypatch.setenv("NO_COLOR", no_colour)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-    monkeypatch.setattr("northstar.nstar.session.Client.connect", lambda *_, **__: None)
+    monkeypatch.setattr("northstar.nstar.context.Client.connect", lambda *_, **__: None)
     session = Session(options("-u", "unix:///x", "list"))
     assert session.bold(0, 0, "x") == ("\x1b[1mx\x1b[0m" if coloured else "x")
 

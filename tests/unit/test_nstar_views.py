@@ -21,7 +21,7 @@ from northstar.client import ContainerData, Notification
 from northstar.client.model import ExitStatus
 from northstar.npk import pack
 from northstar.nstar import device, events, machine, table
-from northstar.nstar.session import is_local
+from northstar.nstar.context import is_local
 from northstar.nstar.top import Order, Sample
 
 # --- tables

@@ -11,7 +11,7 @@ import pytest
 
 from northstar.config import Config, RepositoryConfig
 from northstar.errors import NorthstarError
-from northstar.kernel import loop, mount
+from northstar.kernel import loopdevice, mount
 from northstar.runtime.storage import directory as directoryrepository
 from northstar.runtime.storage import mounter, sweep
 
@@ -33,7 +33,7 @@ class Log:
 def no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the test off the devices and mounts of the machine."""
     monkeypatch.setattr(sweep, "_mapped_devices", lambda log: None)
-    monkeypatch.setattr(loop, "devices", lambda: [])
+    monkeypatch.setattr(loopdevice, "devices", lambda: [])
 
 
 def run(tmp_path: pathlib.Path, **changes: object) -> Log:

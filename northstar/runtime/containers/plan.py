@@ -11,7 +11,7 @@ import resource
 from typing import TYPE_CHECKING, NamedTuple
 
 from northstar.errors import StartContainerFailed, StartContainerMissingResource
-from northstar.kernel import capabilities, proc, process
+from northstar.kernel import capabilities, process, procfs
 from northstar.kernel.mount import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
@@ -268,7 +268,7 @@ def _limits(manifest: Manifest, available: int) -> list[tuple[str, int, int, int
 
 def _most_open_files(available: int) -> int:
     """What "unlimited" means for open files, as the kernel does not take the word (setrlimit(2))."""
-    most = proc.max_open_files()
+    most = procfs.max_open_files()
     own = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if own == resource.RLIM_INFINITY or available & capabilities.mask(("CAP_SYS_RESOURCE",)):
         return most

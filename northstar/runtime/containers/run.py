@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Protocol
 
 from northstar.errors import StartContainerFailed, StartContainerMissingResource, Unexpected
-from northstar.kernel import namespaces, proc
+from northstar.kernel import namespaces, procfs
 from northstar.manifest import extension, model
 from northstar.programs import start
 from northstar.runtime import log
@@ -339,7 +339,7 @@ class Run:
         """What the processes of the container do. There may be hundreds, so a thread looks at them."""
         if self.process.pidfd < 0:
             return []  # its pid may be somebody else's
-        found = await self._host.loop.in_thread(proc.descendants, self.process.pid)
+        found = await self._host.loop.in_thread(procfs.descendants, self.process.pid)
         return [_describe(process) for process in found]
 
     def read_group(self, file: str) -> str | None:
@@ -347,7 +347,7 @@ class Run:
         return None if self._group is None else self._group.read(file)
 
 
-def _describe(process: proc.Process) -> dict[str, Any]:
+def _describe(process: procfs.Process) -> dict[str, Any]:
     return {
         "pid": process.pid,
         "parent": process.parent,

@@ -11,9 +11,9 @@ import stat
 from typing import TYPE_CHECKING
 
 from northstar.errors import InvalidArguments, StartContainerFailed, Unexpected
-from northstar.kernel import proc
 from northstar.kernel import process as kernel_process
-from northstar.programs import session
+from northstar.kernel import procfs
+from northstar.programs import joining
 from northstar.runtime import log
 from northstar.runtime.containers import command, plan
 from northstar.runtime.containers.programs import encode
@@ -106,7 +106,7 @@ class Session:
             application_filter=self._run.record.filter,
             terminal=request.terminal,
         )
-        return session.build(order), handed_over
+        return joining.build(order), handed_over
 
     async def _live(
         self, host: Host, program: Program, descriptors: Sequence[int], stack: contextlib.ExitStack
@@ -135,7 +135,7 @@ class Session:
     async def _begin(self, program: Program) -> int:
         """Wait for the command's execution; its pid. Raises StartContainerFailed."""
         pid = await self._process.running(lambda: program)
-        if not proc.has_executed(pid):
+        if not procfs.has_executed(pid):
             await self._process.abandon()
             reason = f"execute {self._name}: the process has ended before"
             raise StartContainerFailed(self._container, reason)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from northstar.kernel import proc
+from northstar.kernel import procfs
 from northstar.runtime.containers.events import Observer
 from northstar.runtime.monitoring import openmetrics
 from northstar.runtime.monitoring.openmetrics import Family, Histogram
@@ -246,7 +246,7 @@ def _usage(run: Run, counts: _Counts) -> int:
     """
     cpu, memory = _cpu_seconds(run), _memory_bytes(run)
     if cpu is None or memory is None:
-        processes = proc.descendants(run.process.pid) if run.process.pidfd >= 0 else []
+        processes = procfs.descendants(run.process.pid) if run.process.pidfd >= 0 else []
         if cpu is None:
             cpu = max(counts.cpu, sum(process.cpu_time for process in processes) / 1e9)
         if memory is None:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from northstar.engine import instructions as isa
 from northstar.errors import StartContainerFailed
-from northstar.kernel import proc, sockets
 from northstar.kernel import process as kernel_process
+from northstar.kernel import procfs, sockets
 from northstar.programs import attendance
 from northstar.runtime import log
 from northstar.runtime.eventloop import transport
@@ -211,7 +211,7 @@ class Process:
 
     def _signal_application(self, number: int) -> None:
         """If it has left the process group of init (setsid(2), setpgid(2))."""
-        pid = proc.child_by_number(self.pid, attendance.APPLICATION)
+        pid = procfs.child_by_number(self.pid, attendance.APPLICATION)
         if pid is None:
             return
         try:
@@ -220,7 +220,10 @@ class Process:
             return
         try:
             # Once more, as the pid may have been somebody else's when it was opened.
-            if pid == proc.child_by_number(self.pid, attendance.APPLICATION) and os.getpgid(pid) != self.pid:
+            if (
+                pid == procfs.child_by_number(self.pid, attendance.APPLICATION)
+                and os.getpgid(pid) != self.pid
+            ):
                 kernel_process.pidfd_send_signal(pidfd, number)
         except ProcessLookupError:
             return

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from northstar.errors import Unexpected
-from northstar.kernel import dm, filesystem, loop, mount
+from northstar.kernel import dm, filesystem, loopdevice, mount
 from northstar.runtime.storage import superblock
 
 if TYPE_CHECKING:
@@ -155,14 +155,14 @@ class Mounter:
                 self._control.close()
                 self._control = None
 
-    def _attach(self, container: Container, fd: int, package: Package) -> loop.Loop:
+    def _attach(self, container: Container, fd: int, package: Package) -> loopdevice.Loop:
         deadline = time.monotonic() + self._timeout
         # The kernel offers the same free number to everybody who asks at the same time: one at a time.
         acquired = self._attach_lock.acquire(timeout=self._timeout)
         try:
             if not acquired:
                 raise TimeoutError
-            return loop.attach(
+            return loopdevice.attach(
                 fd,
                 package.image_offset,
                 package.image_size,
@@ -179,7 +179,7 @@ class Mounter:
                 self._attach_lock.release()
 
     def _mount_plain(
-        self, container: Container, fd: int, package: Package, device: loop.Loop, target: str
+        self, container: Container, fd: int, package: Package, device: loopdevice.Loop, target: str
     ) -> None:
         with _Step(f"{container}: failed to read the image"):
             problem = superblock.problem(fd, package.image_offset, package.image_size)
@@ -188,7 +188,7 @@ class Mounter:
         self._mount_squashfs(container, package, device.path, target)
 
     def _mount_verified(
-        self, container: Container, package: Package, verity: Verity, device: loop.Loop, target: str
+        self, container: Container, package: Package, verity: Verity, device: loopdevice.Loop, target: str
     ) -> None:
         with _Step(f"{container}: failed to setup dm device"):
             mapped = _Mapped(self._device_mapper(), self._node_dir, self._owner, device, verity)
@@ -217,7 +217,7 @@ class Mounter:
             raise OSError(errno.ENOTSUP, "target not registered (CONFIG_DM_VERITY, or module not loaded)")
 
     def _probe_loop(self) -> None:
-        loop.probe(self._node_dir)
+        loopdevice.probe(self._node_dir)
 
     def _remove_target(self, target: str) -> None:
         try:
@@ -248,7 +248,7 @@ class _Mapped:
     __slots__ = ("_fd", "node")
 
     def __init__(
-        self, control: dm.Control, node_dir: str, owner: str, device: loop.Loop, verity: Verity
+        self, control: dm.Control, node_dir: str, owner: str, device: loopdevice.Loop, verity: Verity
     ) -> None:
         name, number = _create(control, owner, device, verity)
         self.node = f"{node_dir}/{name}"
@@ -276,7 +276,7 @@ class _Mapped:
 
 
 def _create(
-    control: dm.Control, owner: str, device: loop.Loop, verity: Verity
+    control: dm.Control, owner: str, device: loopdevice.Loop, verity: Verity
 ) -> tuple[str, tuple[int, int]]:
     """A new verity device, with another name if the chosen one is taken; its name and number."""
     major, minor = device.device

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from northstar.config import places
 from northstar.errors import NorthstarError
-from northstar.kernel import cgroup, cgrouptree, dm, filesystem, loop, mount
+from northstar.kernel import cgroup, cgrouptree, dm, filesystem, loopdevice, mount
 from northstar.names import Container
 from northstar.runtime.storage.directory import is_temporary
 from northstar.runtime.storage.mounter import (
@@ -162,11 +162,11 @@ def _is_our_loop_device(path: str) -> bool:
     if number == path or not number.isdecimal():
         return False
     try:
-        fd = loop.open_device(int(number))
+        fd = loopdevice.open_device(int(number))
     except OSError:
         return False
     try:
-        return loop.status(fd).tag.startswith(LOOP_TAG_PREFIX)
+        return loopdevice.status(fd).tag.startswith(LOOP_TAG_PREFIX)
     except OSError:  # detached meanwhile
         return False
     finally:
@@ -216,7 +216,7 @@ def _owner_lives(name: str) -> bool:
 
 def _loop_devices(repositories: list[str], log: Log) -> None:
     try:
-        devices = list(loop.devices())
+        devices = list(loopdevice.devices())
     except OSError as failure:
         log("warn", f"sweep: loop devices: {failure.strerror}")
         return
@@ -233,15 +233,15 @@ def _is_our_file(backing: str, repositories: list[str]) -> bool:
 def _loop_device(number: int, log: Log) -> None:
     """Detach a loop device with our tag. One that is still in use stays until its user lets go."""
     try:
-        fd = loop.open_device(number)
+        fd = loopdevice.open_device(number)
     except OSError as failure:
         if failure.errno not in (errno.ENOENT, errno.ENXIO):
             log("warn", f"sweep: loop device {number}: {failure.strerror}")
         return
     try:
-        found = loop.status(fd)
-        if found.tag.startswith(LOOP_TAG_PREFIX) and not found.flags & loop.LO_FLAGS_AUTOCLEAR:
-            _attempt(log, f"loop device {number} ({found.tag})", loop.detach, fd)
+        found = loopdevice.status(fd)
+        if found.tag.startswith(LOOP_TAG_PREFIX) and not found.flags & loopdevice.LO_FLAGS_AUTOCLEAR:
+            _attempt(log, f"loop device {number} ({found.tag})", loopdevice.detach, fd)
     except OSError as failure:
         if failure.errno != errno.ENXIO:  # detached meanwhile
             log("warn", f"sweep: loop device {number}: {failure.strerror}")

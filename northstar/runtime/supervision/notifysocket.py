@@ -15,7 +15,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from northstar.errors import Unexpected
-from northstar.kernel import paths, proc, sockets
+from northstar.kernel import paths, procfs, sockets
 from northstar.runtime import log
 from northstar.runtime.eventloop import transport
 from northstar.supervision import notification
@@ -218,7 +218,7 @@ class NotifySocket:
 
 
 def _first_child(pid: int) -> int:
-    found = proc.descendants(pid)
+    found = procfs.descendants(pid)
     return found[0].pid if found else _NOBODY
 
 

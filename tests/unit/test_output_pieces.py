@@ -59,3 +59,34 @@ def test_a_flood_that_is_cut_off() -> None:
     assert max(fed) <= 2 * output._LINES_IN_A_ROW
     # Between any two pieces somebody else had a turn.
     assert len(set(turns)) >= len(fed) - 1
+
+
+def test_what_a_pipe_holds_is_passed_on_also_if_others_keep_it_open() -> None:
+    """A slow machine has not read all of it when its time is over; what comes later is nobody's."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    failures: list[BaseException] = []
+    loop = Loop(failures.append)
+    fed: list[bytes] = []
+    os.write(writer, b"before\n")
+
+    def feed(data: bytes) -> float:
+        fed.append(data)
+        if len(fed) == 1:
+            # It is written while the first line is dealt with, and the time is over then.
+            os.write(writer, b"in the pipe\n" * 3000 + b"the last")
+            task.cancel()
+        return 0.0
+
+    task = loop.spawn(output.forward(loop, reader, feed))
+
+    async def end() -> None:
+        await output.drain(loop, [task])
+
+    try:
+        loop.run(end())
+    finally:
+        os.close(writer)
+    assert not failures
+    assert b"".join(fed) == b"before\n" + b"in the pipe\n" * 3000 + b"the last"
+    assert fed[-1] == b""

@@ -9,6 +9,7 @@ Containers never get a descriptor of the daemon's.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import select
@@ -30,7 +31,9 @@ MAX_LINE = 64 * 1024
 """A longer line is logged in pieces."""
 
 DRAIN_TIMEOUT = 0.5
-"""Seconds."""
+"""Seconds until the pipes of a container that has ended are closed, if somebody else holds the other end."""
+REST_TIMEOUT = 10.0
+"""Seconds that it may take after that to pass on what is in them."""
 
 BURST = 4000
 LINES_PER_SECOND = 1000
@@ -183,19 +186,25 @@ class Streams:
 async def drain(loop: Loop, readers: Sequence[Task]) -> None:
     """Wait for the ends of `forward` tasks, up to `DRAIN_TIMEOUT`, and end those that are left.
 
-    Another process may have got a copy of the other end. What it writes later is not the container's.
+    Another process may have got a copy of the other end. What it writes later is not the container's. What is
+    in the pipe is; on a slow machine it takes a while to pass it on.
     """
+    try:
+        await _wait_for(loop, readers, DRAIN_TIMEOUT)
+    finally:
+        for reader in readers:
+            reader.cancel()
+    await _wait_for(loop, readers, REST_TIMEOUT)
+
+
+async def _wait_for(loop: Loop, readers: Sequence[Task], seconds: float) -> None:
     late = Future()
-    timer = loop.call_later(DRAIN_TIMEOUT, late.set_result)
+    timer = loop.call_later(seconds, late.set_result)
     try:
         for reader in readers:
             await loop.first(reader, late)
     finally:
         timer.cancel()
-        for reader in readers:
-            reader.cancel()
-    for reader in readers:
-        await loop.first(reader)
 
 
 async def forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> None:
@@ -220,6 +229,7 @@ async def forward(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> No
                 await loop.sleep(pause)
     except Cancelled:
         await _feed(loop, pieces, feed)
+        await _feed_rest(loop, reader, feed)
         feed(b"")  # the last line may have no end
         raise
     finally:
@@ -235,6 +245,19 @@ async def _feed(loop: Loop, pieces: Iterator[bytes], feed: Callable[[bytes], flo
         pause = feed(piece)
         await loop.turn()
     return pause
+
+
+async def _feed_rest(loop: Loop, reader: int, feed: Callable[[bytes], float]) -> None:
+    """What a pipe holds now, and no more than it can hold."""
+    poller = select.poll()
+    poller.register(reader, select.POLLIN)
+    left = fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ)
+    while left > 0 and poller.poll(0):
+        data = await _read(loop, reader)
+        if not data:
+            return
+        left -= len(data)
+        await _feed(loop, _pieces(data), feed)
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+from abilities import has_mksquashfs
 from runtime import TIMEOUT, Runtime, environment, shell, with_mounts
 
 from northstar import manifest as manifests
@@ -76,6 +78,8 @@ def packed(runtime: Runtime, manifest: dict[str, Any], place: str) -> None:
     if place == "abstract":
         runtime.pack(manifest)
         return
+    if (missing := has_mksquashfs()) is not None:
+        pytest.skip(missing)
     root = runtime.base / "root"
     subprocess.run(["unsquashfs", "-q", "-n", "-d", str(root), str(runtime.image)], check=True)
     parsed = manifests.parse(json.dumps(manifest).encode())

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pytest
+from abilities import has_mksquashfs
 from runtime import REPOSITORY, Runtime, shell
 from supervised import (
     nstar,
@@ -138,6 +139,8 @@ def test_a_bad_boot(runtime: Runtime, way: str) -> None:
 
 
 def pack_examples(runtime: Runtime, *names: str) -> None:
+    if (missing := has_mksquashfs()) is not None:
+        pytest.skip(missing)
     for name in names:
         directory = REPOSITORY / "examples" / name
         parsed = manifests.parse((directory / "manifest.yaml").read_bytes())

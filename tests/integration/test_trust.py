@@ -177,8 +177,8 @@ def test_damaged_image_of_a_container_without_policy(runtime: Runtime) -> None:
         client.updates(follow=True)
         client.start("app:0.0.1")
         _flip(path)
+        # Whether the program survives it depends on what it has read.
         assert wait_for(client, "damaged").container == "app:0.0.1"
-        assert client.inspect("app:0.0.1").process is not None
 
 
 def _flip(path: Path) -> None:

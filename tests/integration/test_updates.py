@@ -43,10 +43,13 @@ def configured(runtime: Runtime) -> None:
 
 def install(
     runtime: Runtime, client: Client, *descriptions: dict[str, Any], repository: str = "default"
-) -> None:
+) -> str:
+    """The last package; the same manifest packed again is another one."""
+    path = ""
     for description in descriptions:
-        path = runtime.pack(description, runtime.base / "spare")
-        client.install(str(path), repository)
+        path = str(runtime.pack(description, runtime.base / "spare"))
+        client.install(path, repository)
+    return path
 
 
 def running(client: Client) -> list[str]:
@@ -132,13 +135,13 @@ def test_after_a_restart_the_new_version_counts(runtime: Runtime) -> None:
         assert outcome(client, client.update(["app:1.1.0"]))["phase"] == "good"
     with runtime.started() as client:
         assert running(client) == ["app:1.1.0"]
-        assert runtime.printed("app:1.1.0") == ["1.1.0"]
+        until(lambda: runtime.printed("app:1.1.0") == ["1.1.0"])
 
 
 @pytest.mark.parametrize("script", [BROKEN, "exit 0", "sleep 0.1; kill -9 $$"])
 def test_bad(runtime: Runtime, client: Client, script: str) -> None:
     """The old version comes back, and the bad one is remembered by its content."""
-    install(runtime, client, app("1.1.0", script))
+    package = install(runtime, client, app("1.1.0", script))
     ended = outcome(client, client.update(["app:1.1.0"], settle=20))
     assert ended["phases"] == ["staged", "trying", "rolling_back", "rolled_back"]
     assert ended["reason"].startswith(("app:1.1.0 has failed: ", "app:1.1.0 exited with status Exit(0)"))
@@ -147,7 +150,7 @@ def test_bad(runtime: Runtime, client: Client, script: str) -> None:
     assert running(client) == client.list() == ["app:1.0.0"]
     (bad,) = journal(runtime)["bad"]
     assert bad["version"] == "1.1.0"
-    install(runtime, client, app("1.1.0", script))
+    client.install(package, "default")
     with pytest.raises(Refused, match=r"has failed before: app:1\.1\.0 ") as caught:
         client.update(["app:1.1.0"])
     assert caught.value.variant == "update_rejected"
@@ -344,7 +347,7 @@ def test_data(runtime: Runtime, data: str, expected: str) -> None:
         client.updates(follow=True)
         client.start("app:1.0.0")
         until(stored.exists)
-        install(runtime, client, app("1.1.0", script + "sleep 0.2; exit 1", mounts=PERSIST))
+        install(runtime, client, app("1.1.0", script + "sleep 2; exit 1", mounts=PERSIST))
         path = runtime.pack(app("1.0.1", FOREVER, mounts=PERSIST), runtime.base / "spare")
         assert path.exists()
         key = client.update(["app:1.1.0"], data=data, settle=20)

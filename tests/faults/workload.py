@@ -24,7 +24,7 @@ from northstar.client import Client, ClientError, Refused
 URL = "unix:///run/northstar/console"
 DATA = Path("/var/lib/northstar/data")
 REPOSITORY = Path("/var/lib/northstar/repository")
-WARM_UP = 50
+WARM_UP = 100
 
 
 def say(*words: object) -> None:

@@ -244,10 +244,23 @@ def _copy_attributes(source: int, target: int) -> None:
     status = os.fstat(source)
     os.fchown(target, status.st_uid, status.st_gid)
     os.fchmod(target, stat.S_IMODE(status.st_mode))
-    try:
-        for name in os.listxattr(source):
-            os.setxattr(target, name, os.getxattr(source, name))
-    except OSError as error:
-        if error.errno not in (errno.ENOTSUP, errno.ENODATA, errno.EPERM):
-            raise
+    _copy_attributes(source, target)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _copy_attributes(source: int, target: int) -> None:
+    """Extended attributes (xattr(7)). A label that the policy of a security module does not let anybody set is
+    given by that module itself."""
+    try:
+        names = os.listxattr(source)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return
+    for name in names:
+        try:
+            os.setxattr(target, name, os.getxattr(source, name))
+        except OSError as error:
+            tolerated = error.errno in (errno.ENOTSUP, errno.ENODATA, errno.EPERM)
+            if not tolerated and not name.startswith("security."):
+                raise

@@ -244,13 +244,12 @@ def _copy_attributes(source: int, target: int) -> None:
     status = os.fstat(source)
     os.fchown(target, status.st_uid, status.st_gid)
     os.fchmod(target, stat.S_IMODE(status.st_mode))
-    _copy_attributes(source, target)
+    _copy_extended_attributes(source, target)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _copy_attributes(source: int, target: int) -> None:
-    """Extended attributes (xattr(7)). A label that the policy of a security module does not let anybody set is
-    given by that module itself."""
+def _copy_extended_attributes(source: int, target: int) -> None:
+    """See xattr(7). A label that the policy of a security module lets nobody set is given by that module."""
     try:
         names = os.listxattr(source)
     except OSError as error:

@@ -8,14 +8,12 @@ Boxes are phases of an update as its journal has them, and its results. Below th
 
 from __future__ import annotations
 
-from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from northstar.updates import journal
+from tools.diagram import Arrow, Grid, Label, Point, arrow, picture
 
-WIDTH, HEIGHT = 138, 50
-COLUMN, ROW = 236, 128
-MARGIN = 24
+GRID = Grid(width=138, height=50, column=236, row=128)
 START = "installed"
 
 RESULTS = (journal.ROLLED_BACK, journal.ROLLBACK_FAILED, journal.CANCELLED)
@@ -32,16 +30,6 @@ PLACES = {
     journal.ROLLBACK_FAILED: (3, 2, "A is started"),
 }
 
-
-class Arrow(NamedTuple):
-    """From one box to another; `shift` moves it to the side, in pixels."""
-
-    source: str
-    target: str
-    text: str
-    shift: int = 0
-
-
 ARROWS = (
     Arrow(START, journal.STAGED, "update"),
     Arrow(journal.STAGED, journal.TRYING, "its turn"),
@@ -57,60 +45,39 @@ NOTE = "Each box but the first is durable before anything of it is done: a power
 
 def svg() -> str:
     """The whole picture."""
-    width = 3 * COLUMN + WIDTH + 2 * MARGIN
-    height = 2 * ROW + HEIGHT + 2 * MARGIN + 24
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" font-family="sans-serif" font-size="12">',
-        "<title>Phases of an update from version A to version B</title>",
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
-        'orient="auto"><path d="M0 0 8 4 0 8z" fill="#444"/></marker></defs>',
-        f'<rect width="{width}" height="{height}" fill="#fff"/>',
-    ]
-    lines += [line for arrow in ARROWS for line in _arrow(arrow)]
-    lines += [line for name in PLACES for line in _box(name)]
-    lines.append(f'<text x="{MARGIN}" y="{height - 14}" fill="#444">{escape(NOTE)}</text>')
-    return "\n".join([*lines, "</svg>"])
+    width, height = GRID.extent(4, 3)
+    content = [line for one in ARROWS for line in _arrow(one)]
+    content += [line for name in PLACES for line in _box(name)]
+    size = Point(width, height + 24)
+    title = "Phases of an update from version A to version B"
+    return picture(title, size, content, NOTE, baseline=size.y - 14)
 
 
-def _centre(name: str) -> tuple[int, int]:
+def _centre(name: str) -> Point:
     column, row, _ = PLACES[name]
-    return MARGIN + column * COLUMN + WIDTH // 2, MARGIN + row * ROW + HEIGHT // 2
+    return GRID.centre(column, row)
 
 
 def _box(name: str) -> list[str]:
-    x, y = _centre(name)
+    x, y = centre = _centre(name)
     fill = "#e3f1e3" if name in (journal.GOOD, START) else "#f6e7e0" if name in RESULTS else "#e9edf6"
     return [
-        f'<rect x="{x - WIDTH // 2}" y="{y - HEIGHT // 2}" width="{WIDTH}" height="{HEIGHT}" rx="6" '
-        f'fill="{fill}" stroke="#444"/>',
+        GRID.box(centre, fill),
         f'<text x="{x}" y="{y - 3}" text-anchor="middle" font-weight="bold">{escape(name)}</text>',
         f'<text x="{x}" y="{y + 15}" text-anchor="middle" fill="#444">{escape(PLACES[name][2])}</text>',
     ]
 
 
-def _arrow(arrow: Arrow) -> list[str]:
-    (x1, y1), (x2, y2) = _centre(arrow.source), _centre(arrow.target)
-    start, end = _border(x1, y1, x2, y2), _border(x2, y2, x1, y1)
-    middle, height = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2 - 5
-    anchor = "middle"
-    if x1 == x2:
-        anchor, middle, height = "start", middle + 6, height + 9
-    elif y1 != y2:
-        anchor, middle = "start", middle + 8
-    return [
-        f'<line x1="{start[0]:.0f}" y1="{start[1]:.0f}" x2="{end[0]:.0f}" y2="{end[1]:.0f}" stroke="#444" '
-        'marker-end="url(#tip)"/>',
-        f'<text x="{middle:.0f}" y="{height:.0f}" text-anchor="{anchor}" fill="#225">'
-        f"{escape(arrow.text)}</text>",
-    ]
-
-
-def _border(x: float, y: float, to_x: float, to_y: float) -> tuple[float, float]:
-    """Where the way from the centre of a box to another point leaves the box."""
-    dx, dy = to_x - x, to_y - y
-    scale = min(WIDTH / 2 / abs(dx) if dx else 9e9, HEIGHT / 2 / abs(dy) if dy else 9e9)
-    return x + dx * scale, y + dy * scale
+def _arrow(one: Arrow) -> list[str]:
+    source, target = _centre(one.source), _centre(one.target)
+    start, end = GRID.way(source, target)
+    x, y = (start.x + end.x) / 2, (start.y + end.y) / 2 - 5
+    label = Label(Point(x, y), "middle")
+    if source.x == target.x:
+        label = Label(Point(x + 6, y + 9), "start")
+    elif source.y != target.y:
+        label = Label(Point(x + 8, y), "start")
+    return arrow(start, end, one.text, label)
 
 
 if __name__ == "__main__":

@@ -5,40 +5,25 @@ from __future__ import annotations
 
 import os
 import pty
-import re
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-BUILD = ROOT / "build"
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+from tests import documented
+from tests.documented import BUILD, ROOT, Step
+
 PATIENCE = 300.0
+MADE = ("tools", "gateway", "board", "gateway-0.1.0.npk", "gateway-0.2.0.npk")
 TRY, BOARD = "sudo build/tools/bin/northstar try", "qemu/run --forward-console"
 """Those that go on until they are ended: by Ctrl-C, by `exit`."""
 
 
-class Step(NamedTuple):
-    """Commands of a block, and the lines that it prints among others."""
-
-    commands: str
-    shown: list[str]
-
-
 def steps() -> list[Step]:
-    found: list[Step] = []
-    for language, text in FENCE.findall((ROOT / "docs/tutorial.md").read_text()):
-        if language == "sh":
-            found.append(Step(text, []))
-        else:
-            found[-1].shown.extend(text.splitlines())
-    return found
+    return documented.steps((ROOT / "docs/tutorial.md").read_text())
 
 
 class Terminal:
@@ -94,22 +79,10 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
     """That of a user, whose PATH has the tools that the tutorial installs; root needs no sudo."""
     if os.geteuid() != 0:
         pytest.skip("not root")
-    sudo = tmp_path / "sudo"
-    sudo.write_text('#!/bin/sh\nexec "$@"\n')
-    sudo.chmod(0o755)
-    made = [BUILD / name for name in ("tools", "gateway", "board")]
-    made += [BUILD / f"gateway-{version}.npk" for version in ("0.1.0", "0.2.0")]
-
-    def clean() -> None:
-        for path in made:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-    clean()
-    hidden = ("PYTHONPATH", "NSTAR_URL", "VIRTUAL_ENV")
-    clean_environment = {name: value for name, value in os.environ.items() if name not in hidden}
-    path = os.pathsep.join((str(BUILD / "tools/bin"), str(tmp_path), os.environ["PATH"]))
-    yield {**clean_environment, "PATH": path, "COLUMNS": "200"}
-    clean()
+    found = documented.environment(tmp_path)
+    documented.remove(MADE)
+    yield {**found, "PATH": f"{BUILD / 'tools/bin'}:{found['PATH']}", "COLUMNS": "200"}
+    documented.remove(MADE)
 
 
 def test_every_command(environment: dict[str, str]) -> None:
@@ -125,7 +98,7 @@ def test_every_command(environment: dict[str, str]) -> None:
                 board.wait_for("power off")
                 printed = board.shown
             else:
-                printed = run(step.commands, environment)
+                printed = documented.run(step.commands, environment, PATIENCE)
             for line in step.shown:
                 assert line in printed, f"{step.commands}\n{printed}"
         assert board is not None
@@ -134,23 +107,6 @@ def test_every_command(environment: dict[str, str]) -> None:
     finally:
         if board is not None:
             board.close()
-
-
-def run(commands: str, environment: dict[str, str]) -> str:
-    """What a block prints."""
-    done = subprocess.run(
-        ["bash", "-eu", "-c", commands],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, f"{commands}\n{done.stdout}"
-    return done.stdout
 
 
 def tried(step: Step, environment: dict[str, str]) -> str:

@@ -5,78 +5,46 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from qemu import kernels, rootfs
 from qemu.machine import Machine, Options, make_data_disk
+from tests import documented
+from tests.documented import BUILD, ROOT, Step
 
 pytest.importorskip("northstar.updates", reason="this runtime has no updates")
 
-ROOT = Path(__file__).resolve().parents[2]
-BUILD = ROOT / "build"
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SERVER, BOARD = "python3 -m bench.hawkbit", "qemu/run --fresh"
 PATIENCE = 400.0
 MADE = ("tools", "gateway", "board", "board.token", "gateway-0.1.0.npk", "gateway-0.2.0.npk")
 
 
-class Step(NamedTuple):
-    """A block: `sh` is for this host, `shell` for the board; `shown` is among what it prints."""
-
-    where: str
-    commands: str
-    shown: list[str]
-
-
 def steps() -> list[Step]:
+    """`sh` is for this host, `shell` for the board."""
     text = (ROOT / "docs/fleet.md").read_text()
     (story,) = re.findall(r"^## Try it\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
-    found: list[Step] = []
-    for language, block in FENCE.findall(story):
-        if language:
-            found.append(Step(language, block, []))
-        else:
-            found[-1].shown.extend(block.splitlines())
-    return found
+    return documented.steps(story)
 
 
 class Host:
     """This machine, with a PATH and variables that blocks export."""
 
     def __init__(self, directory: Path) -> None:
-        sudo = directory / "sudo"
-        sudo.write_text('#!/bin/sh\nexec "$@"\n')
-        sudo.chmod(0o755)
-        hidden = ("PYTHONPATH", "VIRTUAL_ENV", "NSTAR_URL")
-        self.environment = {name: value for name, value in os.environ.items() if name not in hidden}
-        self.environment["PATH"] = f"{directory}:{os.environ['PATH']}"
+        self.environment = documented.environment(directory)
         self._directory = directory
 
     def run(self, commands: str) -> str:
         """What a block prints; its exports last."""
         kept = self._directory / "environment"
-        done = subprocess.run(
-            ["bash", "-eu", "-c", f"{commands}\nenv -0 > {kept}"],
-            cwd=ROOT,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert done.returncode == 0, f"{commands}\n{done.stdout}"
+        shown = documented.run(f"{commands}\nenv -0 > {kept}", self.environment, PATIENCE)
         self.environment = dict(pair.split("=", 1) for pair in kept.read_text().split("\0") if pair)
-        return done.stdout
+        return shown
 
     def serve(self, command: str, stack: ExitStack) -> str:
         """Start the server; it ends with the stack."""
@@ -112,15 +80,10 @@ def booted(directory: Path, stack: ExitStack) -> Machine:
 def clean() -> Iterator[None]:
     if os.geteuid() != 0:
         pytest.skip("not root")
-
-    def remove() -> None:
-        for path in (BUILD / name for name in MADE):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-    remove()
+    documented.remove(MADE)
     BUILD.mkdir(exist_ok=True)
     yield
-    remove()
+    documented.remove(MADE)
 
 
 def test_every_command(tmp_path: Path) -> None:

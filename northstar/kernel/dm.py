@@ -13,7 +13,7 @@ import fcntl
 import os
 import struct
 
-from northstar.kernel.filesystem import make_character_node
+from northstar.kernel.filesystem import open_control
 
 DM_VERSION = 0xC138FD00
 DM_LIST_DEVICES = 0xC138FD02
@@ -149,7 +149,8 @@ class Control:
 
         ENODEV: kernel without device mapper, EPERM/EACCES: not root.
         """
-        self.fd = _open_control(node_dir)
+        node = None if node_dir is None else f"{node_dir}/dm-control"
+        self.fd = open_control(_CONTROL, node, _CONTROL_DEVICE, _NO_DEVICE_MAPPER)
 
     def close(self) -> None:
         """Close the descriptor; a second call does nothing."""
@@ -314,23 +315,3 @@ def parse_targets(data: bytes) -> frozenset[str]:
             break
         position += step
     return frozenset(result)
-
-
-def _open_control(node_dir: str | None) -> int:
-    try:
-        return os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as failure:
-        if failure.errno in (errno.ENODEV, errno.ENXIO):
-            raise OSError(errno.ENODEV, _NO_DEVICE_MAPPER, _CONTROL) from None
-        if failure.errno != errno.ENOENT:
-            raise
-        if node_dir is None:
-            raise OSError(errno.ENODEV, _NO_DEVICE_MAPPER, _CONTROL) from None
-    path = f"{node_dir}/dm-control"
-    make_character_node(path, _CONTROL_DEVICE)
-    try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as failure:
-        if failure.errno in (errno.ENODEV, errno.ENXIO):
-            raise OSError(errno.ENODEV, _NO_DEVICE_MAPPER, _CONTROL) from None
-        raise

@@ -12,6 +12,7 @@ from northstar.kernel.libc import check, encode, error, function
 
 CGROUP_SUPER_MAGIC = 0x27E0EB
 CGROUP2_SUPER_MAGIC = 0x63677270
+_NO_DRIVER = (errno.ENODEV, errno.ENXIO)
 
 
 class statfs_buf(ctypes.Structure):
@@ -101,6 +102,28 @@ def make_block_node(path: str | bytes, device: tuple[int, int], mode: int = 0o60
 def make_character_node(path: str | bytes, device: tuple[int, int], mode: int = 0o600) -> None:
     """As `make_block_node` for a character device."""
     _make_node(path, stat.S_IFCHR | mode, os.makedev(*device))
+
+
+def open_control(path: str, node: str | None, device: tuple[int, int], unavailable: str) -> int:
+    """Open the control device of a driver: `path` in /dev or, where it has none, a node of our own at `node`.
+
+    ENODEV, with the text `unavailable`: the kernel has no such driver.
+    """
+    flags, absent = os.O_RDWR | os.O_CLOEXEC, OSError(errno.ENODEV, unavailable, path)
+    try:
+        return os.open(path, flags)
+    except OSError as failure:
+        if failure.errno in _NO_DRIVER or (node is None and failure.errno == errno.ENOENT):
+            raise absent from None
+        if node is None or failure.errno != errno.ENOENT:
+            raise
+    make_character_node(node, device)
+    try:
+        return os.open(node, flags)
+    except OSError as failure:
+        if failure.errno in _NO_DRIVER:
+            raise absent from None
+        raise
 
 
 def _make_node(path: str | bytes, mode: int, device: int) -> None:

@@ -15,7 +15,7 @@ import os
 import stat
 import time
 
-from northstar.kernel.filesystem import make_block_node, make_character_node
+from northstar.kernel.filesystem import make_block_node, open_control
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -161,20 +161,8 @@ def _get_free(control: int) -> int:
 
 
 def _open_control(node_dir: str | None) -> int:
-    """The control device, from a node of our own where /dev has none."""
-    try:
-        return os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        if node_dir is None:
-            raise OSError(errno.ENODEV, _UNAVAILABLE, _CONTROL) from None
-    path = f"{node_dir}/loop-control"
-    make_character_node(path, _CONTROL_DEVICE)
-    try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as failure:
-        if failure.errno in (errno.ENODEV, errno.ENXIO):
-            raise OSError(errno.ENODEV, _UNAVAILABLE, path) from None
-        raise
+    node = None if node_dir is None else f"{node_dir}/loop-control"
+    return open_control(_CONTROL, node, _CONTROL_DEVICE, _UNAVAILABLE)
 
 
 def _open_device(number: int, node_dir: str | None) -> tuple[int, str]:

@@ -7,14 +7,15 @@ import io
 import os
 import sys
 
+from northstar.errors import NorthstarError
 from northstar.text import escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from northstar.errors import NorthstarError
+    from collections.abc import Callable
 
-EXIT_FAILURE, EXIT_BROKEN_PIPE = 1, 141
-"""141 is what shells say of a program that SIGPIPE has ended: nobody reads the output."""
+EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 130, 141
+"""Shells say 130 of a program that SIGINT has ended, 141 of one with SIGPIPE: nobody reads the output."""
 
 
 def prepare_streams() -> None:
@@ -55,3 +56,20 @@ def complain_of_system(error: OSError) -> int:
     print(f"Error: {where}{error.strerror or error}", file=sys.stderr)
     discard_output()
     return EXIT_FAILURE
+
+
+def run(work: Callable[[], int | None]) -> int:
+    """Do the work of a program that tells errors and nothing more; its exit code."""
+    prepare_streams()
+    try:
+        try:
+            return work() or 0
+        finally:
+            sys.stdout.flush()
+    except NorthstarError as error:
+        complain(error)
+        return EXIT_FAILURE
+    except OSError as error:
+        return complain_of_system(error)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED

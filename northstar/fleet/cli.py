@@ -218,22 +218,13 @@ def _connected(options: argparse.Namespace) -> Fleet:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code: 0 done, 1 failed, 2 wrong usage, 3 a watched rollout was not good."""
-    terminal.prepare_streams()
-    try:
-        try:
-            options = parser().parse_args(arguments)
-            with _connected(options) as fleet:
-                run: Callable[[Fleet, argparse.Namespace], int | None] = options.run
-                return run(fleet, options) or 0
-        finally:
-            sys.stdout.flush()
-    except NorthstarError as error:
-        terminal.complain(error)
-        return terminal.EXIT_FAILURE
-    except OSError as error:
-        return terminal.complain_of_system(error)
-    except KeyboardInterrupt:
-        return 130
+    return terminal.run(lambda: _carry_out(parser().parse_args(arguments)))
+
+
+def _carry_out(options: argparse.Namespace) -> int | None:
+    run: Callable[[Fleet, argparse.Namespace], int | None] = options.run
+    with _connected(options) as fleet:
+        return run(fleet, options)
 
 
 if __name__ == "__main__":

@@ -302,21 +302,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     `lint` has more.
     """
-    terminal.prepare_streams()
-    try:
-        try:
-            options = parser().parse_args(arguments)
-            run: Callable[[argparse.Namespace], int | None] = options.run
-            return run(options) or 0
-        finally:
-            sys.stdout.flush()
-    except NorthstarError as error:
-        terminal.complain(error)
-        return terminal.EXIT_FAILURE
-    except OSError as error:
-        return terminal.complain_of_system(error)
-    except KeyboardInterrupt:
-        return 130
+    return terminal.run(lambda: _carry_out(parser().parse_args(arguments)))
+
+
+def _carry_out(options: argparse.Namespace) -> int | None:
+    run: Callable[[argparse.Namespace], int | None] = options.run
+    return run(options)
 
 
 if __name__ == "__main__":

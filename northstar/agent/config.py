@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tomllib
 import urllib.parse
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +13,7 @@ from northstar.agent.http import Access, Origin
 from northstar.agent.memory import Settings
 from northstar.agent.offers import Limits
 from northstar.agent.policy import Window
-from northstar.config.table import Table
+from northstar.config.table import Table, read_toml
 from northstar.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,24 +51,12 @@ class Config(NamedTuple):
 def load(path: str) -> Config:
     """The configuration in a file; raises ConfigError with every problem found."""
     problems: list[str] = []
-    table = Table(_read(path), "", problems)
+    table = Table(read_toml(path), "", problems)
     config = _config(table)
     table.finish()
     if problems or config is None:
         raise ConfigError(path, problems)
     return config
-
-
-def _read(path: str) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file:
-            return tomllib.loads(file.read().decode("utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(path, [error.strerror or str(error)]) from None
-    except UnicodeDecodeError:
-        raise ConfigError(path, ["it is not UTF-8"]) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(path, [f"invalid TOML: {error}"]) from None
 
 
 def _config(table: Table) -> Config | None:

@@ -11,10 +11,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from northstar.agent import actions, facts, log
-from northstar.agent.deployment import Session
 from northstar.agent.download import Downloads, Limits
 from northstar.agent.http import Http
 from northstar.agent.installer import Console
+from northstar.agent.memory import Memory
+from northstar.agent.session import Session
 from northstar.agent.state import Volatile
 from northstar.agent.store import Store
 from northstar.errors import NorthstarError
@@ -85,12 +86,12 @@ class Worker:
         state, problem = self._store.load()
         if problem:
             self._write("error", problem)
-        session = Session(self._config.settings, state, volatile or Volatile(), time.time, random.random)
+        memory = Memory(self._config.settings, state, volatile or Volatile(), time.time, random.random)
         wait = RETRY
         try:
-            wait = self._perform(session)
+            wait = self._perform(Session(memory))
         finally:
-            self._store.keep_volatile(session.volatile._replace(due=since_boot() + wait))
+            self._store.keep_volatile(memory.volatile._replace(due=since_boot() + wait))
         return wait
 
     def _wait(self, volatile: Volatile | None) -> float:

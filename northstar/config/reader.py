@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from typing import Any
 
 from northstar.config import places, repositories
@@ -22,7 +21,7 @@ from northstar.config.model import (
     Strace,
     UpdatesConfig,
 )
-from northstar.config.table import Table
+from northstar.config.table import Table, read_toml
 from northstar.errors import ConfigError, NorthstarError
 from northstar.protocol.permissions import ADDITIONAL, FULL
 from northstar.protocol.url import ConsoleUrl
@@ -35,7 +34,7 @@ _NEW_KEYS = ("socket_dir", "event_buffer_size", "notification_buffer_size", "loo
 
 def load(path: str) -> Config:
     """The configuration in a file; raises ConfigError with every problem found."""
-    values = _read(path)
+    values = read_toml(path)
     problems: list[str] = []
     table = Table(values, "", problems)
     configuration = _old(table) if is_old(values) else _new(table)
@@ -84,18 +83,6 @@ def _check_repository(repository: RepositoryConfig) -> list[str]:
     except NorthstarError as error:
         problems.append(f"{name}.revoked: {error}")
     return problems
-
-
-def _read(path: str) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file:
-            return tomllib.loads(file.read().decode("utf-8-sig"))  # some editors write a byte order mark
-    except OSError as error:
-        raise ConfigError(path, [error.strerror or str(error)]) from None
-    except UnicodeDecodeError:
-        raise ConfigError(path, ["it is not UTF-8"]) from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(path, [f"invalid TOML: {error}"]) from None
 
 
 def is_old(values: dict[str, Any]) -> bool:

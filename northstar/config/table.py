@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a TOML table key by key; every problem is collected with the name of its key."""
+"""Reading a TOML file, and its tables key by key; every problem is collected with the name of its key."""
 
 from __future__ import annotations
 
+import tomllib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from northstar import sizes
+from northstar.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,6 +15,19 @@ if TYPE_CHECKING:
 MAX_I64 = (1 << 63) - 1
 
 T = TypeVar("T")
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    """The values of a file. Raises ConfigError."""
+    try:
+        with open(path, "rb") as file:
+            return tomllib.loads(file.read().decode("utf-8-sig"))  # some editors write a byte order mark
+    except OSError as error:
+        raise ConfigError(path, [error.strerror or str(error)]) from None
+    except UnicodeDecodeError:
+        raise ConfigError(path, ["it is not UTF-8"]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(path, [f"invalid TOML: {error}"]) from None
 
 
 class Table:

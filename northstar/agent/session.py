@@ -13,14 +13,11 @@ from typing import TYPE_CHECKING, Any
 from northstar.agent import ddi, offers, policy
 from northstar.agent.actions import Acknowledge, Answer, Facts, Failure, Get, Log, Look, Send, Update, Updates
 from northstar.agent.jobs import REFERENCE, UNANSWERED, Jobs
-from northstar.agent.memory import Later, Memory, Settings, said
+from northstar.agent.memory import Later, said
 from northstar.agent.state import MAX_HISTORY, REQUESTED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from northstar.agent.memory import Steps
-    from northstar.agent.state import State, Volatile
+    from northstar.agent.memory import Memory, Steps
 
 _WORK = {"cancelAction", "confirmationBase", "deploymentBase"}
 MAX_REFUSED = 2
@@ -30,28 +27,9 @@ MAX_REFUSED = 2
 class Session:
     """One session."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        state: State,
-        volatile: Volatile,
-        clock: Callable[[], float],
-        random: Callable[[], float],
-    ) -> None:
-        """`clock` gives the seconds since 1970, `random` numbers from 0 to 1."""
-        self._settings = settings
-        self._memory = Memory(settings, state, volatile, clock, random)
-        self._jobs = Jobs(self._memory)
-
-    @property
-    def state(self) -> State:
-        """What is to be remembered durably; it has been kept already."""
-        return self._memory.state
-
-    @property
-    def volatile(self) -> Volatile:
-        """What is to be remembered until the next boot."""
-        return self._memory.volatile
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._jobs = Jobs(memory)
 
     def run(self) -> Steps[float]:
         """Seconds until the next session."""
@@ -91,14 +69,14 @@ class Session:
                 yield Acknowledge(update.id)
 
     def _is_reported(self, update: Update) -> bool:
-        if any(report.update == update.id for report in self.state.reports):
+        if any(report.update == update.id for report in self._memory.state.reports):
             return False
-        return any(ended.reference == update.reference for ended in self.state.ended)
+        return any(ended.reference == update.reference for ended in self._memory.state.ended)
 
     def _report(self) -> Steps[None]:
         """Send final feedback. Without an answer it is kept, for ever."""
-        while self.state.reports:
-            report, others = self.state.reports[0], self.state.reports[1:]
+        while self._memory.state.reports:
+            report, others = self._memory.state.reports[0], self._memory.state.reports[1:]
             answer = yield Send("POST", report.url, report.body)
             if answer.status == 400 and report.refused < MAX_REFUSED:
                 body = report.body | {"status": report.body["status"] | {"details": []}}
@@ -117,7 +95,7 @@ class Session:
 
     def _poll(self) -> Steps[None]:
         memory = self._memory
-        answer = yield Get(self._settings.url, "" if self._jobs.current else memory.volatile.etag)
+        answer = yield Get(self._memory.settings.url, "" if self._jobs.current else memory.volatile.etag)
         if answer.status not in (200, 304):
             raise memory.refused(answer, "the poll")
         try:
@@ -127,7 +105,7 @@ class Session:
         if answer.status == 304:
             yield from self._tell("")
         else:
-            memory.regular = policy.interval(poll.sleep, self._settings.longest, memory.random())
+            memory.regular = policy.interval(poll.sleep, self._memory.settings.longest, memory.random())
             yield from self._follow(poll.links)
             # What there is to do has to come again until it is done.
             memory.remember(etag="" if poll.links.keys() & _WORK else answer.etag)
@@ -183,21 +161,21 @@ class Session:
         if document is None:
             return
         try:
-            offer = ddi.read_offer(document, self._settings.secure, "confirmation")
+            offer = ddi.read_offer(document, self._memory.settings.secure, "confirmation")
         except ddi.Malformed as error:
             raise self._memory.refused(Answer(0, reason=str(error)), "a confirmation") from None
         reference = f"{REFERENCE}{offer.id}:{offers.key(offer)}"
         answer = yield from self._answer(offer)
-        if not answer or dict(self.state.answers).get(reference) == answer:
+        if not answer or dict(self._memory.state.answers).get(reference) == answer:
             return
         body = ddi.confirmation(answer, [f"{answer} on the device"])
         yield from self._answered(url, body, "a confirmation")
-        answers = dict(self.state.answers) | {reference: answer}
+        answers = dict(self._memory.state.answers) | {reference: answer}
         yield from self._memory.keep(answers=tuple(answers.items())[-MAX_HISTORY:])
 
     def _answer(self, offer: ddi.Offer) -> Steps[str]:
-        if self._settings.confirmation != "ask":
-            return "confirmed" if self._settings.confirmation == "accept" else "denied"
+        if self._memory.settings.confirmation != "ask":
+            return "confirmed" if self._memory.settings.confirmation == "accept" else "denied"
         facts: Facts = yield Look()
         if offer.id not in facts.answers:
             names = ", ".join(f"{module.name}:{module.version}" for module in offer.modules)

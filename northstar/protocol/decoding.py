@@ -99,10 +99,6 @@ _CONNECT: tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]] = (
 )
 _ADDED = ("notifications",)
 """Fields of ours in messages of upstream, which has arrays without them."""
-_OPTIONAL = (
-    *("init", "follow", "signal", "timeout", "wait", *_ADDED),
-    *("attempts", "settle", "allow_downgrade", "force", "data", "reference"),
-)
 _ENVELOPES = ("connect", "connect_ack", "connect_nack", "request", "response", "notification")
 _FREQUENT: dict[bytes, Any] = {
     json.dumps({"request": name}, separators=(",", ":")).encode(): unit for name, unit in _UNITS.items()
@@ -242,7 +238,7 @@ def _struct(shape: tuple[Callable[..., Any], dict[str, Callable[[Any], Any]]], b
         raise fields.Invalid
     values = []
     for name, read in readers.items():
-        if (name not in body and name not in _OPTIONAL) or _repeated(body, name):
+        if _repeated(body, name):
             raise fields.Invalid
         values.append(read(body.get(name)))
     return build(*values)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fields of requests: from a JSON value to ours.
 
-Each raises `Invalid`, or ValueError, if the value is of another kind.
+Each raises `Invalid`, or ValueError, if the value is of another kind. What is missing is read as null.
 """
 
 from __future__ import annotations
@@ -166,7 +166,10 @@ def seconds(value: Any) -> float | None:
         return None
     if type(value) not in (int, float):
         raise Invalid
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise Invalid from None
 
 
 def word(default: str) -> Callable[[Any], str]:

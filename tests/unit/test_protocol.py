@@ -113,6 +113,7 @@ def test_what_may_be_left_out_of_an_update(body: str, message: Any) -> None:
         '{"update":{"containers":["a:0.0.1"],"attempts":1.5}}',
         '{"update":{"containers":["a:0.0.1"],"settle":"10s"}}',
         '{"update":{"containers":["a:0.0.1"],"settle":true}}',
+        f'{{"update":{{"containers":["a:0.0.1"],"settle":1{"0" * 400}}}}}',
         '{"update":{"containers":["a:0.0.1"],"data":1}}',
         '{"update_ack":{}}',
         '{"update_cancel":{"id":1}}',

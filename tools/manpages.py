@@ -163,6 +163,7 @@ NSTAR = Page(
             ("1", "failed, for instance because there is no connection; problems found by check"),
             ("2", "wrong usage"),
             ("3", "refused by the runtime"),
+            ("4", "an update was rolled back"),
             ("130 in a shell", "interrupted (SIGINT)"),
             ("141", "nobody reads the output"),
         ),

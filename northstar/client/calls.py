@@ -70,9 +70,9 @@ def start(
 ) -> Call[None]:
     """Start a container."""
     variables = dict(environment or {})
-    _check_texts(init or "", *arguments, *variables, *variables.values())
+    check_texts(init or "", *arguments, *variables, *variables.values())
     request = requests.Start(Container.parse(container), init, tuple(arguments), variables)
-    return Call(request, _done("start"))
+    return Call(request, done("start"))
 
 
 def explain(
@@ -80,7 +80,7 @@ def explain(
 ) -> Call[list[str]]:
     """What a start would do: lines of text, see `northstar.programs.explanation`."""
     variables = dict(environment or {})
-    _check_texts(init or "", *arguments, *variables, *variables.values())
+    check_texts(init or "", *arguments, *variables, *variables.values())
     request = requests.Explain(Container.parse(container), init, tuple(arguments), variables)
 
     def decode(response: Any) -> list[str]:
@@ -93,16 +93,16 @@ def kill(container: str, signal: int) -> Call[None]:
     """Send a signal to a container."""
     if not decoding.MIN_I32 <= signal <= decoding.MAX_I32:
         raise ValueError(f"invalid signal {signal}")
-    return Call(requests.Kill(Container.parse(container), signal), _done("kill"))
+    return Call(requests.Kill(Container.parse(container), signal), done("kill"))
 
 
 def execute(
     container: str, command: Sequence[str], environment: Mapping[str, str], terminal: bool
 ) -> Call[None]:
     """Run a command in a container; its descriptors 0, 1 and 2 travel with the request."""
-    _check_texts(*command, *environment, *environment.values())
+    check_texts(*command, *environment, *environment.values())
     request = requests.Exec(Container.parse(container), tuple(command), dict(environment), terminal)
-    return Call(request, _done("exec"))
+    return Call(request, done("exec"))
 
 
 def exit_status(response: Any) -> ExitStatus:
@@ -112,12 +112,12 @@ def exit_status(response: Any) -> ExitStatus:
 
 def mount(containers: Sequence[str]) -> Call[list[Any]]:
     """Mount containers; for each None or the error object."""
-    return Call(requests.Mount(_parsed(containers)), _errors("mount"))
+    return Call(requests.Mount(parsed(containers)), _errors("mount"))
 
 
 def umount(containers: Sequence[str]) -> Call[list[Any]]:
     """Umount containers; for each None or the error object."""
-    return Call(requests.Umount(_parsed(containers)), _errors("umount"))
+    return Call(requests.Umount(parsed(containers)), _errors("umount"))
 
 
 def install(repository: str, size: int) -> Call[str]:
@@ -131,7 +131,7 @@ def install(repository: str, size: int) -> Call[str]:
 
 def uninstall(container: str, wipe: bool) -> Call[None]:
     """Remove a package, with the container's persistent data if `wipe`."""
-    return Call(requests.Uninstall(Container.parse(container), wipe), _done("uninstall"))
+    return Call(requests.Uninstall(Container.parse(container), wipe), done("uninstall"))
 
 
 def create_token(target: str, shared: bytes) -> Call[bytes]:
@@ -158,7 +158,9 @@ def shutdown() -> Call[None]:
 # --- responses
 
 
-def _done(kind: str) -> Callable[[Any], None]:
+def done(kind: str) -> Callable[[Any], None]:
+    """How to read a response that tells nothing but success."""
+
     def decode(response: Any) -> None:
         outcome(result(response, kind))
 
@@ -172,7 +174,8 @@ def _errors(kind: str) -> Callable[[Any], list[Any]]:
     return decode
 
 
-def _check_texts(*texts: str) -> None:
+def check_texts(*texts: str) -> None:
+    """Raises ValueError for what is no text to the runtime."""
     for text in texts:
         if "\0" in text:
             raise ValueError(f"{text!r} contains a NUL")
@@ -182,7 +185,8 @@ def _check_texts(*texts: str) -> None:
             raise ValueError(f"{text!r} is not UTF-8") from None
 
 
-def _parsed(names: Sequence[str]) -> tuple[Container, ...]:
+def parsed(names: Sequence[str]) -> tuple[Container, ...]:
+    """The containers of one request; raises ValueError."""
     if len(names) > fields.MAX_CONTAINERS:
         raise ValueError(f"more than {fields.MAX_CONTAINERS} containers in a request")
     return tuple(Container.parse(name) for name in names)

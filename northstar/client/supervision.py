@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from northstar.client.calls import Call
+from northstar.client.calls import Call, done, parsed
 from northstar.client.model import ExitStatus
 from northstar.client.protocol import outcome, result
 from northstar.names import Container
@@ -52,9 +52,7 @@ def wait(containers: Sequence[str], until: str, timeout: float | None) -> Call[l
     """Wait until containers are ready or have ended."""
     if until not in (READY, EXIT):
         raise ValueError(f"{until!r} cannot be waited for, only {READY} and {EXIT}")
-    if len(containers) > fields.MAX_CONTAINERS:
-        raise ValueError(f"more than {fields.MAX_CONTAINERS} containers in a request")
-    names = tuple(Container.parse(name) for name in containers)
+    names = parsed(containers)
 
     def decode(response: Any) -> list[Waited]:
         return [_waited(value) for value in result(response, "wait")]
@@ -64,11 +62,7 @@ def wait(containers: Sequence[str], until: str, timeout: float | None) -> Call[l
 
 def reset(container: str) -> Call[None]:
     """Forget the failures of a container, and lift its quarantine."""
-
-    def decode(response: Any) -> None:
-        outcome(result(response, "reset"))
-
-    return Call(requests.Reset(Container.parse(container)), decode)
+    return Call(requests.Reset(Container.parse(container)), done("reset"))
 
 
 def boot(wait: bool, timeout: float | None) -> Call[BootDecision]:

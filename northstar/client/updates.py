@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from northstar.client.calls import Call
+from northstar.client.calls import Call, check_texts, done, parsed
 from northstar.client.protocol import outcome, result
-from northstar.names import Container
-from northstar.protocol import requests
+from northstar.protocol import fields, requests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,8 +38,13 @@ def begin(
     reference: str = "",
 ) -> Call[str]:
     """Begin an update to these versions; its id."""
+    check_texts(data, reference)
+    if not fields.MIN_COUNT <= attempts <= fields.MAX_COUNT:
+        raise ValueError(f"invalid attempts {attempts}")
+    if settle is not None and not math.isfinite(settle):
+        raise ValueError(f"invalid settle {settle}")
     request = requests.Update(
-        tuple(Container.parse(name) for name in containers),
+        parsed(containers),
         attempts,
         settle,
         allow_downgrade,
@@ -62,16 +67,14 @@ def show(follow: bool) -> Call[Updates]:
 
 def acknowledge(key: str) -> Call[None]:
     """Forget how an update has ended."""
-    return Call(requests.UpdateAck(key), lambda response: _done(response, "update_ack"))
+    check_texts(key)
+    return Call(requests.UpdateAck(key), done("update_ack"))
 
 
 def cancel(key: str) -> Call[None]:
     """Give up an update whose trial has not begun."""
-    return Call(requests.UpdateCancel(key), lambda response: _done(response, "update_cancel"))
-
-
-def _done(response: Any, kind: str) -> None:
-    outcome(result(response, kind))
+    check_texts(key)
+    return Call(requests.UpdateCancel(key), done("update_cancel"))
 
 
 def describe(details: dict[str, Any]) -> list[str]:

@@ -4,22 +4,20 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from typing import TYPE_CHECKING
 
-from northstar import API_VERSION, __version__, sizes, terminal
+from northstar import API_VERSION, __version__, terminal
 from northstar.client import supervision
 from northstar.client.errors import PermissionDenied, Refused
 from northstar.errors import NorthstarError
-from northstar.nstar import commands, events, execute, logs, update, views, waiting
+from northstar.nstar import arguments, commands, events, execute, logs, update, views, waiting
 from northstar.nstar.check import check
 from northstar.nstar.completion import FILES, completion
 from northstar.nstar.context import DEVICE_SOCKET, URL_VARIABLE, Session, default_url
 from northstar.nstar.seccomp import seccomp
 from northstar.nstar.top import SORT_KEYS
 from northstar.nstar.top import top as top_command
-from northstar.protocol import base64text, fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         "-t",
         "--timeout",
         metavar="DURATION",
-        type=_duration,
+        type=arguments.duration,
         default=10.0,
         help="limit of the connect handshake, such as 500ms (10s)",
     )
@@ -97,7 +95,7 @@ def _commands(top: argparse.ArgumentParser) -> None:
         start.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help="see above")
     _container(kill := add("kill", commands.kill))
     kill.add_argument(
-        "signal", metavar="SIGNAL", type=_signal, nargs="?", default=15, help="number or name (TERM)"
+        "signal", metavar="SIGNAL", type=arguments.signal, nargs="?", default=15, help="number or name (TERM)"
     )
     _container(command := add("exec", execute.run))
     execute.add_arguments(command)
@@ -107,14 +105,14 @@ def _commands(top: argparse.ArgumentParser) -> None:
     uninstall = add("uninstall", commands.uninstall)
     uninstall.add_argument("-w", "--wipe", action="store_true", help="delete the persistent data as well")
     _container(uninstall)
-    update.add_arguments(add("update", update.update, notifications=True))
+    update.add_arguments(add("update", update.update))
     updates = add("updates", update.show)
     updates.add_argument("--acknowledge", metavar="ID", help="forget how it has ended")
     updates.add_argument("--cancel", metavar="ID", help="give it up before its trial")
     add("shutdown", commands.shutdown)
     for name, run in (("notifications", events.notifications), ("events", events.events)):
         add(name, run, notifications=supervision.NOTIFICATIONS).add_argument(
-            "-n", "--number", metavar="N", type=_count, help="end after N of them"
+            "-n", "--number", metavar="N", type=arguments.count, help="end after N of them"
         )
     _container(inspect := add("inspect", views.inspect))
     views.add_format(inspect, "json")
@@ -124,7 +122,7 @@ def _commands(top: argparse.ArgumentParser) -> None:
     token.add_argument("target", metavar="TARGET", help="name of the container that shall verify it")
     token.add_argument("shared", metavar="SHARED", help="text that both sides know")
     verify = add("verify-token", commands.verify_token)
-    verify.add_argument("token", metavar="TOKEN", type=_token, help="token in base64")
+    verify.add_argument("token", metavar="TOKEN", type=arguments.token, help="token in base64")
     verify.add_argument("user", metavar="USER", help="name of the creator")
     verify.add_argument("shared", metavar="SHARED", help="text that both sides know")
     add("ident", commands.ident)
@@ -134,10 +132,10 @@ def _commands(top: argparse.ArgumentParser) -> None:
         "--timeout",
         metavar="DURATION",
         dest="grace",
-        type=_duration,
+        type=arguments.duration,
         help="time before SIGKILL, such as 500ms",
     )
-    halt.add_argument("-s", "--signal", metavar="SIGNAL", type=_signal, help="number or name")
+    halt.add_argument("-s", "--signal", metavar="SIGNAL", type=arguments.signal, help="number or name")
     _container(add("reset", waiting.reset))
     wait = add("wait", waiting.wait)
     wait.add_argument("containers", metavar="NAME[:VERSION]", nargs="*", help="containers")
@@ -153,9 +151,14 @@ def _commands(top: argparse.ArgumentParser) -> None:
     _limit(wait)
     usage = add("top", top_command)
     usage.add_argument("--sort", choices=SORT_KEYS, default="cpu", help="column to sort by (%(default)s)")
-    usage.add_argument("-n", "--iterations", metavar="N", type=_count, help="end after N tables")
+    usage.add_argument("-n", "--iterations", metavar="N", type=arguments.count, help="end after N tables")
     usage.add_argument(
-        "-d", "--delay", metavar="DURATION", type=_duration, default=2.0, help="time between tables (2s)"
+        "-d",
+        "--delay",
+        metavar="DURATION",
+        type=arguments.duration,
+        default=2.0,
+        help="time between tables (2s)",
     )
     add("check", check, local=True).add_argument(
         "-q", "--quiet", action="store_true", help="show problems and what is optional only"
@@ -183,7 +186,7 @@ def _limit(command: argparse.ArgumentParser) -> None:
         "--timeout",
         metavar="DURATION",
         dest="limit",
-        type=_duration,
+        type=arguments.duration,
         help="limit of the wait, such as 30s",
     )
 
@@ -198,48 +201,14 @@ def _container(command: argparse.ArgumentParser) -> None:
     command.add_argument("container", metavar="NAME[:VERSION]", help="the version may be left out if unique")
 
 
-def _duration(text: str) -> float:
-    try:
-        return sizes.parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise ValueError
-    return count
-
-
-def _signal(text: str) -> int:
-    try:
-        number = int(text) if text.isdecimal() else signal.Signals["SIG" + text.upper().removeprefix("SIG")]
-    except KeyError:
-        number = 0
-    if not 1 <= number <= 31:
-        raise argparse.ArgumentTypeError(f"{text!r} is no signal: 1 to 31, or a name as TERM")
-    return int(number)
-
-
-def _token(text: str) -> bytes:
-    try:
-        token = base64text.from_base64(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    if len(token) != fields.TOKEN_SIZE:
-        raise argparse.ArgumentTypeError(f"a token has {fields.TOKEN_SIZE} bytes, not {len(token)}")
-    return token
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
     terminal.prepare_streams()
     url = ""
     try:
         try:
             top = parser()
-            options = top.parse_args(arguments)
+            options = top.parse_args(words)
             if options.json and options.run is execute.run:
                 top.error("exec and --json: standard output is that of the program")
             url = options.url = options.url or default_url()

@@ -117,7 +117,7 @@ def configuration(url: str) -> str | None:
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word in ("-c", "--config"):
             return os.path.join(directory, following)
-        if word.startswith(("--config=", "-c")) and not word.startswith("--check"):
+        if word.startswith(("--config=", "-c")):
             return os.path.join(directory, word.removeprefix("--config=").removeprefix("-c"))
     return None
 

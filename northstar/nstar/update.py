@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from northstar import sizes
 from northstar.client import updates
 from northstar.client.errors import ConnectionClosed, Refused
-from northstar.nstar import progress, table
+from northstar.errors import NorthstarError
+from northstar.nstar import arguments, progress, table
 
 if TYPE_CHECKING:
     import argparse
@@ -28,7 +29,8 @@ def update(session: Session, options: argparse.Namespace) -> int:
     update. With --wait the exit code is 0 if the new versions are good, 3 if the update is refused, 4 if it
     was rolled back.
     """
-    session.client.updates(follow=True)
+    if options.notifications:
+        session.client.updates(follow=True)
     installed: list[str] = []
     try:
         names = [_installed(session, item, options.repository, installed) for item in options.packages]
@@ -45,10 +47,11 @@ def update(session: Session, options: argparse.Namespace) -> int:
         # Of no use to anybody, and in the way of another one of that version.
         response = session.last_response
         for name in installed:
-            session.client.uninstall(name)
+            with contextlib.suppress(NorthstarError):
+                session.client.uninstall(name)
         session.last_response = response
         raise
-    if not options.wait:
+    if not options.notifications:
         session.say(f"{key} accepted")
         return 0
     return _wait(session, key)
@@ -123,10 +126,17 @@ def show(session: Session, options: argparse.Namespace) -> None:
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The options of `update`."""
     command.add_argument("packages", metavar="FILE", nargs="+", help="package, or NAME:VERSION")
-    command.add_argument("-w", "--wait", action="store_true", help="show how it goes on, wait for the result")
+    # Who does not wait needs no permission to hear of anything.
+    command.add_argument(
+        "-w",
+        "--wait",
+        dest="notifications",
+        action="store_true",
+        help="show how it goes on, wait for the result",
+    )
     command.add_argument("-r", "--repository", metavar="NAME", help="for the packages (default)")
     command.add_argument(
-        "--settle", metavar="DURATION", type=_seconds, help="how long they have to be ready (10s)"
+        "--settle", metavar="DURATION", type=arguments.duration, help="how long they have to be ready (10s)"
     )
     command.add_argument("--attempts", metavar="N", type=int, default=1, help="how often they may fail (1)")
     command.add_argument("--allow-downgrade", action="store_true", help="also to a lower version")
@@ -135,12 +145,3 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--data", choices=("keep", "copy"), default="keep", help="copy: a rollback restores persistent data"
     )
     command.add_argument("--reference", metavar="TEXT", default="", help="comes back in what is told of it")
-
-
-def _seconds(text: str) -> float:
-    import argparse
-
-    try:
-        return sizes.parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -186,12 +186,9 @@ def _summary(data: ContainerData) -> Iterator[tuple[str, str]]:
     yield "Repository", data.repository + (", mounted" if data.mounted else "")
     if "init" not in manifest:
         yield "Type", "resource"
+        yield from _impaired(data)
         return
     yield from _state(data)
-    if data.problem is not None:
-        yield "Problem", data.problem
-    for warning in data.warnings:
-        yield "Warning", warning
     yield "Command", shlex.join(_command(data))
     yield "User", f"uid {manifest['uid']}, gid {manifest['gid']}"
     for key, name in (("suppl_groups", "Groups"), ("capabilities", "Capabilities")):
@@ -221,16 +218,20 @@ def _state(data: ContainerData) -> Iterator[tuple[str, str]]:
             yield label, str(found[key])
     if found.get("next_start") is not None:
         yield "Next start", f"in {found['next_start']:.1f}s"
-    if data.problem:
-        yield "Problem", data.problem
-    for warning in data.warnings:
-        yield "Warning", warning
+    yield from _impaired(data)
     if data.process is None:
         return
     limit = _limit(data.manifest)
     most = "" if limit is None else f" (limit {table.size(limit)})"
     memory = f"{table.size(used.memory)} of memory{most}"
     yield "Uses", f"{memory}, {used.cpu:.1f}s of processor time, {used.processes} processes"
+
+
+def _impaired(data: ContainerData) -> Iterator[tuple[str, str]]:
+    if data.problem is not None:
+        yield "Problem", data.problem
+    for warning in data.warnings:
+        yield "Warning", warning
 
 
 def _limit(manifest: dict[str, Any]) -> int | None:

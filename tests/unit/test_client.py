@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,7 @@ from northstar.client import (
     Refused,
     calls,
     logs,
+    updates,
 )
 from northstar.client.protocol import ClientProtocol
 from northstar.client.upload import Upload
@@ -228,6 +231,29 @@ def test_output_of_a_container() -> None:
     assert (output.kind, output.container) == (logs.OUTPUT, "a:0.0.1")
     assert logs.later(output) == ([(1.5, "stdout", "two")], 3, 0)
     assert (end.kind, end.container) == (logs.END, "a:0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("names", "more"),
+    [
+        (["a"], {}),
+        (["a:0.0.1"] * 1025, {}),
+        (["a:0.0.1"], {"settle": float("nan")}),
+        (["a:0.0.1"], {"settle": float("inf")}),
+        (["a:0.0.1"], {"attempts": 1 << 31}),
+        (["a:0.0.1"], {"reference": "a\0"}),
+        (["a:0.0.1"], {"data": "\udc80"}),
+    ],
+)
+def test_updates_that_would_be_no_message(names: list[str], more: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        updates.begin(names, **more)
+
+
+@pytest.mark.parametrize("call", [updates.acknowledge, updates.cancel])
+def test_keys_that_would_be_no_message(call: Callable[[str], object]) -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        call("a\0")
 
 
 @pytest.mark.parametrize("verdict", ["Ok", "Invalid", "Expired", "Future"])

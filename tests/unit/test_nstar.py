@@ -62,6 +62,11 @@ def test_timeouts_of_the_connection_and_of_a_command_are_different() -> None:
     assert (parsed.timeout, parsed.grace) == (3.0, 0.5)
 
 
+def test_only_who_waits_for_an_update_hears_of_it() -> None:
+    assert not options("update", "a.npk").notifications
+    assert options("update", "--wait", "a.npk").notifications
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
@@ -20,7 +21,7 @@ from northstar import manifest
 from northstar.client import ContainerData, Notification
 from northstar.client.model import ExitStatus
 from northstar.npk import pack
-from northstar.nstar import device, events, machine, table
+from northstar.nstar import device, events, machine, table, views
 from northstar.nstar.context import is_local
 from northstar.nstar.top import Order, Sample
 
@@ -144,6 +145,16 @@ def test_event(notification: Notification, told: tuple[str, str]) -> None:
     assert events.described(notification)[:2] == told
 
 
+# --- inspect
+
+
+@pytest.mark.parametrize("fields", [{}, {"init": "/a", "uid": 1, "gid": 1}], ids=["resource", "app"])
+def test_what_is_impaired_is_said_once(fields: dict[str, Any]) -> None:
+    data = ContainerData("a:1.0.0", fields, "default", False, None, "it is damaged", ("no /a", "no /b"))
+    found = [line for line in views._summary(data) if line[0] in ("Problem", "Warning")]
+    assert found == [("Problem", "it is damaged"), ("Warning", "no /a"), ("Warning", "no /b")]
+
+
 # --- the device
 
 
@@ -151,6 +162,12 @@ def test_memory_is_what_psutil_says() -> None:
     available, total = device.memory()
     assert total == psutil.virtual_memory().total
     assert 0 < available <= total
+
+
+def test_what_caches_hold_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "MemTotal: 1000 kB\nMemFree: 10 kB\nMemAvailable: 500 kB\n"
+    monkeypatch.setattr(device, "open", lambda *_, **__: io.StringIO(text), raising=False)
+    assert device.memory() == (512000, 1024000)
 
 
 def test_clock_before_the_program_is_not_set() -> None:

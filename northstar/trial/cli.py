@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from northstar import terminal
@@ -125,10 +124,6 @@ def _install(client: Client, files: Sequence[str]) -> list[Manifest]:
                 raise NorthstarError(f"{path}: {error}") from None
         manifests.append(manifest)
     return manifests
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
 
 
 def _restarts(manifest: Manifest) -> bool:

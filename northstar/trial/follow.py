@@ -79,7 +79,10 @@ class Follower:
             for descriptor in (self._client.fileno(), wake, daemon):
                 poller.register(descriptor, select.POLLIN)
             deadline = None
-            while self._takes(timeout=0) and self._goes_on(wish, deadline):
+            while True:
+                self._take_all(timeout=0)
+                if not self._goes_on(wish, deadline):
+                    break
                 if wish.times and deadline is None:
                     deadline = time.monotonic() + GRACE
                     self._ask_to_end()
@@ -89,11 +92,11 @@ class Follower:
                 if wake in ready:
                     os.read(wake, 512)
                 if daemon in ready:
-                    self._takes(timeout=_QUIET)
+                    self._take_all(timeout=_QUIET)
                     self._warn()
                     note("the runtime has ended")
                     return
-            self._takes(timeout=_QUIET)
+            self._take_all(timeout=_QUIET)
             self._warn()
         finally:
             os.close(daemon)
@@ -110,11 +113,10 @@ class Follower:
             except Refused:
                 continue  # it has just ended
 
-    def _takes(self, *, timeout: float) -> bool:
-        """Take what has come, until nothing has come for `timeout` seconds; True."""
+    def _take_all(self, *, timeout: float) -> None:
+        """Take what has come, until nothing has come for `timeout` seconds."""
         for notification in self._client.notifications(timeout):
             self._take(notification)
-        return True
 
     def _take(self, notification: Notification) -> None:
         name = notification.container

@@ -17,6 +17,7 @@ from northstar.sextant import schema
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("coming-from.md", "tutorial.md", "troubleshooting.md")
 YAML = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]*))?\)")
 TEXT = (ROOT / "docs/coming-from.md").read_text()
 
 
@@ -26,6 +27,12 @@ def commands(parser: argparse.ArgumentParser) -> set[str]:
 
 
 PROGRAMS = {"nstar": commands(nstar_cli.parser()), "sextant": commands(sextant_cli.parser())}
+
+
+def test_pages_have_manifests_and_links() -> None:
+    assert YAML.findall(TEXT)
+    for page in PAGES:
+        assert LINK.search((ROOT / "docs" / page).read_text()), page
 
 
 @pytest.mark.parametrize("text", YAML.findall(TEXT))
@@ -59,7 +66,7 @@ def test_fields_exist() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / "docs" / page).read_text()
-    for name, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", text):
+    for name, anchor in LINK.findall(text):
         target = (ROOT / "docs" / name).resolve() if name else ROOT / "docs" / page
         assert target.exists(), name
         if anchor and target.suffix == ".md":

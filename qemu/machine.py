@@ -181,7 +181,8 @@ class Machine:
 
         code = self.run(command, timeout=timeout, output=collect)
         if code:
-            raise MachineFailed(f"{command}: exit code {code}: {collected['stderr'].decode()}")
+            printed = (collected["stdout"] + collected["stderr"]).decode(errors="replace")
+            raise MachineFailed(f"{command}: exit code {code}: {printed}")
         return collected["stdout"].decode()
 
     def wait_for_console(self) -> float | None:

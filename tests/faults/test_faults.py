@@ -41,9 +41,9 @@ tries=0
 until umount /var/lib/northstar 2>/dev/null; do
     tries=$((tries+1)); test $tries -lt 100 || exit 1; sleep 0.05
 done
-python3 -IS -c 'import fcntl, os; fcntl.ioctl(os.open("/dev/vdb", os.O_RDONLY), 0x1261)'
+python3 /mnt/faults/workload.py forget /dev/vdb
 """
-"""Nothing of the disk is in memory any more (BLKFLSBUF)."""
+"""Nothing of the disk is in memory any more."""
 RETURN = """
 e2fsck -p /dev/vdb > /run/fsck.log 2>&1
 test $? -le 1 || { cat /run/fsck.log; exit 1; }

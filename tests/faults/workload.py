@@ -5,11 +5,14 @@ workload.py operations SECONDS SEED PACKAGE...   for this time
 workload.py kill PROCESS SEED PACKAGE...         the same, until this process of the runtime is killed
 workload.py interrupt NUMBER SEED                starts the daemon and kills it, so many times
 workload.py cycles NUMBER                        starts and ends, then the growth in bytes per cycle
+workload.py forget DEVICE                        waits until nobody uses a disk, and empties its cache
 workload.py look                                 what is there now, as JSON
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import random
@@ -25,6 +28,7 @@ URL = "unix:///run/northstar/console"
 DATA = Path("/var/lib/northstar/data")
 REPOSITORY = Path("/var/lib/northstar/repository")
 WARM_UP = 100
+BLKFLSBUF = 0x1261
 
 
 def say(*words: object) -> None:
@@ -154,6 +158,21 @@ def counted(pid: int) -> dict[str, int]:
     }
 
 
+def forget(device: str) -> None:
+    """A file system outlives umount(8) until the last mount namespace of a killed container is gone."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            descriptor = os.open(device, os.O_RDONLY | os.O_EXCL)
+            break
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+    fcntl.ioctl(descriptor, BLKFLSBUF)
+    os.close(descriptor)
+
+
 def look() -> None:
     """Installed packages of the repository, directories of data, files that should not be there."""
     with Client.connect(URL) as client:
@@ -192,5 +211,7 @@ if __name__ == "__main__":
         interrupt(int(rest[0]), int(rest[1]))
     elif command == "cycles":
         cycles(int(rest[0]))
+    elif command == "forget":
+        forget(rest[0])
     else:
         look()

@@ -431,10 +431,9 @@ def test_a_locked_pipe_harms_nobody(runtime: SharedRuntime) -> None:
         daemon, program = runtime.process.pid, processes_of(client)[0]["pid"]
         threads = Path(f"/proc/{daemon}/task")
         # The daemon finds the output together with the lock.
-        os.kill(daemon, signal.SIGSTOP)
-        os.kill(program, signal.SIGUSR1)
-        wait_until(lambda: describe(program) == ("cat", "S"), "cat waits for the socket")
-        os.kill(daemon, signal.SIGCONT)
+        with runtime.halted():
+            os.kill(program, signal.SIGUSR1)
+            wait_until(lambda: describe(program) == ("cat", "S"), "cat waits for the socket")
         wait_until(lambda: len(list(threads.iterdir())) == 2, "a thread waits for the lock")
         assert runtime.run(client, "b:0.0.1") == ((0, None), ["fine"])
         client.kill("a:0.0.1", signal.SIGKILL)

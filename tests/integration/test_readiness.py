@@ -292,10 +292,8 @@ while True:
         client.start("a:0.0.1")
         client.wait(["a:0.0.1"])
         time.sleep(0.5)
-        assert runtime.process is not None
-        runtime.process.send_signal(signal.SIGSTOP)
-        time.sleep(4)
-        runtime.process.send_signal(signal.SIGCONT)
+        with runtime.halted():
+            time.sleep(4)
         time.sleep(2)
         assert state(client)["state"] == "ready"
         assert "unhealthy" not in runtime.output()

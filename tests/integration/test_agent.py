@@ -21,7 +21,7 @@ from runtime import Runtime, shell, wait_for
 from northstar.client import Client
 
 pytest.importorskip("northstar.updates", reason="this runtime has no updates")
-pytestmark = [pytest.mark.anywhere, needs(has_loop, has_squashfs)]
+pytestmark = needs(has_loop, has_squashfs)
 
 FOREVER = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
 BROKEN = "echo what is wrong; exit 3"
@@ -98,6 +98,7 @@ def test_an_update_that_is_good(board: Board) -> None:
         wait_for(client, "exit", "app:1.0.1")
 
 
+@pytest.mark.anywhere
 def test_an_update_that_is_taken_back(board: Board) -> None:
     """The reason and the last output reach the server, and the same package is refused at once."""
     board.factory()
@@ -126,6 +127,7 @@ def test_a_package_that_is_not_signed(board: Board) -> None:
         assert action.closed == "failure" and client.list() == []
 
 
+@pytest.mark.anywhere
 def test_what_is_active_already(board: Board) -> None:
     data = board.package("1.0.0")
     (board.runtime.repository / "app:1.0.0.npk").write_bytes(data)
@@ -141,6 +143,7 @@ def test_what_is_active_already(board: Board) -> None:
         assert other.closed == "failure" and active(client) == ["app:1.0.0"]
 
 
+@pytest.mark.anywhere
 @pytest.mark.parametrize("victim", ["agent", "daemon"])
 def test_killed_while_an_update_is_tried(board: Board, victim: str) -> None:
     """Whoever is killed: in the end there is one verdict, and it is what runs."""

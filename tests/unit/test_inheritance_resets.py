@@ -13,7 +13,7 @@ import pytest
 
 from northstar.kernel import prctl
 
-PR_GET_IO_FLUSHER, PR_GET_MEMORY_MERGE = 58, 68
+PR_GET_MEMORY_MERGE = 68
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 
 SCRIPT = """
@@ -41,11 +41,10 @@ def after(look: str) -> list[str]:
 @pytest.mark.parametrize(
     ("setting", "getting"),
     [
-        (prctl.PR_SET_IO_FLUSHER, PR_GET_IO_FLUSHER),
         (prctl.PR_SET_MEMORY_MERGE, PR_GET_MEMORY_MERGE),
         (prctl.PR_SET_THP_DISABLE, 42),
     ],
-    ids=["I/O flusher", "merged pages", "huge pages"],
+    ids=["merged pages", "huge pages"],
 )
 def test_prctl(setting: int, getting: int) -> None:
     if _prctl(setting, 1, 0, 0, 0) < 0:

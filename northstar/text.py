@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 
-def escape(text: str) -> str:
-    """Make control characters visible, so that a message cannot forge lines or drive a terminal."""
+def escape(text: str, kept: str = "\t") -> str:
+    """Make control characters but those `kept` visible: a message cannot forge lines or drive a terminal."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)

@@ -179,7 +179,7 @@ class Listing:
 
 def _printable(text: str) -> str:
     """A text of a manifest, which must neither end the line nor reach a terminal as a command."""
-    return escape(text).replace("\t", "\\t")
+    return escape(text, kept="")
 
 
 def _memory(address: int) -> str:

@@ -68,12 +68,17 @@ def receive(sock: socket, size: int) -> tuple[bytes, list[int]]:
     Those for which this process has no room are closed by the kernel, so it may block nevertheless.
     """
     data, ancillary, _, _ = sock.recvmsg(size, _ROOM, _MSG_CMSG_CLOEXEC | _MSG_DONTWAIT)
+    return data, _rights(ancillary)
+
+
+def _rights(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors among ancillary data (SCM_RIGHTS, unix(7))."""
     descriptors: list[int] = []
     for level, kind, payload in ancillary:
         if level == _SOL_SOCKET and kind == _SCM_RIGHTS:
             number = len(payload) // _INT
             descriptors += struct.unpack(f"{number}i", payload[: number * _INT])
-    return data, descriptors
+    return descriptors
 
 
 class Datagram:
@@ -97,13 +102,10 @@ def receive_datagram(sock: socket, size: int) -> Datagram:
     """The next datagram, with the descriptors that come along, close-on-exec. Never waits: EAGAIN."""
     room = _ROOM + _ROOM_FOR_CREDENTIALS
     data, ancillary, flags, _ = sock.recvmsg(size, room, _MSG_CMSG_CLOEXEC | _MSG_DONTWAIT)
-    descriptors: list[int] = []
+    descriptors = _rights(ancillary)
     pid, uid = 0, -1
     for level, kind, payload in ancillary:
-        if level == _SOL_SOCKET and kind == _SCM_RIGHTS:
-            number = len(payload) // _INT
-            descriptors += struct.unpack(f"{number}i", payload[: number * _INT])
-        elif level == _SOL_SOCKET and kind == _SCM_CREDENTIALS and len(payload) >= _CREDENTIALS.size:
+        if level == _SOL_SOCKET and kind == _SCM_CREDENTIALS and len(payload) >= _CREDENTIALS.size:
             pid, uid, _ = _CREDENTIALS.unpack(payload[: _CREDENTIALS.size])
     return Datagram(data, descriptors, bool(flags & (_MSG_CTRUNC | _MSG_TRUNC)), pid, uid)
 

@@ -63,8 +63,7 @@ def mounts(manifest: Manifest) -> dict[str, frozenset[str]]:
 
 def floor(manifest: Manifest) -> Version | None:
     """The floor that a manifest asks for, None if it asks for none. Raises ManifestError."""
-    section = manifest.custom.get("northstar") if isinstance(manifest.custom, dict) else None
-    value = section.get("floor") if isinstance(section, dict) else None
+    value = _members(manifest.custom, "northstar").get("floor")
     if value is None:
         return None
     if not isinstance(value, str):
@@ -94,8 +93,11 @@ def notify_place(manifest: Manifest) -> str | None:
 
     None if the container has none, or if a mount of the manifest would hide it.
     """
-    if not supervision(manifest).notifies:
-        return None
+    return reachable_notify_place(manifest) if supervision(manifest).notifies else None
+
+
+def reachable_notify_place(manifest: Manifest) -> str | None:
+    """The same of a container that is known to have such a socket."""
     hidden = any(f"{NOTIFY_PLACE}/".startswith(f"{target}/") for target in manifest.mounts)
     return None if hidden else NOTIFY_PLACE
 

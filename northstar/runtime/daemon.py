@@ -160,7 +160,8 @@ class Daemon:
         from northstar.runtime.containers.damagecontrol import DamageControl
 
         runtime = self._runtime
-        self._parts.events.add(DamageControl(self._loop, runtime.containers, runtime.updating))
+        control = DamageControl(self._loop, runtime.containers, runtime.updating, runtime.supervisor)
+        self._parts.events.add(control)
         try:
             self._damage = DamageWatch(self._loop, self._runtime.containers, self._parts.events)
         except OSError as error:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from northstar.supervision import model, notification
+from northstar.supervision import ends, model, notification
 from northstar.supervision import state as s
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     Outcome = tuple[State, list[Action]]
 
-SPREAD = 0.1
-"""Part of a delay by which it is spread, so that not all containers come back at once."""
 LATE = 0.25
 """Part of an interval by which a timer may be late. More: it was we who had no time, or the clock jumped."""
 MIN_INTERVAL = 0.1
@@ -191,7 +189,7 @@ def _checked(state: State, settings: Settings, event: s.Checked, now: float) -> 
 
 def _stop(state: State, settings: Settings, event: s.Stop, now: float) -> Outcome:
     if state.phase == s.WAITING:
-        return _down(state), []
+        return ends.down(state), []
     if state.phase not in s.ALIVE:
         return state, []
     wanted = state._replace(wanted=True, held="")
@@ -209,7 +207,7 @@ def _stop(state: State, settings: Settings, event: s.Stop, now: float) -> Outcom
 def _killed(state: State, settings: Settings, _: s.Killed, now: float) -> Outcome:
     """The signal has been sent; nothing follows, as it is for the client to send more."""
     if state.phase == s.WAITING:
-        return _down(state), []
+        return ends.down(state), []
     if state.phase not in s.ALIVE:
         return state, []
     if state.phase in s.RUNNING:
@@ -226,6 +224,17 @@ def _unbound(state: State, settings: Settings, event: s.Unbound, now: float) -> 
         return state, []
     state = _stopping(state, settings, now, settings.stop.timeout)
     return state._replace(held=held, wanted=not event.again), [s.Signal(settings.stop.signal)]
+
+
+def _ruined(state: State, settings: Settings, event: s.Ruined, now: float) -> Outcome:
+    """Who is down, and not about to come back, stays so: nobody starts it without asking."""
+    if state.phase == s.WAITING:
+        failed = state._replace(last=s.Last(s.Status(), True, event.reason))
+        return ends.quarantine(failed, settings, event.reason)
+    if state.phase not in s.ALIVE:
+        return state, []
+    stopping = _stopping(state, settings, now, 0.0)
+    return stopping._replace(deadline=None, failure=event.reason, hopeless=True), [s.Kill()]
 
 
 def _stopping(state: State, settings: Settings, now: float, timeout: float) -> State:
@@ -251,90 +260,30 @@ def _start_failed(state: State, settings: Settings, event: s.StartFailed, now: f
         return state, []
     state = state._replace(last=s.Last(s.Status(), not state.wanted, event.reason))
     if state.wanted or state.asked:
-        return _down(state), []
-    return _after_end(state, settings, True, event.reason, event.spread, now)
+        return ends.down(state), []
+    return ends.after_end(state, settings, True, event.reason, event.spread, now)
 
 
 def _exited(state: State, settings: Settings, event: s.Exited, now: float) -> Outcome:
     if state.phase not in s.ALIVE:
         return state, []
-    reason = _reason(state, settings, event.status)
+    reason = ends.reason(state, settings, event.status)
     failed = bool(reason) and not state.wanted
     state = state._replace(last=s.Last(event.status, failed, reason if failed else ""))
     if state.wanted:
         # As upstream: who kills a critical container ends the runtime.
         fatal = settings.critical and state.killed and event.status.code != 0
-        return _down(state), [s.Shutdown(reason)] if fatal else []
+        return ends.down(state), [s.Shutdown(reason)] if fatal else []
     if state.held and not state.failure:
-        return _down(state)._replace(phase=s.WAITING, held=state.held, **_counters(state)), []
+        return ends.down(state)._replace(phase=s.WAITING, held=state.held, **ends.counters(state)), []
     if state.was_ready and now - state.ready_since >= settings.restart.reset_after:
         state = state._replace(attempt=0, history=())
-    return _after_end(state, settings, failed, reason, event.spread, now)
-
-
-def _reason(state: State, settings: Settings, status: s.Status) -> str:
-    """Why an end is a failure; nothing if it is none."""
-    if state.failure:
-        return state.failure
-    if status.signal is not None:
-        return f"killed by signal {status.signal}"
-    if status.code not in (0, *settings.restart.success_exit):
-        return f"exit code {status.code}" + (f", errno {state.error}" if state.error else "")
-    if settings.ready.by == model.NOTIFY and not state.was_ready:
-        return f"exit code {status.code} before it was ready"
-    return ""
-
-
-def _after_end(
-    state: State, settings: Settings, failed: bool, reason: str, spread: float, now: float
-) -> Outcome:
-    """Restart, quarantine, or nothing."""
-    restart = settings.restart
-    status = state.last.status if state.last is not None else s.Status()
-    again = restart.policy == model.ALWAYS or (failed and restart.policy == model.ON_FAILURE)
-    if not again or status.code in restart.never_exit:
-        actions: list[Action] = [s.Shutdown(reason)] if failed and settings.critical else []
-        return _down(state)._replace(**_counters(state)), actions
-    history = tuple(time for time in state.history if now - time < restart.window)
-    if len(history) >= restart.burst:
-        return _quarantine(state, settings, reason or "it ends again and again")
-    delay = restart.delay_of(state.attempt) * (1 + SPREAD * spread)
-    counters = _counters(state) | {
-        "attempt": state.attempt + 1,
-        "history": (*history, now),
-        "restarts": state.restarts + 1,
-    }
-    state = _down(state)._replace(phase=s.WAITING, next_start=now + delay, **counters)
-    return state, [s.Announce("restarting", {"reason": reason, "delay": delay})]
-
-
-def _quarantine(state: State, settings: Settings, reason: str) -> Outcome:
-    actions: list[Action] = [s.Announce("quarantined", {"reason": reason})]
-    if settings.restart.on_burst == model.SHUTDOWN:
-        actions.append(s.Shutdown(reason))
-    elif settings.restart.on_burst == model.ROLLBACK:
-        actions.append(s.RollBack(reason))
-    return _down(state)._replace(phase=s.QUARANTINED, **_counters(state)), actions
-
-
-def _down(state: State) -> State:
-    """Nothing of it runs, and nothing is planned."""
-    return s.State(generation=state.generation, last=state.last)
-
-
-def _counters(state: State) -> dict[str, Any]:
-    """What outlives a run that nobody asked to end."""
-    return {
-        "attempt": state.attempt,
-        "history": state.history,
-        "restarts": state.restarts,
-        "text": state.text,
-    }
+    return ends.after_end(state, settings, failed, reason, event.spread, now)
 
 
 def _reset(state: State, _: Settings, __: s.Reset, now: float) -> Outcome:
     if state.phase == s.QUARANTINED:
-        return _down(state), []
+        return ends.down(state), []
     return state._replace(attempt=0, history=(), restarts=0), []
 
 
@@ -357,7 +306,7 @@ def _too_late(state: State, settings: Settings, now: float) -> Outcome:
     if state.phase == s.WAITING:
         reason = f"it has waited for {state.held} in vain"
         failed = state._replace(last=s.Last(s.Status(), True, reason))
-        after, actions = _after_end(failed, settings, True, reason, 0.0, now)
+        after, actions = ends.after_end(failed, settings, True, reason, 0.0, now)
         if after.phase == s.WAITING and after.next_start is not None:
             # The next attempt waits again.
             deadline = after.next_start + (settings.after_timeout or 0.0)
@@ -392,6 +341,7 @@ _TRANSITIONS: dict[type, Callable[[State, Settings, Any, float], Outcome]] = {
     s.Stop: _stop,
     s.Killed: _killed,
     s.Unbound: _unbound,
+    s.Ruined: _ruined,
     s.Exited: _exited,
     s.Reset: _reset,
     s.Tick: _tick,

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from northstar.text import escape
+
 MAX_SIZE = 4096
 """Bytes of a datagram; systemd has the same limit."""
 MAX_TEXT = 1024
@@ -81,8 +83,7 @@ def parse(data: bytes) -> Message | None:
 
 def shown(text: str) -> str:
     """A text as a terminal can show it: control characters escaped, at most MAX_TEXT bytes."""
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    text = escape(text, kept="")
     encoded = text.encode()
     if len(encoded) <= MAX_TEXT:
         return text

@@ -59,6 +59,8 @@ class State(NamedTuple):
     """Somebody did so by a signal."""
     failure: str = ""
     """Why we end this run, if nobody asked for it."""
+    hopeless: bool = False
+    """The next run would end like this one."""
     held: str = ""
     """For which others it waits, or will wait as soon as it is down."""
     deadline: float | None = None
@@ -165,6 +167,12 @@ class Unbound(NamedTuple):
     again: bool
 
 
+class Ruined(NamedTuple):
+    """Its image is of no use any more: a restart would read the same."""
+
+    reason: str
+
+
 class Exited(NamedTuple):
     """The run is over. `spread` as in `StartFailed`."""
 
@@ -232,6 +240,7 @@ Event = (
     | Stop
     | Killed
     | Unbound
+    | Ruined
     | Exited
     | Reset
     | Tick

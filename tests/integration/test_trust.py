@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from abilities import has_device_mapper, has_loop, has_squashfs, needs
-from runtime import Runtime, shell, wait_for
+from runtime import TIMEOUT, Runtime, shell, wait_for
 
 from northstar import manifest
 from northstar.client import Client, Refused
+from northstar.client.supervision import NOTIFICATIONS
 from northstar.npk import archive, keys, pack, package
 
 pytestmark = needs(has_loop, has_squashfs)
@@ -167,6 +168,27 @@ def test_damaged_image(runtime: Runtime) -> None:
             pass
         assert client.list() == ["app:1.0.0"]
         assert client.inspect("app:1.0.0").process is not None
+
+
+@needs(has_device_mapper)
+def test_damaged_image_without_an_older_version(runtime: Runtime) -> None:
+    """S-11: it is given up at once; no restart, which would read the same, is announced."""
+    path = runtime.pack(shell("app", READ, custom={"northstar": {"restart": "always"}}))
+    with runtime.started() as client, runtime.connect(notifications=NOTIFICATIONS) as observer:
+        client.start("app:0.0.1")
+        _flip(path)
+        told = []
+        for notification in observer.notifications(timeout=TIMEOUT):
+            told.append(notification.kind)
+            if notification.kind == "quarantined":
+                break
+        assert "quarantined" in told
+        assert "restarting" not in told
+        state = client.inspect("app:0.0.1").supervision
+        assert (state["state"], state["restarts"]) == ("quarantined", 0)
+        assert state["reason"] == "its image is damaged"
+        with pytest.raises(Refused, match="its image is damaged"):
+            client.start("app:0.0.1")
 
 
 @needs(has_device_mapper)

@@ -18,9 +18,12 @@ from northstar.kernel import uevents
 from northstar.names import Container
 from northstar.runtime import log
 from northstar.runtime.containers.damage import DamageWatch
+from northstar.runtime.containers.damagecontrol import DamageControl
 from northstar.runtime.containers.events import Events, Observer
 from northstar.runtime.containers.records import Record
 from northstar.runtime.eventloop.loop import Loop
+from northstar.supervision import state as s
+from northstar.supervision.model import Restart, Settings
 
 MANIFEST = manifest.parse(b'{"name":"a","version":"0.0.1","init":"/a","uid":1,"gid":1}')
 DAMAGED = (
@@ -141,6 +144,119 @@ def test_events_that_are_lost_or_of_somebody_else(monkeypatch: pytest.MonkeyPatc
     (_, b, _), counting, lines = watched(monkeypatch, forged, lost, b"add@/x\0ACTION=add\0")
     assert (b.problem, counting.damages) == (None, [])
     assert lines == ["debug: Events of the kernel are lost: No buffer space available"]
+
+
+def test_what_is_left_after_an_overrun_is_taken_without_being_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel adds nothing, and tells nothing, before the queue is empty (netlink(7), ENOBUFS)."""
+    monkeypatch.setattr(log, "record", lambda *_: None)
+    netlink = Netlink(OSError(errno.ENOBUFS, "No buffer space available"), DAMAGED)
+    monkeypatch.setattr(uevents, "listen", lambda: netlink)
+    damaged, events = record("a:0.0.1", 3), Events()
+
+    async def main() -> None:
+        watch = DamageWatch(loop, [damaged], events)  # type: ignore[arg-type]
+        await loop.sleep(0.05)
+        watch.close()
+
+    loop = Loop(pytest.fail)
+    loop.run(main())
+    assert damaged.damage is not None
+
+
+# --- what becomes of the container
+
+
+class Updates:
+    """An updater that has nothing older, or lets it take over."""
+
+    def __init__(self, *, older: bool) -> None:
+        self.older = older
+        self.replaced: list[str] = []
+
+    async def load(self) -> Updates:
+        return self
+
+    def replace(self, container: Container, _: str) -> bool:
+        self.replaced.append(str(container))
+        return self.older
+
+
+class Supervisor:
+    """Remembers what has happened."""
+
+    def __init__(self) -> None:
+        self.events: list[object] = []
+
+    def happen(self, _: Record, event: object) -> None:
+        self.events.append(event)
+
+
+def controlled(damaged: Record, *, older: bool, times: int = 2) -> tuple[Updates, Supervisor]:
+    updates, supervisor = Updates(older=older), Supervisor()
+
+    async def main() -> None:
+        containers: Any = SimpleNamespace(get=lambda _: damaged)
+        control = DamageControl(loop, containers, updates, supervisor)  # type: ignore[arg-type]
+        for _ in range(times):
+            control.damaged(damaged.container)
+            await loop.sleep(0.001)
+
+    loop = Loop(pytest.fail)
+    loop.run(main())
+    return updates, supervisor
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> Record:
+    """A container that would come back by itself."""
+    monkeypatch.setattr(log, "record", lambda *_: None)
+    found: Any = record("a:0.0.1", 3)
+    found.run = object()
+    found.settings = Settings(restart=Restart("on-failure"))
+    found.state = found.state._replace(phase=s.READY, generation=1)
+    return found  # type: ignore[no-any-return]
+
+
+def test_without_an_older_version_it_is_given_up(running: Record) -> None:
+    updates, supervisor = controlled(running, older=False)
+    assert updates.replaced == ["a:0.0.1"]
+    assert supervisor.events == [s.Ruined("its image is damaged")]
+    assert running.unusable == "its image is damaged"
+
+
+def test_an_older_version_takes_over(running: Record) -> None:
+    updates, supervisor = controlled(running, older=True)
+    assert (updates.replaced, supervisor.events, running.unusable) == (["a:0.0.1"], [], None)
+
+
+def test_what_would_not_come_back_goes_on(running: Record) -> None:
+    running.settings = Settings()
+    assert controlled(running, older=False)[0].replaced == []
+
+
+def test_damage_that_was_seen_before_counts_for_the_next_run(running: Record) -> None:
+    """While it was down nothing was done about it."""
+    run, running.run = running.run, None
+    assert controlled(running, older=True)[0].replaced == []
+    running.run = run
+    assert controlled(running, older=True, times=1)[0].replaced == ["a:0.0.1"]
+
+
+def test_each_run_is_judged_by_itself(running: Record) -> None:
+    """The next run may be from another device that has the same number."""
+    updates, supervisor = Updates(older=True), Supervisor()
+
+    async def main() -> None:
+        containers: Any = SimpleNamespace(get=lambda _: running)
+        control = DamageControl(loop, containers, updates, supervisor)  # type: ignore[arg-type]
+        for generation in (1, 1, 2):
+            running.state = running.state._replace(generation=generation)
+            control.damaged(running.container)
+            await loop.sleep(0.001)
+
+    loop = Loop(pytest.fail)
+    loop.run(main())
+    assert updates.replaced == ["a:0.0.1"] * 2
 
 
 def test_socket() -> None:

@@ -54,6 +54,7 @@ _EVENTS = st.one_of(
     st.builds(s.Stop, st.none() | st.just(2), st.none() | st.just(3.0)),
     st.just(s.Killed()),
     st.builds(s.Unbound, st.just("b"), st.booleans()),
+    st.just(s.Ruined("it is damaged")),
     st.builds(
         s.Exited,
         st.sampled_from([s.Status(0), s.Status(1), s.Status(78), s.Status(None, 9)]),

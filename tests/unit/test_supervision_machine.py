@@ -427,6 +427,54 @@ def test_a_container_that_is_refused() -> None:
     assert (life.state.phase, life.state.last) == (s.IDLE, s.Last(s.Status(), True, "a circle"))
 
 
+def test_ruined_while_it_runs() -> None:
+    """Killed at once, and no restart is even announced."""
+    life = Life(RESTARTING).run()
+    assert life(s.Ruined("it is damaged")) == [s.Kill()]
+    assert (life.state.phase, machine.due(life.state)) == (s.STOPPING, None)
+    assert life.end(number=9) == [s.Announce("quarantined", {"reason": "it is damaged"})]
+    assert life.state.phase == s.QUARANTINED
+    assert life.state.last == s.Last(s.Status(signal=9), True, "it is damaged")
+    life(s.Start())
+    life(s.Executing())
+    assert [type(action) for action in life.end(code=1)] == [s.Announce]
+    assert life.state.phase == s.WAITING
+
+
+def test_ruined_while_another_is_waited_for() -> None:
+    life = Life(RESTARTING).run()
+    life(s.Unbound("database", again=True))
+    life(s.Ruined("it is damaged"))
+    life.end(number=9)
+    assert life.state.phase == s.QUARANTINED
+
+
+def test_ruined_before_its_next_start() -> None:
+    life = Life(RESTARTING).run()
+    life.end(code=1)
+    assert life(s.Ruined("it is damaged")) == [s.Announce("quarantined", {"reason": "it is damaged"})]
+    assert life.state.last == s.Last(s.Status(), True, "it is damaged")
+
+
+def test_ruined_when_it_was_to_end() -> None:
+    life = Life(RESTARTING).run()
+    life(s.Stop())
+    life(s.Ruined("it is damaged"))
+    assert life.end(number=9) == []
+    assert life.state.phase == s.IDLE
+    assert life(s.Ruined("it is damaged")) == []
+
+
+def test_ruined_while_it_starts() -> None:
+    life = Life(RESTARTING).run()
+    life.end(code=1)
+    life.wait()
+    assert life(s.Ruined("it is damaged")) == [s.Kill()]
+    assert life(s.Executing()) == []
+    life(s.StartFailed("killed"))
+    assert life.state.phase == s.QUARANTINED
+
+
 def test_rollback() -> None:
     life = Life(Settings(restart=Restart("on-failure", burst=1, on_burst="rollback"))).run()
     life.end(code=1)

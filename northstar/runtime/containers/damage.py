@@ -7,6 +7,7 @@ inspects the container, metrics.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ class DamageWatch:
 
     def __init__(self, loop: Loop, containers: Containers, events: Events) -> None:
         """Raises OSError if the kernel has no such events."""
+        self._loop = loop
         self._containers = containers
         self._events = events
         self._socket = uevents.listen()
@@ -45,8 +47,12 @@ class DamageWatch:
                 for event in uevents.receive(self._socket):
                     self._take(event)
             except OSError as error:
-                # ENOBUFS: more than we could take; each damaged block that is read is told again.
                 _log.debug(f"Events of the kernel are lost: {error.strerror}")
+                if error.errno == errno.ENOBUFS:
+                    # More than we could take; what is lost is told again by the next read. The kernel adds
+                    # nothing, so nothing wakes us, until all that is left has been taken.
+                    await self._loop.turn()
+                    continue
             await self._channel.readable()
 
     def _take(self, event: dict[str, str]) -> None:

@@ -88,7 +88,7 @@ def expected_notify(manifest: Manifest, settings: Settings) -> Notify | None:
     if not settings.notifies:
         return None
     interval = 0.0 if settings.watchdog is None else settings.watchdog.interval
-    place = extension.notify_place(manifest)
+    place = extension.reachable_notify_place(manifest)
     if place is None:
         return Notify("@northstar-RANDOM", interval, "northstar-RANDOM")
     return Notify(place, interval, "", place, "SOCKET")

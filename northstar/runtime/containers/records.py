@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from northstar.errors import InvalidContainer, StartContainerStarted, StopContainerNotStarted, UmountBusy
-from northstar.manifest import extension
+from northstar.manifest import extension, model
 from northstar.runtime import log
 from northstar.runtime.containers import plan
 from northstar.runtime.output.lastoutput import LastOutput
@@ -37,7 +37,7 @@ class Record:
 
     __slots__ = (
         *("container", "damage", "device", "filter", "left_out", "mount_failure", "mounted", "output"),
-        *("package", "repository", "run", "trial", "unusable"),
+        *("package", "repository", "run", "unusable"),
         *("request", "settings", "state", "timer"),
     )
 
@@ -64,8 +64,6 @@ class Record:
         """What it has written since its last start."""
         self.run: Run | None = None
         """Set from the moment a start is under way until the exit is dealt with."""
-        self.trial = False
-        """Whether it has been started by an update and has not proved itself yet."""
         self.settings: Settings = extension.supervision(package.manifest)
         self.state: State = IDLE_STATE
         """Changed by the supervisor only."""
@@ -162,7 +160,8 @@ class Containers:
 
     def resources_of(self, manifest: Manifest) -> dict[str, Container]:
         """The resources that a start would use now; raises StartContainerMissingResource."""
-        known: Iterable[Container] = self._records
+        names = {mount.name for mount in manifest.mounts.values() if isinstance(mount, model.Resource)}
+        known: Iterable[Container] = [container for container in self._records if container.name in names]
         if self.usable is not None:
             known = filter(self.usable, known)
         return plan.resources(manifest, list(known))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from northstar.errors import StartContainerFailed, StartContainerMissingResource, Unexpected
 from northstar.kernel import namespaces, procfs
 from northstar.manifest import extension, model
-from northstar.programs import start
+from northstar.programs import attendance, start
 from northstar.runtime import log
 from northstar.runtime.containers import devices
 from northstar.runtime.containers.cleanups import CleanUps
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from northstar.supervision.notification import Message
 
 _log = log.Logger("runtime::run")
-APPLICATION = 2
-"""The pid of the application, as it sees it itself: its init is the first process."""
 MAX_DRAINED = 1024
 """Notifications that are read after the end of a program."""
 _NETWORK_NAMESPACES = "/run/netns"
@@ -149,7 +147,7 @@ class Run:
         if self.notify is not None:
             run_dir = self._host.site.places.run_dir
             image = f"{run_dir}/{self.record.container}"
-            self.notify.make(run_dir, image, extension.notify_place(manifest))
+            self.notify.make(run_dir, image, extension.reachable_notify_place(manifest))
         return groups(manifest, _log.warn)
 
     async def _execute(self, plan: Plan, descriptors: list[int]) -> None:
@@ -161,7 +159,11 @@ class Run:
         await self.process.running(lambda: start.build(plan))
         self._close_stored()
         if self.notify is not None:
-            self.notify.began()
+            try:
+                self.notify.began()
+            except BaseException:
+                await self.process.abandon()
+                raise
 
     async def _attach(self, debugger: Debugger) -> None:
         try:
@@ -206,15 +208,15 @@ class Run:
             self.notify.abstract_name,
             self.notify.place,
             self.notify.source,
-            environment(self.stored, APPLICATION) if self.stored else {},
+            environment(self.stored, attendance.APPLICATION) if self.stored else {},
             len(self.stored),
         )
 
     def listen(self, tell: Callable[[Message, list[int]], None]) -> None:
         """The program executes: hear what it tells."""
         if self.notify is not None:
-            main = self.process.pid if self.record.settings.ready.access == MAIN else None
-            self.notify.serve(tell, main)
+            init = self.process.pid if self.record.settings.ready.access == MAIN else None
+            self.notify.serve(tell, init)
 
     def _connect(self, stack: contextlib.ExitStack) -> list[int]:
         manifest = self.record.manifest

@@ -201,7 +201,7 @@ class Runtime:
 
     def _executing(self, container: Container) -> Run:
         run = self.containers.get(container).run
-        if run is None or not run.process.executing or run.process.pidfd < 0:
+        if run is None or not run.process.reachable:
             raise Unexpected(f"{container} is not running")
         return run
 

@@ -139,8 +139,8 @@ class Starts:
         _log.info(f"Started {container} ({run.process.pid}) in {spent:.3f}s")
         self._events.started(container, spent)
         self._supervisor.happen(record, s.Executing())
-        run.listen(lambda message, descriptors: self._told(record, message, descriptors))
         self._host.loop.spawn(self._watch(record, run))
+        run.listen(lambda message, descriptors: self._told(record, message, descriptors))
         self._host.loop.spawn(binds.tell_left_out(self._host.loop, record))
 
     def _told(self, record: Record, message: Message, descriptors: list[int]) -> None:
@@ -184,10 +184,10 @@ class Starts:
                         raise error
             record.left_out = []
             stored = await self.descriptors.handed_over(container.name) if record.settings.fdstore else []
-            chosen = self._command(record, *request, len(stored))
             try:
+                chosen = self._command(record, *request, len(stored))
                 self._check_generation(record, generation)
-            except StartContainerFailed:
+            except ApiError:
                 sockets.close_all([each.number for each in stored])
                 raise
             if generation is None:
@@ -276,7 +276,7 @@ class Starts:
         container = record.container
         status = await run.process.exited()
         critical = record.settings.critical and not status.success
-        critical = critical and not record.trial and not self._stopping.done
+        critical = critical and not self._stopping.done
         lived = duration(time.monotonic() - run.process.started)
         message = f"exited after {lived} with status {status}"
         if critical:
@@ -304,7 +304,7 @@ class Starts:
         from northstar.runtime.containers import health
 
         run, wanted = record.run, record.settings.health
-        if run is None or wanted is None or not run.process.executing or run.process.pidfd < 0:
+        if run is None or wanted is None or not run.process.reachable:
             return
         generation = record.state.generation
         outcome = await health.check(self._host, run, wanted.exec, wanted.timeout)

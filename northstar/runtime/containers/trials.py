@@ -229,7 +229,6 @@ class Trials(Observer):
 def _set_trial(record: Record, trial: bool) -> None:
     """On trial the first failure decides: nothing is restarted, and nothing else ends because of it."""
     settings = extension.supervision(record.manifest)
-    record.trial = trial
     record.settings = settings._replace(restart=Restart(), critical=False) if trial else settings
 
 

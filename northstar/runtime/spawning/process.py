@@ -117,6 +117,11 @@ class Process:
         self._channel: Channel
         self._exit_channel: Channel
 
+    @property
+    def reachable(self) -> bool:
+        """Whether the application executes, and its init has not been buried."""
+        return self.executing and self.pidfd >= 0
+
     async def create(self, begin: Begin, program: Encoded, descriptors: Sequence[int]) -> None:
         """Let the engine create it; `begin` is its `start` or `join`. Raises StartContainerFailed."""
         try:

@@ -7,11 +7,13 @@ and memfds are kept: an open file or directory would keep the image of an old ve
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from northstar.errors import Unexpected
 from northstar.kernel import sockets
 from northstar.runtime import log
 from northstar.runtime.eventloop.loop import Mutex
@@ -51,6 +53,7 @@ class Descriptors:
         if message.fdremove:
             self._remove(container, message.fdname or _UNNAMED)
         if numbers:
+            self._kept.setdefault(container, [])
             self._loop.spawn(self._keep(container, limit, message, list(numbers)))
 
     async def _keep(self, container: str, limit: int, message: Message, numbers: list[int]) -> None:
@@ -59,12 +62,15 @@ class Descriptors:
 
     async def _keep_some(self, container: str, limit: int, message: Message, numbers: list[int]) -> None:
         # Of files of somebody's making nobody knows how long it takes to look at them, or to close them.
-        kept = self._kept.setdefault(container, [])
-        good = await self._loop.in_thread(_suitable, numbers, [stored.number for stored in kept])
-        room = max(0, limit - len(kept))
+        known = [stored.number for stored in self._kept.get(container, ())]
+        good = await self._loop.in_thread(_suitable, numbers, known)
+        # Meanwhile the program may have wanted some dropped, or the container has been stopped.
+        kept = self._kept.get(container)
+        room = 0 if kept is None else max(0, limit - len(kept))
         if len(good) < len(numbers) or len(good) > room:
             _log.debug(f"{container}: of {len(numbers)} descriptors to be kept {len(good[:room])} are")
-        kept += [Stored(message.fdname or _UNNAMED, number, message.fdpoll) for number in good[:room]]
+        if kept is not None:
+            kept += [Stored(message.fdname or _UNNAMED, number, message.fdpoll) for number in good[:room]]
         refused = [number for number in numbers if number not in good[:room]]
         await self._loop.in_thread(sockets.close_all, refused)
 
@@ -74,7 +80,10 @@ class Descriptors:
         self._kept[container] = [stored for stored in kept if stored.name != name]
 
     async def handed_over(self, container: str) -> list[Stored]:
-        """Copies for the next run, which the caller closes; what has hung up is dropped before."""
+        """Copies for the next run, which the caller closes; what has hung up is dropped before.
+
+        Raises Unexpected.
+        """
         async with self._mutex:
             return self._copies(container)
 
@@ -83,7 +92,14 @@ class Descriptors:
         gone = [stored for stored in kept if stored.poll and _has_hung_up(stored.number)]
         self._close([stored.number for stored in gone])
         self._kept[container] = [stored for stored in kept if stored not in gone]
-        return [stored._replace(number=os.dup(stored.number)) for stored in self._kept[container]]
+        copies: list[Stored] = []
+        try:
+            for stored in self._kept[container]:
+                copies.append(stored._replace(number=os.dup(stored.number)))
+        except OSError as error:
+            self._close([copy.number for copy in copies])
+            raise Unexpected(f"failed to copy what {container} has left: {error.strerror}") from None
+        return copies
 
     def preserve(self, container: str, wanted: bool) -> None:
         """Whether they are kept even when the container is stopped, as for an update."""
@@ -110,7 +126,10 @@ def environment(stored: Sequence[Stored], pid: int) -> dict[str, str]:
 
 def _suitable(numbers: list[int], kept: list[int]) -> list[int]:
     """Those that hold nothing of a file system, and that are not among `kept` already. Blocks."""
-    known = {_identity(number) for number in kept}
+    known = set()
+    for number in kept:
+        with contextlib.suppress(OSError):  # dropped meanwhile
+            known.add(_identity(number))
     return [number for number in numbers if _is_suitable(number) and _identity(number) not in known]
 
 

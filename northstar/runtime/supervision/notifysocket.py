@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from northstar.errors import Unexpected
 from northstar.kernel import paths, procfs, sockets
+from northstar.programs import attendance
 from northstar.runtime import log
 from northstar.runtime.eventloop import transport
 from northstar.supervision import notification
@@ -119,7 +120,7 @@ class NotifySocket:
         self._uid = None  # who can reach the file is in the container
 
     def began(self) -> None:
-        """The program executes: init has sent the socket."""
+        """The program executes: init has sent the socket. Raises OSError, Unexpected."""
         if self.theirs is not None:
             self.theirs.close()
             self.theirs = None
@@ -127,24 +128,25 @@ class NotifySocket:
             _, descriptors = sockets.receive(self._link, 1)
             self._link.close()
             self._link = None
+            if not descriptors:
+                raise Unexpected("the socket for notifications has not arrived: too many open files?")
             self._socket = socket.socket(fileno=descriptors[0])
 
-    def serve(self, tell: Tell, main: int | None) -> None:
-        """Listen. With `main` only to the first process of the container whose init has this pid.
+    def serve(self, tell: Tell, init: int | None) -> None:
+        """Listen; with the pid of a container's init only to its application.
 
         `tell` gets each message, and the descriptors that come with it if it wants them stored.
         """
         if self._socket is None:
             return
         self._tell = tell
+        if init is not None:
+            self._main = procfs.child_by_number(init, attendance.APPLICATION) or _NOBODY
         self._socket.setblocking(False)
         self._channel = self._loop.register(self._socket.fileno())
-        self._loop.spawn(self._serve(self._channel, main))
+        self._loop.spawn(self._serve(self._channel))
 
-    async def _serve(self, channel: Channel, main: int | None) -> None:
-        if main is not None:
-            self._main = _NOBODY
-            self._main = await self._loop.in_thread(_first_child, main)
+    async def _serve(self, channel: Channel) -> None:
         while not self._closed:
             garbage: list[int] = []
             more = self._read(A_TURN, garbage)
@@ -215,11 +217,6 @@ class NotifySocket:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
             self._path = ""
-
-
-def _first_child(pid: int) -> int:
-    found = procfs.descendants(pid)
-    return found[0].pid if found else _NOBODY
 
 
 def _has_file(image: str, place: str) -> bool:

@@ -32,6 +32,7 @@ def new_since(before: dict[str, set[str]]) -> dict[str, set[str]]:
     deadline = time.monotonic() + SECONDS
     while True:
         now = snapshot()
+        now["control groups"] = {path for path in now["control groups"] if not _is_foreign(path, before)}
         leaked = {kind: now[kind] - before[kind] for kind in now if now[kind] - before[kind]}
         if not leaked or time.monotonic() > deadline:
             return leaked
@@ -59,6 +60,12 @@ def _mapped_devices() -> set[str]:
 def _control_groups() -> set[str]:
     root = Path("/sys/fs/cgroup")
     return {str(path) for path in root.rglob("*") if path.is_dir() and path.name != DAEMON}
+
+
+def _is_foreign(path: str, before: dict[str, set[str]]) -> bool:
+    """Whether it is below a group that is no runtime's and was there before: others make groups as well."""
+    above = [str(parent) for parent in Path(path).parents if str(parent) in before["control groups"]]
+    return any("northstar" not in parent and not os.path.ismount(parent) for parent in above)
 
 
 def _processes() -> set[str]:

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
+from northstar.namedtuple import NamedTuple
 from northstar.sizes import MAX_U64
 
 MAX_NAME = 1024

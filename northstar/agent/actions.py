@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from northstar.agent.state import Package, State
+from northstar.namedtuple import NamedTuple
 
 
 class Keep(NamedTuple):

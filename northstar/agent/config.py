@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import urllib.parse
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from northstar.agent.http import Access, Origin
 from northstar.agent.memory import Settings
@@ -15,6 +15,7 @@ from northstar.agent.offers import Limits
 from northstar.agent.policy import Window
 from northstar.config.table import Table, read_toml
 from northstar.errors import ConfigError
+from northstar.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

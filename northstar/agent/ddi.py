@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any, NamedTuple
+from typing import Any
+
+from northstar.namedtuple import NamedTuple
 
 MAX_MODULES = 100
 MAX_ARTIFACTS = 8

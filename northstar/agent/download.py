@@ -13,12 +13,13 @@ import errno
 import hashlib
 import os
 import time
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
 from northstar.agent import sources
 from northstar.agent.actions import Fetched
 from northstar.agent.http import RequestFailed, retry_after
 from northstar.delta.plan import Segment
+from northstar.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,10 +14,11 @@ import json
 import socket
 import time
 import urllib.parse
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from northstar import __version__
 from northstar.agent.actions import Answer
+from northstar.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     import ssl

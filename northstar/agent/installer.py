@@ -9,7 +9,7 @@ import os
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from northstar.agent.actions import Failure, Installed, Update
 from northstar.client import address
@@ -17,6 +17,7 @@ from northstar.client.errors import Refused
 from northstar.client.protocol import outcome, result
 from northstar.client.sync import Client
 from northstar.errors import NorthstarError
+from northstar.namedtuple import NamedTuple
 from northstar.names import Container, Version
 
 if TYPE_CHECKING:

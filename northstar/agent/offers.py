@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from northstar.agent.state import Job, Package
+from northstar.namedtuple import NamedTuple
 from northstar.names import Version, check_name
 
 if TYPE_CHECKING:

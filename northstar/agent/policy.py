@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+from northstar.namedtuple import NamedTuple
 
 MIN_POLL, DEFAULT_POLL, MAX_POLL = 5.0, 300.0, 86400.0
 """Seconds; the default is that of hawkBit."""

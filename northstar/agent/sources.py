@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
 from northstar.delta import index, plan
+from northstar.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

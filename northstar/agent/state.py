@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
+
+from northstar.namedtuple import NamedTuple
 
 FORMAT = 1
 

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from northstar.client.calls import Call
 from northstar.client.protocol import decoded, outcome, result
+from northstar.namedtuple import NamedTuple
 from northstar.names import Container
 from northstar.protocol import requests
 

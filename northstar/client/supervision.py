@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from northstar.client.calls import Call, done, parsed
 from northstar.client.model import ExitStatus
 from northstar.client.protocol import outcome, result
+from northstar.namedtuple import NamedTuple
 from northstar.names import Container
 from northstar.protocol import fields, requests
 

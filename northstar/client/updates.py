@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from northstar.client.calls import Call, check_texts, done, parsed
 from northstar.client.protocol import outcome, result
+from northstar.namedtuple import NamedTuple
 from northstar.protocol import fields, requests
 
 if TYPE_CHECKING:

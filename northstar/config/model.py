@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from northstar.namedtuple import NamedTuple
 from northstar.protocol.url import ConsoleUrl
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from typing import NamedTuple
 
 from northstar.engine import instructions as isa
 from northstar.engine import syscalls
+from northstar.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ import os
 import secrets
 import tempfile
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from northstar.delta import index
 from northstar.fleet.api import Api, ApiError
+from northstar.namedtuple import NamedTuple
 from northstar.npk import package
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ DM_DEV_REMOVE = 0xC138FD04
 DM_DEV_SUSPEND = 0xC138FD06
 DM_DEV_STATUS = 0xC138FD07
 DM_TABLE_LOAD = 0xC138FD09
-DM_TABLE_STATUS = 0xC138FD0C
 DM_LIST_VERSIONS = 0xC138FD0D
 
 DM_READONLY_FLAG = 1 << 0
@@ -42,7 +41,6 @@ _CALLS = {
     DM_DEV_SUSPEND: "DM_DEV_SUSPEND",
     DM_DEV_STATUS: "DM_DEV_STATUS",
     DM_TABLE_LOAD: "DM_TABLE_LOAD",
-    DM_TABLE_STATUS: "DM_TABLE_STATUS",
     DM_LIST_VERSIONS: "DM_LIST_VERSIONS",
 }
 
@@ -214,20 +212,6 @@ class Control:
         """State of the device. ENXIO: no such device."""
         head, _ = self._call(DM_DEV_STATUS, name)
         return Device(head)
-
-    def table_status(self, name: str) -> list[tuple[str, str]]:
-        """(target type, status text) of every target; for verity "V" valid so far, "C" corruption found."""
-        head, data = self._call(DM_TABLE_STATUS, name, size=_LARGE)
-        result = []
-        position = 0
-        for _ in range(head.target_count):
-            if position + _SPEC > len(data):
-                break
-            spec = dm_target_spec.from_buffer_copy(data, position)
-            text = data[position + _SPEC :].partition(b"\0")[0]
-            result.append((os.fsdecode(spec.target_type), os.fsdecode(text)))
-            position = spec.next  # counted from the first one, unlike in a load
-        return result
 
     def list_devices(self) -> list[tuple[str, tuple[int, int]]]:
         """(name, (major, minor)) of every mapped device of the system."""

@@ -8,7 +8,8 @@ file may be hostile: every offset is checked and every table has a limit.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+
+from northstar.namedtuple import NamedTuple
 
 MAGIC = b"\x7fELF"
 

@@ -9,10 +9,11 @@ import stat
 import struct
 import subprocess
 import tempfile
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING
 
 from northstar.errors import NorthstarError
 from northstar.lint import elf
+from northstar.namedtuple import NamedTuple
 from northstar.npk import squashfs
 
 if TYPE_CHECKING:

@@ -7,10 +7,11 @@ Instead of a reason there may be a map from subjects to reasons, where a subject
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from northstar.errors import ManifestError
 from northstar.lint.rules import RULES, finding
+from northstar.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

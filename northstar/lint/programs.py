@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from northstar.lint import files
 from northstar.lint.rules import ERROR, WARNING, finding
 from northstar.lint.view import FOUND, MISSING, UNKNOWN, Place, View
+from northstar.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

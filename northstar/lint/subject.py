@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from northstar.errors import ManifestError, NorthstarError, PackageError
 from northstar.lint import contents, files, permit, settings
 from northstar.lint.rules import finding
 from northstar.manifest import encodings, tree
 from northstar.manifest.parse import from_tree
+from northstar.namedtuple import NamedTuple
 from northstar.npk import archive, sources
 
 if TYPE_CHECKING:

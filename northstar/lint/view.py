@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from northstar.lint import elf, files
 from northstar.lint.files import Entry, Files, Program
 from northstar.manifest import model
+from northstar.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from northstar.manifest import Manifest

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
+from northstar.namedtuple import NamedTuple
 from northstar.names import Container, Version, VersionReq
 
 PERMISSIONS = (

@@ -8,9 +8,10 @@ Every error is a ManifestError that names the path of the field.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from northstar.errors import ManifestError
+from northstar.namedtuple import NamedTuple
 from northstar.sizes import MAX_U64
 
 if TYPE_CHECKING:

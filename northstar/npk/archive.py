@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from zlib import crc32
+
+from northstar.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from typing import NoReturn

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from northstar import API_VERSION, manifest
 from northstar.errors import ManifestError, PackageError
 from northstar.manifest import Manifest
+from northstar.namedtuple import NamedTuple
 from northstar.names import Version
 from northstar.npk import archive, signature, verity
 from northstar.npk.archive import ArchiveError

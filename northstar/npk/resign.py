@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from northstar import manifest as manifests
 from northstar.errors import ManifestError, NorthstarError, PackageError
+from northstar.namedtuple import NamedTuple
 from northstar.npk import archive, pack, signature, verity
 
 if TYPE_CHECKING:

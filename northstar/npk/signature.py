@@ -10,8 +10,8 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
+from northstar.namedtuple import NamedTuple
 from northstar.npk.digest import sha256
 
 SIGNATURE_SIZE = 64

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from northstar import manifest
 from northstar.errors import ManifestError, NorthstarError
+from northstar.namedtuple import NamedTuple
 from northstar.npk import archive
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError, PackageError
+from northstar.namedtuple import NamedTuple
 from northstar.npk import keys
 
 if TYPE_CHECKING:

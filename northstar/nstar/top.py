@@ -6,8 +6,9 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from northstar.namedtuple import NamedTuple
 from northstar.nstar import table
 from northstar.nstar.context import is_local
 

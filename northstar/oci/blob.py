@@ -9,9 +9,10 @@ import re
 import subprocess
 import threading
 import zlib
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING
 
 from northstar.errors import NorthstarError
+from northstar.namedtuple import NamedTuple
 from northstar.text import escape
 
 if TYPE_CHECKING:

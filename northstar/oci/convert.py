@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from northstar import names
 from northstar.manifest.parse import MAX_ENV, MAX_ENV_NAME, MAX_ENV_VALUE
 from northstar.manifest.validate import RESERVED_ENV
+from northstar.namedtuple import NamedTuple
 from northstar.oci import users
 from northstar.oci.blob import ImageError
 from northstar.text import escape

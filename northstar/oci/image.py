@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import platform as machine
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from northstar.namedtuple import NamedTuple
 from northstar.oci import blob
 from northstar.oci.blob import COPY_AGAIN, Blob, ImageError, check_digest
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import tempfile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from northstar.manifest import extension, model
+from northstar.namedtuple import NamedTuple
 from northstar.npk import mountpoints, pseudo, squashfs
 from northstar.oci import blob, tarreader, tarwriter
 from northstar.oci.blob import Budget, ImageError, Stream

@@ -8,8 +8,9 @@ Source: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block"; ta
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from northstar.namedtuple import NamedTuple
 from northstar.oci.blob import COPY_AGAIN, ImageError
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ parent directory leads nowhere else. (OCI Image Format Specification 1.1, layer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from northstar.namedtuple import NamedTuple
 from northstar.oci.blob import ImageError
 from northstar.oci.tarreader import DIRECTORY, FILE, HARD_LINK, SYMLINK
 

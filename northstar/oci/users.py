@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from northstar.namedtuple import NamedTuple
 from northstar.oci.blob import ImageError
 
 MAX_ID = 65535

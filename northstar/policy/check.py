@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import posixpath
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from northstar.manifest import model
+from northstar.namedtuple import NamedTuple
 from northstar.policy.model import CPU, MEMORY, PIDS, SECCOMP
 
 if TYPE_CHECKING:

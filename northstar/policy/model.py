@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from northstar.namedtuple import NamedTuple
 
 SECCOMP, MEMORY, PIDS, CPU = "seccomp", "memory", "pids", "cpu"
 REQUIREMENTS = (SECCOMP, MEMORY, PIDS, CPU)

@@ -8,9 +8,10 @@ them back to a client.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from northstar.errors import ProtocolError
+from northstar.namedtuple import NamedTuple
 from northstar.protocol import requests
 
 if TYPE_CHECKING:

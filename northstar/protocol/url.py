@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+from northstar.namedtuple import NamedTuple
 
 DEFAULT_PORT = 4200
 

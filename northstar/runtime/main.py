@@ -7,11 +7,12 @@ import errno
 import os
 import resource
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from northstar import API_VERSION, __version__, config
 from northstar.errors import ConfigError, NorthstarError
 from northstar.kernel import mount, namespaces
+from northstar.namedtuple import NamedTuple
 from northstar.runtime import inheritance, log
 from northstar.runtime.monitoring import servicemanager
 

@@ -7,10 +7,11 @@ import contextlib
 import os
 import shutil
 import tempfile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from northstar import names
 from northstar.errors import NorthstarError
+from northstar.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     import argparse

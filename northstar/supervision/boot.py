@@ -6,8 +6,9 @@ A boot loader that counts attempts, or an updater of the system, wants to know i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from northstar.namedtuple import NamedTuple
 from northstar.supervision import state as s
 
 if TYPE_CHECKING:

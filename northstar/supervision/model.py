@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from northstar.namedtuple import NamedTuple
 
 SECTIONS = (
     "restart",

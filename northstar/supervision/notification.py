@@ -10,8 +10,7 @@ nobody wants.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from northstar.namedtuple import NamedTuple
 from northstar.text import escape
 
 MAX_SIZE = 4096

@@ -7,8 +7,9 @@ such a container may be installed later.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from northstar.namedtuple import NamedTuple
 from northstar.supervision import state as s
 
 if TYPE_CHECKING:

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from northstar.errors import InvalidArguments, UpdateRejected
+from northstar.namedtuple import NamedTuple
 from northstar.names import Container, Version
 from northstar.updates import journal as journals
 from northstar.updates import versions

@@ -11,9 +11,10 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from northstar.kernel.filesystem import sync_directory, syncfs
+from northstar.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from northstar.names import Container

@@ -6,7 +6,9 @@ One small JSON object per name. Journals are values here; `journaltext` has thei
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from northstar.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,8 +8,7 @@ between any two of them, can be tried without a container. The numbers of steps 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from northstar.namedtuple import NamedTuple
 from northstar.names import Container
 from northstar.updates.journal import (
     ABORTED,

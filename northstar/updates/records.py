@@ -7,8 +7,9 @@ where something begins, and last where it ends.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from northstar.namedtuple import NamedTuple
 from northstar.names import Container
 from northstar.updates import journal as journals
 from northstar.updates import journaltext

@@ -20,6 +20,8 @@ USED_BY_OTHERS = (
     # asyncio calls them.
     *("connection_made", "data_received", "eof_received", "connection_lost", "exc"),
     *("pause_writing", "resume_writing"),
+    # The interpreter does.
+    "__defaults__",
     # Applications do.
     "from_env",
     # http.client does.
@@ -28,10 +30,8 @@ USED_BY_OTHERS = (
     *("event_buffer_size", "dialect"),
     # Read by key, or kept open.
     *("scheduling", "selinux_exec", "init_filter", "_locks", "kept_ready"),
-    # For what is to come: damage of a mounted package, what a host lacks.
-    *("table_status", "abilities"),
-    # Restart policies will: on_burst is rollback.
-    "roll_back",
+    # Written for the kernel.
+    "target_count",
 )
 COMMENTED = {".py", ".sh", ".cfg", ".toml", ".yaml", ".yml"}
 WITHOUT_LICENCE = {"pyproject.toml", "northstar.toml"}

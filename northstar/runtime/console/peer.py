@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from northstar.namedtuple import NamedTuple
 from northstar.names import Container, Version
 
 if TYPE_CHECKING:

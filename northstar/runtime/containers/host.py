@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from northstar.namedtuple import NamedTuple
 from northstar.runtime.containers import plan
 from northstar.runtime.containers.programs import RecentPrograms
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import grp
 import resource
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from northstar.errors import StartContainerFailed, StartContainerMissingResource
 from northstar.kernel import capabilities, process, procfs
@@ -19,6 +19,7 @@ from northstar.kernel.mount import (
     MOUNT_ATTR_RDONLY,
 )
 from northstar.manifest import extension, model
+from northstar.namedtuple import NamedTuple
 from northstar.programs import initfilter
 from northstar.programs.notify import ROLE as NOTIFY
 from northstar.runtime.containers.command import FIRST_DESCRIPTOR

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from northstar.namedtuple import NamedTuple
 from northstar.runtime import log
 
 if TYPE_CHECKING:

@@ -10,12 +10,13 @@ import os
 import select
 import signal
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from northstar.engine import binary
 from northstar.engine import instructions as isa
 from northstar.errors import NorthstarError
 from northstar.kernel import process
+from northstar.namedtuple import NamedTuple
 from northstar.programs import control
 from northstar.runtime.eventloop.loop import Future, Mutex, Timeout
 from northstar.runtime.spawning import channel, reports

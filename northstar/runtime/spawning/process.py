@@ -14,12 +14,13 @@ import os
 import signal
 import time
 from socket import MSG_PEEK
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from northstar.engine import instructions as isa
 from northstar.errors import StartContainerFailed
 from northstar.kernel import process as kernel_process
 from northstar.kernel import procfs, sockets
+from northstar.namedtuple import NamedTuple
 from northstar.programs import attendance
 from northstar.runtime import log
 from northstar.runtime.eventloop import transport

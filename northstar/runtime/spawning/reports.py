@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from northstar.engine import instructions as isa
+from northstar.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from northstar.engine.assembler import Program

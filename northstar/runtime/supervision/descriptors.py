@@ -11,10 +11,11 @@ import contextlib
 import os
 import select
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from northstar.errors import Unexpected
 from northstar.kernel import sockets
+from northstar.namedtuple import NamedTuple
 from northstar.runtime import log
 from northstar.runtime.eventloop.loop import Mutex
 

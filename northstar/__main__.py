@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 TYPE_CHECKING = False
@@ -18,6 +19,8 @@ def main() -> NoReturn:
         from northstar.trial import cli
 
         sys.exit(cli.main(sys.argv[2:]))
+    # What is made until the daemon is up stays; it then switches the collector on.
+    gc.disable()
     from northstar.runtime.main import main as daemon
 
     daemon()

@@ -35,7 +35,7 @@ else:
         _fields = ()
         _defaults = ()
 
-        def __new__(cls, *values, **named):
+        def __new__(cls, /, *values, **named):
             cls.__new__ = _constructor(cls)
             return cls.__new__(cls, *values, **named)
 
@@ -46,8 +46,11 @@ else:
         def __getnewargs__(self):
             return tuple(self)
 
-        def _replace(self, **changed):
-            return type(self)(**(self._asdict() | changed))
+        def _replace(self, /, **changed):
+            made = tuple.__new__(type(self), map(changed.pop, self._fields, self))
+            if changed:
+                raise TypeError(f"{type(self).__name__} has no field {', '.join(changed)}")
+            return made
 
         def _asdict(self):
             return dict(zip(self._fields, self, strict=True))
@@ -55,7 +58,7 @@ else:
     def _constructor(cls):
         """A function with the fields as parameters, whose arguments the interpreter checks and completes."""
         parameters = "".join(f"{field}, " for field in cls._fields)
-        text = f"lambda cls, {parameters}: new(cls, ({parameters}))"
-        made = eval(text, {"__builtins__": {}, "new": tuple.__new__})
+        text = f"lambda _class, {parameters}: _new(_class, ({parameters}))"
+        made = eval(text, {"__builtins__": {}, "_new": tuple.__new__})
         made.__defaults__ = cls._defaults
         return staticmethod(made)

@@ -32,6 +32,8 @@ SUITE_TIMEOUT = 2400.0
 MEMORY = 768
 REPORT = "/tmp/report.xml"
 LAST_FAILED = "/tmp/cache/v/cache/lastfailed"
+REPORTING = ("-q", "-rfE", "--durations=15", "--durations-min=5")
+"""Options of pytest, in all tiers: what failed, and what takes long."""
 
 # What of the unit is about its own program, and not handed down to what it starts.
 _NOT_INHERITED = (
@@ -202,7 +204,7 @@ def command_of(run: Run, images: Images, selection: Selection) -> str:
     if images.rootfs is not None:  # Redis comes from Debian; other builders leave it out.
         variables["NORTHSTAR_EXAMPLES_SKIP"] = "redis redis-server redis-client"
     words = ["env", *(f"{name}={value}" for name, value in variables.items())]
-    words += ["python3", "-m", "pytest", "-q", "-rfE", "-o", "cache_dir=/tmp/cache", "--color=no"]
+    words += ["python3", "-m", "pytest", *REPORTING, "-o", "cache_dir=/tmp/cache", "--color=no"]
     words += [f"--junitxml={REPORT}", *run.paths, *selection.options()]
     if selection.everything:
         words += ["-m", "not anywhere"]

@@ -182,7 +182,7 @@ def pytest_tier(name: str, work: Path, selection: Selection, *arguments: str) ->
     """Run pytest in a child process."""
     report = work / f"{name}.xml"
     began = time.monotonic()
-    command = [sys.executable, "-m", "pytest", "-q", "-rfE", f"--junitxml={report}"]
+    command = [sys.executable, "-m", "pytest", *devices.REPORTING, f"--junitxml={report}"]
     command += ["-o", f"cache_dir={cache_directory(name)}", *selection.options(), *arguments]
     code = subprocess.run(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, check=False).returncode
     seconds = time.monotonic() - began

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from northstar.agent.state import Package, State
 from northstar.namedtuple import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Keep(NamedTuple):

@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import urllib.parse
-from typing import TYPE_CHECKING, Any
 
 from northstar.agent.http import Access, Origin
 from northstar.agent.memory import Settings
@@ -17,8 +16,10 @@ from northstar.config.table import Table, read_toml
 from northstar.errors import ConfigError
 from northstar.namedtuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 MACHINE_ID = "/etc/machine-id"
 MAX_SECRET = 4096

@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any
 
 from northstar.namedtuple import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 MAX_MODULES = 100
 MAX_ARTIFACTS = 8

@@ -13,7 +13,6 @@ import errno
 import hashlib
 import os
 import time
-from typing import TYPE_CHECKING, BinaryIO
 
 from northstar.agent import sources
 from northstar.agent.actions import Fetched
@@ -21,8 +20,10 @@ from northstar.agent.http import RequestFailed, retry_after
 from northstar.delta.plan import Segment
 from northstar.namedtuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import BinaryIO
 
     from northstar.agent.http import Http, Response
     from northstar.agent.state import Package

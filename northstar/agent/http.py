@@ -14,15 +14,16 @@ import json
 import socket
 import time
 import urllib.parse
-from typing import TYPE_CHECKING, Any
 
 from northstar import __version__
 from northstar.agent.actions import Answer
 from northstar.namedtuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
+    from typing import Any
 
 MAX_DOCUMENT = 1 << 20
 MAX_REDIRECTS = 5

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from northstar.agent import ddi, offers
 from northstar.agent.actions import (
     Answer,
@@ -27,7 +25,10 @@ from northstar.agent.actions import (
 )
 from northstar.agent.state import DOWNLOADING, INSTALLING, MAX_HISTORY, REQUESTED, Ended, Job, Report
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from northstar.agent.memory import Memory, Steps
 
 CODE_FAILURE = 500

@@ -8,7 +8,6 @@ on polling, as the server may cancel it. In the end it tells when to poll next.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 from northstar.agent import ddi, offers, policy
 from northstar.agent.actions import Acknowledge, Answer, Facts, Failure, Get, Log, Look, Send, Update, Updates
@@ -16,7 +15,10 @@ from northstar.agent.jobs import REFERENCE, UNANSWERED, Jobs
 from northstar.agent.memory import Later, said
 from northstar.agent.state import MAX_HISTORY, REQUESTED
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from northstar.agent.memory import Memory, Steps
 
 _WORK = {"cancelAction", "confirmationBase", "deploymentBase"}

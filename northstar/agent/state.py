@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from northstar.namedtuple import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 FORMAT = 1
 

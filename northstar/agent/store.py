@@ -7,9 +7,13 @@ import contextlib
 import json
 import os
 import re
-from typing import Any
 
 from northstar.agent.state import State, Volatile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 MAX_SIZE = 1 << 20
 STATE, VOLATILE, ANSWERS = "state.json", "poll.json", "answers"

@@ -8,7 +8,6 @@ import fcntl
 import os
 import random
 import time
-from typing import TYPE_CHECKING, Any
 
 from northstar.agent import actions, facts, log
 from northstar.agent.download import Downloads, Limits
@@ -20,8 +19,10 @@ from northstar.agent.state import Volatile
 from northstar.agent.store import Store
 from northstar.errors import NorthstarError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from northstar.agent.config import Config
     from northstar.agent.installer import Installer

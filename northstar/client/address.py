@@ -12,13 +12,14 @@ import os
 import select
 import socket
 import time
-from typing import TYPE_CHECKING, Any
 
 from northstar.client.errors import ClientError
 from northstar.protocol.url import ConsoleUrl
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 DEFAULT_URL = "tcp://localhost:4200"
 CONNECT_TIMEOUT = 5.0

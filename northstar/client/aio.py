@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from northstar.client import address, calls, logs, supervision, updates
 from northstar.client.errors import ConnectionClosed
@@ -24,10 +23,12 @@ from northstar.client.wire import Wire
 from northstar.errors import NorthstarError
 from northstar.protocol.url import ConsoleUrl
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import AsyncIterator, Mapping, Sequence
     from types import TracebackType
+    from typing import Any, TypeVar
 
     from northstar.client.logs import Output
     from northstar.client.model import ContainerData, ExitStatus, Notification
@@ -36,11 +37,12 @@ if TYPE_CHECKING:
     from northstar.client.upload import Progress, Readable
     from northstar.protocol import requests
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
 
 # `list` is a method below
 _Names = list[str]
-_Errors = list[Any]
+_Errors = list["Any"]
 
 _SIGTERM = 15
 

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from northstar.client.calls import Call
 from northstar.client.protocol import decoded, outcome, result
 from northstar.namedtuple import NamedTuple
 from northstar.names import Container
 from northstar.protocol import requests
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from northstar.client.model import Notification
 
 

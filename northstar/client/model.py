@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from northstar.namedtuple import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class ExitStatus(NamedTuple):
@@ -80,7 +82,7 @@ _SUPERVISED = {
 }
 
 
-class _Details(dict[str, Any]):
+class _Details(dict[str, "Any"]):
     """What a newer runtime may leave out."""
 
     def __missing__(self, key: str) -> str:

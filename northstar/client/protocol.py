@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from northstar import API_VERSION
 from northstar.client.errors import (
@@ -26,12 +25,15 @@ from northstar.names import Version
 from northstar.protocol import messages, requests
 from northstar.protocol.framing import LineBuffer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, TypeVar
 
     Trace = Callable[[str, bytes], None]
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
 
 BACKLOG = 16384
 """Notifications that are kept for a client which does not take them."""

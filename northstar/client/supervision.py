@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from northstar.client.calls import Call, done, parsed
 from northstar.client.model import ExitStatus
 from northstar.client.protocol import outcome, result
@@ -12,8 +10,10 @@ from northstar.namedtuple import NamedTuple
 from northstar.names import Container
 from northstar.protocol import fields, requests
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 READY, EXIT = "ready", "exit"
 """What `wait` can wait for."""

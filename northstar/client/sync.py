@@ -6,7 +6,6 @@ from __future__ import annotations
 import builtins
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from northstar.client import address, calls, logs, supervision, updates
 from northstar.client.errors import ClientError, ConnectionClosed
@@ -14,10 +13,12 @@ from northstar.client.protocol import BACKLOG, ClientProtocol
 from northstar.client.upload import Upload
 from northstar.errors import NorthstarError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
+    from typing import Any, TypeVar
 
     from northstar.client.logs import Output
     from northstar.client.model import ContainerData, ExitStatus, Notification
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
     from northstar.client.upload import Progress, Readable
     from northstar.protocol import requests
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
 
 # `list` is a method below
 _Names = list[str]
-_Errors = list[Any]
+_Errors = list["Any"]
 
 _SIGTERM = 15
 _READ_SIZE = 1 << 16

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
 
 from northstar.client.calls import Call, check_texts, done, parsed
 from northstar.client.protocol import outcome, result
 from northstar.namedtuple import NamedTuple
 from northstar.protocol import fields, requests
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 NOTIFICATION = "update"
 """Kind of the notifications; `details` has `id`, `phase`, `containers` and more."""

@@ -4,24 +4,25 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Protocol
 
 from northstar.client.errors import ClientError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
+    from typing import Any, Protocol
 
     Progress = Callable[[int, int], None]
 
+    class Readable(Protocol):
+        """A binary file, or anything else that bytes can be read from."""
+
+        def read(self, size: int, /) -> bytes:
+            """Up to `size` bytes, none at the end."""
+
+
 _CHUNK = 1 << 18
-
-
-class Readable(Protocol):
-    """A binary file, or anything else that bytes can be read from."""
-
-    def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes, none at the end."""
 
 
 class Upload:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
 
 from northstar.client.errors import ConnectionClosed
 from northstar.errors import NorthstarError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from northstar.client.protocol import ClientProtocol
 
 

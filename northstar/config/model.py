@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.namedtuple import NamedTuple
 from northstar.protocol.url import ConsoleUrl
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.policy.model import Policy
 

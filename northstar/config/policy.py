@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from northstar.kernel.capabilities import NAMES as CAPABILITIES
 from northstar.manifest.model import AUTOSTARTS, PERMISSIONS, POLICIES
 from northstar.policy.model import REQUIREMENTS, Policy, Range
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from northstar.config.table import Table
 

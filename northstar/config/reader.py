@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from northstar.config import places, repositories
 from northstar.config.model import (
@@ -26,15 +25,21 @@ from northstar.errors import ConfigError, NorthstarError
 from northstar.protocol.permissions import ADDITIONAL, FULL
 from northstar.protocol.url import ConsoleUrl
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
 MIN_METRICS_INTERVAL = 1.0
 MAX_KEPT_VERSIONS = 16
 _OLD_SOCKET_DIR = "sockets"
 _NEW_KEYS = ("socket_dir", "event_buffer_size", "notification_buffer_size", "loop_device_timeout")
 
 
-def load(path: str) -> Config:
+def load(path: str, read: Callable[[str], dict[str, Any]] = read_toml) -> Config:
     """The configuration in a file; raises ConfigError with every problem found."""
-    values = read_toml(path)
+    values = read(path)
     problems: list[str] = []
     table = Table(values, "", problems)
     configuration = _old(table) if is_old(values) else _new(table)

@@ -3,31 +3,48 @@
 
 from __future__ import annotations
 
-import tomllib
-from typing import TYPE_CHECKING, Any, TypeVar
-
 from northstar import sizes
 from northstar.errors import ConfigError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+
 
 MAX_I64 = (1 << 63) - 1
 
-T = TypeVar("T")
-
 
 def read_toml(path: str) -> dict[str, Any]:
-    """The values of a file. Raises ConfigError."""
+    """The values of a file, none of which is a date. Raises ConfigError."""
+    import tomllib  # takes 1 MB: see northstar.config.apart
+
     try:
         with open(path, "rb") as file:
-            return tomllib.loads(file.read().decode("utf-8-sig"))  # some editors write a byte order mark
+            values = tomllib.loads(file.read().decode("utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
         raise ConfigError(path, [error.strerror or str(error)]) from None
     except UnicodeDecodeError:
         raise ConfigError(path, ["it is not UTF-8"]) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(path, [f"invalid TOML: {error}"]) from None
+    if problems := list(_dates(values, "")):
+        raise ConfigError(path, problems)
+    return values
+
+
+def _dates(value: Any, name: str) -> Iterator[str]:
+    """No key has one, and JSON does not know them."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _dates(inner, f"{name}.{key}" if name else key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _dates(inner, name)
+    elif not isinstance(value, (str, int, float)):
+        yield f"{name}: a date or time is not expected"
 
 
 class Table:

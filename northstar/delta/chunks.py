@@ -13,8 +13,8 @@ device can cut its installed packages itself, and nothing has to be kept with th
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Iterator

@@ -15,12 +15,12 @@ from __future__ import annotations
 import hashlib
 import mmap
 import struct
-from typing import TYPE_CHECKING
 
 from northstar.delta import chunks
 from northstar.errors import NorthstarError
 from northstar.namedtuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import BinaryIO
 

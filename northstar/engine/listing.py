@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING
 
 from northstar.engine import instructions as isa
 from northstar.engine import symbols
 from northstar.text import escape
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

@@ -12,12 +12,13 @@ import select
 import socket
 import ssl
 import urllib.parse
-from typing import TYPE_CHECKING, Any
 
 from northstar.errors import NorthstarError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
 TIMEOUT = 60.0
 PAGE = 500

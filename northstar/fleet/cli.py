@@ -8,12 +8,12 @@ import json
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from northstar import __version__, terminal
 from northstar.errors import NorthstarError
 from northstar.fleet.fleet import Fleet
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

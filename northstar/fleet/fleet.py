@@ -9,15 +9,16 @@ import os
 import secrets
 import tempfile
 import time
-from typing import TYPE_CHECKING, Any
 
 from northstar.delta import index
 from northstar.fleet.api import Api, ApiError
 from northstar.namedtuple import NamedTuple
 from northstar.npk import package
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
 
 MODULE_TYPE, SET_TYPE = "npk", "npks"
 ASSIGNED_AT_ONCE = 1000

@@ -22,6 +22,8 @@ AT_FDCWD = -100
 """Stands for the current directory wherever a directory descriptor is expected."""
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
+M_ARENA_MAX = -8
+"""malloc.h"""
 
 # System call numbers: x86-64 has its own table, 64-bit architectures added later share one.
 _GENERIC_MACHINES = ("aarch64", "riscv64", "loongarch64")
@@ -59,6 +61,13 @@ def syscall(x86_64: int, generic: int, *argtypes: Any) -> Callable[..., int]:
         return result
 
     return call
+
+
+def share_heap() -> None:
+    """mallopt(3): threads allocate from the one heap that there is, instead of one each; glibc only."""
+    mallopt = getattr(libc, "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, 1)
 
 
 def trim_heap() -> None:

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.lint import files, programs
 from northstar.lint.rules import finding
 from northstar.lint.view import MISSING, View, components
 from northstar.manifest import model
 from northstar.npk import pseudo
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

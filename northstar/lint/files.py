@@ -9,15 +9,16 @@ import stat
 import struct
 import subprocess
 import tempfile
-from typing import IO, TYPE_CHECKING
 
 from northstar.errors import NorthstarError
 from northstar.lint import elf
 from northstar.namedtuple import NamedTuple
 from northstar.npk import squashfs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import IO
 
 FILE, DIRECTORY, SYMLINK, FIFO, SOCKET = "file", "dir", "link", "fifo", "socket"
 CHARACTER, BLOCK = "char", "block"

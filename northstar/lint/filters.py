@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.errors import NorthstarError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.manifest import Manifest
 

@@ -7,14 +7,15 @@ Instead of a reason there may be a map from subjects to reasons, where a subject
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
 
 from northstar.errors import ManifestError
 from northstar.lint.rules import RULES, finding
 from northstar.namedtuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from northstar.lint.rules import Finding
     from northstar.manifest import Manifest

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING
 
 from northstar.lint import files
 from northstar.lint.rules import ERROR, WARNING, finding
 from northstar.lint.view import FOUND, MISSING, UNKNOWN, Place, View
 from northstar.namedtuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

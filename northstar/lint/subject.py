@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from northstar.errors import ManifestError, NorthstarError, PackageError
 from northstar.lint import contents, files, permit, settings
@@ -14,8 +13,10 @@ from northstar.manifest.parse import from_tree
 from northstar.namedtuple import NamedTuple
 from northstar.npk import archive, sources
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from northstar.lint.files import Files
     from northstar.lint.permit import Sorted

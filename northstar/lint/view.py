@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from northstar.lint import elf, files
 from northstar.lint.files import Entry, Files, Program
 from northstar.manifest import model
 from northstar.namedtuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.manifest import Manifest
 

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from northstar.manifest import model, tree
 from northstar.manifest.tree import fail, integer, is_null, join, string
 from northstar.sizes import MAX_U64
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 MAX_U16 = (1 << 16) - 1
 MAX_PIDS = 1 << 22

@@ -8,12 +8,13 @@ where it leaves them out.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 from northstar.manifest import model
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from northstar.manifest.model import Manifest
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any
 
 from northstar.errors import ManifestError
 from northstar.manifest.tree import Map
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 MAX_SIZE = 1024 * 1024
 MAX_TOML_SIZE = 64 * 1024

@@ -18,14 +18,15 @@ The sections about supervision have a reader of their own, `northstar.manifest.s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from northstar.manifest import model
 from northstar.manifest.tree import fail
 from northstar.names import Version
 from northstar.supervision.model import CRITICAL, DEFAULTS, SECTIONS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from northstar.manifest.model import Manifest
     from northstar.supervision.model import Settings
 

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from northstar.namedtuple import NamedTuple
 from northstar.names import Container, Version, VersionReq
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 PERMISSIONS = (
     "ident",

@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
 
 from northstar import names, sizes
 from northstar.kernel.capabilities import NAMES as CAPABILITIES
 from northstar.manifest import controlgroups, encodings, model, tree, validate
 from northstar.manifest.tree import Scalar, fail, integer, is_null, join, string
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     T = TypeVar("T")
 

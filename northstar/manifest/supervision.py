@@ -14,15 +14,16 @@ names the path of the field.
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any
 
 from northstar import names, sizes
 from northstar.manifest import tree
 from northstar.manifest.tree import fail, join, show
 from northstar.supervision import model
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+    from typing import Any
 
     from northstar.manifest.model import Manifest
 

@@ -8,14 +8,14 @@ Every error is a ManifestError that names the path of the field.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
-
 from northstar.errors import ManifestError
 from northstar.namedtuple import NamedTuple
 from northstar.sizes import MAX_U64
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from typing import Any, NoReturn
 
 
 class Scalar(NamedTuple):
@@ -32,7 +32,7 @@ class Tagged(NamedTuple):
     value: Any
 
 
-class Map(dict[str, Any]):
+class Map(dict[str, "Any"]):
     """A mapping whose text had duplicate keys, or that comes from YAML."""
 
     duplicates: tuple[str, ...] = ()

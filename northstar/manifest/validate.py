@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
 
 from northstar.manifest import extension, model
 from northstar.manifest.tree import fail
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.manifest.model import Manifest
 

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
 
 import yaml
 from yaml import events
 
 from northstar.errors import ManifestError
 from northstar.manifest.tree import Map, Scalar, Tagged
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 MAX_TAG_DIRECTIVES = 32
 """libyaml compares each one with all before."""

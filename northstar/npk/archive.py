@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING
 from zlib import crc32
 
 from northstar.namedtuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 

@@ -11,15 +11,16 @@ import contextlib
 import os
 import tempfile
 from hashlib import sha256
-from typing import TYPE_CHECKING, BinaryIO
 from zlib import crc32
 
 from northstar import manifest as manifests
 from northstar.errors import NorthstarError
 from northstar.npk import archive, pseudo, signature, squashfs, verity, writer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import BinaryIO
 
     from northstar.manifest import Manifest
     from northstar.npk.signature import Signer

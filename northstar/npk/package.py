@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
 
 from northstar import API_VERSION, manifest
 from northstar.errors import ManifestError, PackageError
@@ -18,6 +17,7 @@ from northstar.npk.digest import sha256
 from northstar.npk.signature import SignatureError
 from northstar.npk.verity import Verity, VerityError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.names import Container
     from northstar.npk.archive import Archive

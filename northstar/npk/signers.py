@@ -7,11 +7,11 @@ import base64
 import binascii
 import subprocess
 import tempfile
-from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError
 from northstar.npk.signature import SIGNATURE_SIZE, SignatureError, verify_message
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.npk.signature import Signer
 

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from northstar import manifest
 from northstar.errors import ManifestError, NorthstarError
 from northstar.namedtuple import NamedTuple
 from northstar.npk import archive
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.manifest import Manifest
 

@@ -8,10 +8,10 @@ import re
 import shutil
 import subprocess
 import tempfile
-from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

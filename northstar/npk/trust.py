@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError, PackageError
 from northstar.namedtuple import NamedTuple
 from northstar.npk import keys
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -8,12 +8,13 @@ The format is that of `veritysetup format` with its defaults: version 1, sha256,
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, BinaryIO
 
 from northstar.namedtuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import BinaryIO
 
 BLOCK = 4096
 DIGESTS_PER_BLOCK = BLOCK // 32

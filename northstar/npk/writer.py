@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, BinaryIO
 from zlib import crc32
 
 from northstar import API_VERSION
 from northstar.npk import archive
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import BinaryIO
 
 COMMENT = f"version: {API_VERSION}\n".encode()
 MAX_SIZE = (1 << 32) - 1

@@ -6,9 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from functools import partial
-from typing import TYPE_CHECKING
 
 from northstar import API_VERSION
 from northstar.client.errors import ConnectionClosed, PermissionDenied
@@ -17,6 +15,7 @@ from northstar.nstar.context import Session, is_local
 from northstar.nstar.finding import Finding
 from northstar.protocol.url import ConsoleUrl
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -83,6 +82,8 @@ def _local(url: str) -> bool:
 def find_script() -> str | None:
     """The check of the kernel, as installed or next to the sources."""
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_DIRECTORIES, _SOURCES))
+    import shutil  # with all its archivers
+
     return shutil.which(SCRIPT, path=path)
 
 

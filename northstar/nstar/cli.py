@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from northstar import API_VERSION, __version__, terminal
 from northstar.client import supervision
 from northstar.client.errors import PermissionDenied, Refused
 from northstar.errors import NorthstarError
+from northstar.helptext import HelpFormatter, do_not_translate
 from northstar.nstar import arguments, commands, events, execute, logs, update, views, waiting
 from northstar.nstar.check import check
 from northstar.nstar.completion import FILES, completion
@@ -19,6 +19,7 @@ from northstar.nstar.seccomp import seccomp
 from northstar.nstar.top import SORT_KEYS
 from northstar.nstar.top import top as top_command
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
         prog="nstar",
         description="Control a Northstar runtime through its console.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     version = f"nstar {__version__} (protocol {API_VERSION})"
     top.add_argument("-V", "--version", action="version", version=version)
@@ -78,7 +79,7 @@ def _commands(top: argparse.ArgumentParser) -> None:
             aliases=list(aliases),
             help=summary[:1].lower() + summary[1:],
             description=text,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpFormatter,
         )
         command.set_defaults(run=run, local=local, notifications=notifications)
         return command
@@ -204,6 +205,7 @@ def _container(command: argparse.ArgumentParser) -> None:
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
     terminal.prepare_streams()
+    do_not_translate()
     url = ""
     try:
         try:

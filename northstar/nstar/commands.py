@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
 
 from northstar.client import supervision
 from northstar.client.errors import Refused, describe
 from northstar.nstar import progress, table, waiting
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from typing import Any
 
     from northstar.nstar.context import Session
 

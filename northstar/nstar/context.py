@@ -7,13 +7,13 @@ import os
 import stat
 import sys
 from collections import deque
-from typing import TYPE_CHECKING
 
 from northstar.client import DEFAULT_URL, Client
 from northstar.client.errors import Refused
 from northstar.names import Container, check_name
 from northstar.protocol.url import ConsoleUrl
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator, Sequence

@@ -7,7 +7,6 @@ import os
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING
 
 from northstar import config
 from northstar.errors import NorthstarError
@@ -15,6 +14,7 @@ from northstar.nstar import machine, table
 from northstar.nstar.finding import Finding
 from northstar.protocol.url import ConsoleUrl
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 

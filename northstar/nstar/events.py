@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import TYPE_CHECKING
 
 from northstar.nstar import table
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from northstar.client.protocol import outcome, result
 from northstar.names import Container
@@ -13,6 +12,7 @@ from northstar.nstar.context import write_line
 from northstar.protocol import messages, requests
 from northstar.text import escape
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 

@@ -7,10 +7,11 @@ begun just after the signal came, and the calls here wait for hours.
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,8 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from northstar.nstar.completion import complete
 
         return complete(words[1:])
+    gc.disable()  # what is loaded stays
     from northstar.nstar import cli
 
+    gc.enable()
     return cli.main(words)
 
 

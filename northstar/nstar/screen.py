@@ -12,8 +12,8 @@ import sys
 import termios
 import time
 import tty
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType

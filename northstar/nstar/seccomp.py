@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError
 from northstar.seccomp.profile import BASE, X86_64
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable

@@ -6,15 +6,16 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from typing import TYPE_CHECKING, Any
 
 from northstar.namedtuple import NamedTuple
 from northstar.nstar import table
 from northstar.nstar.context import is_local
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
 
     from northstar.client import ProcessData
     from northstar.nstar.context import Session

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
 
 from northstar.client import updates
 from northstar.client.errors import ConnectionClosed, Refused
 from northstar.errors import NorthstarError
 from northstar.nstar import arguments, progress, table
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING, Any
 
 from northstar.nstar import table
 from northstar.nstar.top import sample
 from northstar.text import escape
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
+    from typing import Any
 
     from northstar.client import ContainerData
     from northstar.nstar.context import Session

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from northstar.client import supervision
 from northstar.client.errors import Refused
 from northstar.errors import NorthstarError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from typing import Any
 
     from northstar.nstar.context import Session
 

@@ -9,14 +9,15 @@ import re
 import subprocess
 import threading
 import zlib
-from typing import IO, TYPE_CHECKING
 
 from northstar.errors import NorthstarError
 from northstar.namedtuple import NamedTuple
 from northstar.text import escape
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from typing import IO
 
 CHUNK = 1 << 18
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}", re.ASCII)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import TYPE_CHECKING, Any
 
 from northstar import names
 from northstar.manifest.parse import MAX_ENV, MAX_ENV_NAME, MAX_ENV_VALUE
@@ -19,7 +18,10 @@ from northstar.oci import users
 from northstar.oci.blob import ImageError
 from northstar.text import escape
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from northstar.oci.image import Image
     from northstar.oci.squash import Contents
 

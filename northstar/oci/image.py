@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import platform as machine
-from typing import TYPE_CHECKING, Any
 
 from northstar.namedtuple import NamedTuple
 from northstar.oci import blob
 from northstar.oci.blob import COPY_AGAIN, Blob, ImageError, check_digest
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from northstar.oci.store import Store
 
 MAX_DOCUMENT = 4 << 20

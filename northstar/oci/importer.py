@@ -8,13 +8,13 @@ import os
 import re
 import subprocess
 import tempfile
-from typing import TYPE_CHECKING
 
 from northstar.namedtuple import NamedTuple
 from northstar.oci import convert, image, squash, store, tarreader
 from northstar.oci.blob import Budget, ImageError
 from northstar.text import escape
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from northstar.manifest import tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 _BY_KEY = ("env", "mounts", "rlimits", "sockets")
 """Maps whose members stand for themselves: those of both are kept."""

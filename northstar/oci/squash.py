@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import tempfile
-from typing import TYPE_CHECKING
 
 from northstar.manifest import extension, model
 from northstar.namedtuple import NamedTuple
@@ -20,6 +19,7 @@ from northstar.oci import blob, tarreader, tarwriter
 from northstar.oci.blob import Budget, ImageError, Stream
 from northstar.oci.tree import Child, Node, Tree
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 

@@ -8,13 +8,13 @@ Source: POSIX.1-2017, pax, "ustar Interchange Format" and "pax Header Block"; ta
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
-
 from northstar.namedtuple import NamedTuple
 from northstar.oci.blob import COPY_AGAIN, ImageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import NoReturn
 
     from northstar.oci.blob import Stream
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
 
 from northstar.manifest import yaml
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
 _WIDTH = 100
 _BARE = re.compile(r"[A-Za-z0-9_/.][A-Za-z0-9_/.@+-]*", re.ASCII)

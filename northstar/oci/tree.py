@@ -7,14 +7,14 @@ parent directory leads nowhere else. (OCI Image Format Specification 1.1, layer.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
-
 from northstar.namedtuple import NamedTuple
 from northstar.oci.blob import ImageError
 from northstar.oci.tarreader import DIRECTORY, FILE, HARD_LINK, SYMLINK
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import NoReturn
 
     from northstar.oci.tarreader import Member
 

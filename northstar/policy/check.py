@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import posixpath
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
 
 from northstar.manifest import model
 from northstar.namedtuple import NamedTuple
 from northstar.policy.model import CPU, MEMORY, PIDS, SECCOMP
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
+    from typing import Any
 
     from northstar.manifest.model import Manifest
     from northstar.policy.model import Policy, Range

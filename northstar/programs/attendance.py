@@ -11,13 +11,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING
 
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Label
 from northstar.kernel import prctl, process
 from northstar.programs import control
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.engine.assembler import Program, Register
 

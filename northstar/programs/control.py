@@ -11,7 +11,6 @@ import os
 import resource
 import signal
 import struct
-from typing import TYPE_CHECKING
 
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Label, Program
@@ -19,6 +18,7 @@ from northstar.kernel import namespaces, prctl
 from northstar.kernel.libc import AT_FDCWD
 from northstar.kernel.process import KEYCTL_JOIN_SESSION_KEYRING, MAP_FIXED, MAX_FD
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.engine.assembler import Register
 

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.engine import listing
 from northstar.programs import start
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.programs.plan import Plan
 

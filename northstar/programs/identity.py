@@ -10,12 +10,12 @@ import fcntl
 import os
 import signal
 import struct
-from typing import TYPE_CHECKING
 
 from northstar.kernel import capabilities, prctl
 from northstar.kernel.process import CLOSE_RANGE_CLOEXEC, MAX_FD
 from northstar.programs.control import SCHED_ATTR, set_limit
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

@@ -17,7 +17,6 @@ import os
 import signal
 import struct
 import termios
-from typing import TYPE_CHECKING
 
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Label, Program
@@ -25,6 +24,7 @@ from northstar.kernel import namespaces, prctl, process
 from northstar.kernel.libc import AT_FDCWD
 from northstar.programs import attendance, control, identity
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.engine.assembler import Register
     from northstar.programs.plan import Plan

@@ -11,12 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from typing import TYPE_CHECKING
 
 from northstar.engine.assembler import Label
 from northstar.kernel import mount, paths
 from northstar.kernel.libc import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.engine.assembler import Program, Register
     from northstar.programs.plan import MountPlan, Plan

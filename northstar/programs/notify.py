@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import struct
 from socket import AF_UNIX, SCM_RIGHTS, SO_PASSCRED, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOL_SOCKET
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.engine.assembler import Program, Register
 

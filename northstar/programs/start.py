@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 from socket import AF_INET, SOCK_CLOEXEC, SOCK_DGRAM
-from typing import TYPE_CHECKING
 
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Label, Program
@@ -20,6 +19,7 @@ from northstar.kernel import namespaces
 from northstar.kernel.libc import AT_FDCWD
 from northstar.programs import attendance, control, identity, mounts, notify
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.engine.assembler import Register
     from northstar.programs.plan import Plan

@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 from northstar.errors import ProtocolError
 from northstar.protocol import fields, requests
 from northstar.protocol.messages import NOT_A_MESSAGE, ServerMessage
 from northstar.sizes import MAX_U64
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 MIN_I32, MAX_I32 = -(1 << 31), (1 << 31) - 1
 MAX_DEPTH = 64
@@ -105,7 +105,7 @@ _FREQUENT: dict[bytes, Any] = {
 }
 
 
-class _Members(dict[str, Any]):
+class _Members(dict[str, "Any"]):
     """An object whose text has keys more than once."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:

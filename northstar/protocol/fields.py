@@ -6,14 +6,14 @@ Each raises `Invalid`, or ValueError, if the value is of another kind. What is m
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from northstar.errors import ProtocolError
 from northstar.names import Container, Version, check_name
 from northstar.protocol.base64text import from_base64
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 TOKEN_SIZE = 40
 MIN_COUNT, MAX_COUNT = -(1 << 31), (1 << 31) - 1

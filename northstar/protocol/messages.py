@@ -8,13 +8,15 @@ them back to a client.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 from northstar.errors import ProtocolError
 from northstar.namedtuple import NamedTuple
 from northstar.protocol import requests
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from northstar.names import Version
 
 NOT_A_MESSAGE = "data did not match any variant of untagged enum Message"

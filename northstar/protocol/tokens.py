@@ -8,8 +8,8 @@ shared data, keyed with a secret of the daemon. A token does not prove that its 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

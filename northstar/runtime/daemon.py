@@ -8,7 +8,6 @@ import os
 import resource
 import signal
 import time
-from typing import TYPE_CHECKING
 
 from northstar.errors import ApiError, NorthstarError, StorageError, Unexpected
 from northstar.kernel import libc
@@ -23,6 +22,7 @@ from northstar.runtime.spawning.enginelink import PATIENCE
 from northstar.runtime.storage import sweep
 from northstar.runtime.storage.mounter import release_run_dir
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.config import Config
     from northstar.config.model import MetricsConfig
@@ -148,6 +148,7 @@ class Daemon:
         self._manager.ready()
         # What start-up needed once, such as the tables of the configuration's parser.
         gc.collect()
+        gc.enable()
         libc.trim_heap()
         _log.info("Runtime up and running")
 

@@ -7,15 +7,16 @@ import errno
 import os
 import resource
 import sys
-from typing import TYPE_CHECKING
 
 from northstar import API_VERSION, __version__, config
+from northstar.config.apart import read_toml_apart
 from northstar.errors import ConfigError, NorthstarError
-from northstar.kernel import mount, namespaces
+from northstar.kernel import libc, mount, namespaces
 from northstar.namedtuple import NamedTuple
 from northstar.runtime import inheritance, log
 from northstar.runtime.monitoring import servicemanager
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import NoReturn
@@ -139,13 +140,14 @@ def main() -> NoReturn:
 def run(options: Options, *, system_log: bool = True) -> int:
     """Run the daemon; the exit code. Without `system_log` its log goes to stderr alone."""
     inheritance.let_go(servicemanager.ready_descriptor())
+    libc.share_heap()
     # No number that a client may send is nearly as long, and reading long ones takes its time.
     sys.set_int_max_str_digits(sys.int_info.str_digits_check_threshold)
     log.setup() if system_log else log.setup("", "")
     _log.info(f"Northstar Runtime v{API_VERSION}")
     _log.debug(f"Running as user {os.environ.get('USER', 'unknown')} (uid: {os.getuid()})")
     try:
-        configuration = config.load(options.config)
+        configuration = config.load(options.config, read_toml_apart)
         degraded = _make_directories(configuration)
         private = not options.disable_mount_namespace
         # Through this descriptor the host's mounts stay in reach, also later ones that do not propagate.

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
 
 from northstar.engine import binary
 from northstar.errors import NorthstarError
@@ -27,6 +26,7 @@ from northstar.runtime.storage.directory import DirectoryRepository
 from northstar.runtime.storage.memory import MemoryRepository
 from northstar.runtime.storage.mounter import DEVICES_DIR, Mounter, prepare_run_dir
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from northstar.manifest.model import ArgRule, Seccomp
 from northstar.seccomp import bpf, profile, syscalls
 from northstar.sizes import MAX_U64
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

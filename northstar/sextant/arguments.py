@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError
 from northstar.npk import keys, squashfs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.npk.signature import Signer
 

@@ -7,7 +7,6 @@ import argparse
 import os
 import sys
 import tempfile
-from typing import TYPE_CHECKING
 from zlib import crc32
 
 from northstar import API_VERSION, __version__, terminal
@@ -16,6 +15,7 @@ from northstar.lint import filters
 from northstar.npk import archive, keys, pack, package, signature, sources, squashfs
 from northstar.sextant import arguments, explaining, importing, indexing, linting, resigning, skeleton
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import sys
 import zipfile
-from typing import TYPE_CHECKING
 
 from northstar import manifest
 from northstar.errors import ManifestError, NorthstarError
@@ -15,6 +14,7 @@ from northstar.npk import package
 from northstar.programs import explanation
 from northstar.runtime.containers import command, filters, plan
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 

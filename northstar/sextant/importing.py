@@ -9,7 +9,6 @@ import os
 import re
 import sys
 import tempfile
-from typing import TYPE_CHECKING, Any
 
 from northstar.errors import ManifestError, NorthstarError
 from northstar.lint import filters
@@ -17,8 +16,10 @@ from northstar.npk import archive, pack
 from northstar.sextant import arguments
 from northstar.text import escape
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from typing import Any
 
     from northstar.manifest import Manifest
     from northstar.oci.convert import Choice

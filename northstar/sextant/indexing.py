@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.delta import index
 from northstar.errors import NorthstarError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 

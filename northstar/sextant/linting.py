@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING, Any
 
 from northstar.errors import NorthstarError
 from northstar.text import escape
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from northstar.lint.permit import Sorted
     from northstar.lint.rules import Finding

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError
 from northstar.npk import resign
 from northstar.sextant import arguments
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 

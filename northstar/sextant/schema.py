@@ -54,7 +54,7 @@ def fields() -> list[str]:
 
 
 def _struct(kind: Any) -> Schema:
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, localns={"Any": typing.Any})
     name = kind.__name__
     return {
         **({} if kind is model.Manifest else {"description": kind.__doc__}),

@@ -7,12 +7,12 @@ import contextlib
 import os
 import shutil
 import tempfile
-from typing import TYPE_CHECKING
 
 from northstar import names
 from northstar.errors import NorthstarError
 from northstar.namedtuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator

@@ -6,11 +6,10 @@ A boot loader that counts attempts, or an updater of the system, wants to know i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.namedtuple import NamedTuple
 from northstar.supervision import state as s
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

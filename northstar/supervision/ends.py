@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.supervision import model
 from northstar.supervision import state as s
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -12,11 +12,11 @@ meanwhile, a notification of a program that is being killed.
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
 
 from northstar.supervision import ends, model, notification
 from northstar.supervision import state as s
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any

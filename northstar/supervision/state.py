@@ -7,10 +7,9 @@ Times are those of the caller's clock, in seconds; that clock does not go backwa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.namedtuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.supervision.notification import Message
 

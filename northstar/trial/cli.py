@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
 
 from northstar import terminal
 from northstar.client.errors import ConnectionClosed, Refused
@@ -17,6 +16,7 @@ from northstar.trial import packages, runtime
 from northstar.trial.follow import Follower, note
 from northstar.trial.signals import Interrupted, Wish
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -7,12 +7,12 @@ import os
 import select
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from northstar.client import logs
 from northstar.client.errors import Refused
 from northstar.text import escape
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

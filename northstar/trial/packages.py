@@ -8,12 +8,12 @@ import os
 import shutil
 import subprocess
 import tempfile
-from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError
 from northstar.lint import filters
 from northstar.npk import pack, sources
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

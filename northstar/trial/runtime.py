@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from typing import TYPE_CHECKING
 
 import northstar
 from northstar.client import Client
@@ -18,6 +17,7 @@ from northstar.errors import NorthstarError
 from northstar.runtime.monitoring.servicemanager import READY_FD
 from northstar.trial.daemon import CONFIGURATION, RUN_DIR
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import IO

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
 
 from northstar.errors import ApiError
 from northstar.manifest import extension
@@ -14,8 +13,10 @@ from northstar.updates import journal as journals
 from northstar.updates.device import Failure
 from northstar.updates.journal import GOOD, NOBODY, Update
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from typing import Any
 
     from northstar.config.model import UpdatesConfig
     from northstar.runtime.eventloop.loop import Loop

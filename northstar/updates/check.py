@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.errors import InvalidArguments, UpdateRejected
 from northstar.namedtuple import NamedTuple
 from northstar.names import Container, Version
@@ -12,6 +10,7 @@ from northstar.updates import journal as journals
 from northstar.updates import versions
 from northstar.updates.journal import Change
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -11,11 +11,11 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from northstar.kernel.filesystem import sync_directory, syncfs
 from northstar.namedtuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.names import Container
 

@@ -6,12 +6,12 @@ One small JSON object per name. Journals are values here; `journaltext` has thei
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from northstar.namedtuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
     from northstar.names import Version
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
 
 from northstar.names import Version, check_name
 from northstar.updates.journal import (
@@ -24,8 +23,10 @@ from northstar.updates.journal import (
     clipped,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 FORMAT = 1
 _KEYS = ("format", "name", "active", "previous", "floor", "bad", "update", "last", "remove")

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.errors import Unexpected
 from northstar.runtime.eventloop.loop import Mutex
 from northstar.updates import store
 from northstar.updates.journal import Journal, JournalError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -7,8 +7,6 @@ where something begins, and last where it ends.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.namedtuple import NamedTuple
 from northstar.names import Container
 from northstar.updates import journal as journals
@@ -25,6 +23,7 @@ from northstar.updates.journal import (
     Update,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any

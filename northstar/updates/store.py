@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from northstar.kernel.filesystem import sync_directory
 from northstar.names import check_name
@@ -19,6 +18,7 @@ from northstar.updates import journal as journals
 from northstar.updates import journaltext
 from northstar.updates.journal import Journal, JournalError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
 
 from northstar.errors import InvalidArguments, StartContainerFailed, Unexpected, UpdateRejected
 from northstar.names import Container
@@ -15,7 +14,10 @@ from northstar.updates import journal as journals
 from northstar.updates.actions import Actions
 from northstar.updates.journal import COPY, GOOD, KEEP, Update
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from northstar.config.model import UpdatesConfig
     from northstar.runtime.eventloop.loop import Loop
     from northstar.runtime.log import Logger

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.errors import UpdateRejected
 from northstar.namedtuple import NamedTuple
 from northstar.names import Container
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -9,7 +9,7 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from northstar.nstar import execute
+from northstar.nstar import streams as copying
 
 
 def test_output_waits_for_a_reader_of_what_does_not_block() -> None:
@@ -29,7 +29,7 @@ def test_output_waits_for_a_reader_of_what_does_not_block() -> None:
     thread = threading.Thread(target=read)
     thread.start()
     streams: Any = SimpleNamespace(_outputs={source: writing})
-    execute._Streams._copy_output(streams, source)
+    copying.Streams._copy_output(streams, source)
     thread.join()
     assert received[stuck:] == b"text"
     for descriptor in (source, filled, reading, writing):

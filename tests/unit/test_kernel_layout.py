@@ -67,7 +67,6 @@ def test_offset(structure: type[ctypes.Structure], field: str, offset: int) -> N
     [
         (dm.DM_LIST_DEVICES, 0xC138FD02),
         (dm.DM_TABLE_LOAD, 0xC138FD09),
-        (dm.DM_TABLE_STATUS, 0xC138FD0C),
         (loopdevice.LOOP_CONFIGURE, 0x4C0A),
         (loopdevice.LOOP_CTL_GET_FREE, 0x4C82),
         (namespaces.CLONE_NEWNET, 0x40000000),

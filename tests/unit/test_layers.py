@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS: tuple[tuple[str, ...], ...] = (
     # What everything speaks of.
     ("northstar", "errors", "namedtuple", "sizes", "text"),
-    ("kernel", "names", "supervision", "terminal"),
+    ("helptext", "kernel", "names", "supervision", "terminal"),
     ("engine", "manifest"),
     # Formats and rules, pure.
     ("delta", "npk", "programs", "protocol", "seccomp"),

@@ -68,6 +68,17 @@ def test_constructor(values: tuple[Any, ...], named: dict[str, Any]) -> None:
         assert made(Ours) == made(Theirs)
 
 
+def test_any_name_of_a_field() -> None:
+    class Odd(NamedTuple):
+        cls: int
+        new: int
+        tuple: int
+        self: int = 4
+
+    assert Odd(cls=1, new=2, tuple=3) == (1, 2, 3, 4)
+    assert Odd(1, 2, 3)._replace(new=5, cls=6) == (6, 5, 3, 4)
+
+
 def test_a_tuple() -> None:
     one: Any = Ours("a", rest=(1, 2))
     assert one == ("a", 3, (1, 2)) == Theirs("a", rest=(1, 2))
@@ -96,8 +107,8 @@ def test_names() -> None:
     assert one._asdict() == Theirs("a")._asdict()
     changed = one._replace(size=9)
     assert changed == ("a", 9, ()) and type(changed) is Ours
-    with pytest.raises(TypeError):
-        one._replace(other=1)
+    with pytest.raises(TypeError, match="Ours has no field other"):
+        one._replace(size=1, other=1)
     match one:
         case Ours(name, size=size):
             assert (name, size) == ("a", 3)

@@ -96,7 +96,7 @@ def numbers_of(kind: Any, names: tuple[str, ...] = ()) -> set[str]:
             found |= numbers_of(part, names)
         return found
     if isinstance(kind, type) and hasattr(kind, "_fields") and kind.__module__ == model.__name__:
-        hints = typing.get_type_hints(kind)
+        hints = typing.get_type_hints(kind, localns={"Any": typing.Any})
         return set().union(*(numbers_of(hints[name], (*names, name)) for name in kind._fields), set())
     return set()
 

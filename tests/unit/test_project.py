@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -118,6 +119,11 @@ def test_licences() -> None:
 def test_nothing_is_there_for_tests_only() -> None:
     """Whatever is defined in `northstar/` is used there."""
     run(sys.executable, "-m", "vulture", "northstar", "--ignore-names", ",".join(USED_BY_OTHERS))
+
+
+def test_no_merge_was_left_unfinished() -> None:
+    marks = re.compile(r"^(<{7}|>{7}|\|{7}) ", re.MULTILINE)
+    assert [path for path in tracked() if marks.search(path.read_text(errors="replace"))] == []
 
 
 def test_shellcheck() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from typing import TYPE_CHECKING, Any
 
 from northstar import API_VERSION
 from northstar.errors import ProtocolError
@@ -19,8 +18,10 @@ from northstar.runtime.console.peer import RequestFailed
 from northstar.runtime.console.throttle import Throttle
 from northstar.runtime.eventloop.transport import Transport
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from typing import Any
 
     from northstar.names import Container
     from northstar.runtime.console.peer import Peer

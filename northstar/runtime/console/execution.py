@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.errors import ApiError, Unexpected
 from northstar.kernel import sockets
 from northstar.protocol import messages, requests
 from northstar.runtime import log
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.runtime.console.peer import Client
     from northstar.runtime.containers.runtime import Runtime

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
 
 from northstar.errors import ApiError, InvalidRepository, Unexpected
 from northstar.protocol import base64text, messages, requests, tokens
@@ -13,6 +12,7 @@ from northstar.runtime.console.peer import RequestFailed
 from northstar.runtime.eventloop.loop import Timeout
 from northstar.runtime.supervision import waits
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable
     from typing import Any

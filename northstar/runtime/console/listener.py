@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import TYPE_CHECKING, Any
 
 from northstar.errors import NorthstarError
 from northstar.protocol import permissions
@@ -15,7 +14,10 @@ from northstar.runtime.eventloop.loop import Future
 from northstar.runtime.eventloop.transport import close_apart
 from northstar.runtime.eventloop.unixsocket import bind_unix, stop_listening
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from northstar.config import ConsoleConfig
     from northstar.runtime.console.connection import Connection
     from northstar.runtime.console.server import ConsoleServer

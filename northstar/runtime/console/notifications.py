@@ -3,23 +3,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
 from northstar.protocol import messages
 from northstar.runtime.containers.events import Observer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol
 
     from northstar.names import Container
     from northstar.runtime.spawning.process import ExitStatus
 
+    class Subscriber(Protocol):
+        """Takes encoded notifications; must not block and must not raise."""
 
-class Subscriber(Protocol):
-    """Takes encoded notifications; must not block and must not raise."""
-
-    def notify(self, line: bytes) -> None:
-        """Deliver or queue one notification."""
+        def notify(self, line: bytes) -> None:
+            """Deliver or queue one notification."""
 
 
 class Notifications(Observer):

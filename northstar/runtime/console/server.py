@@ -6,7 +6,6 @@ from __future__ import annotations
 import resource
 import socket
 import time
-from typing import TYPE_CHECKING
 
 from northstar.errors import StartContainerFailed
 from northstar.runtime import log
@@ -16,6 +15,7 @@ from northstar.runtime.console.services import Services
 from northstar.runtime.console.throttle import Budget
 from northstar.runtime.eventloop.loop import Cancelled, Mutex, Timeout
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

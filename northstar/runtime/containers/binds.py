@@ -8,12 +8,12 @@ done the same.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from northstar.errors import StartContainerFailed
 from northstar.manifest import model
 from northstar.runtime import log
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.manifest.model import Manifest
     from northstar.runtime.containers.records import Record

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from northstar.kernel import uevents
 from northstar.runtime import log
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.runtime.containers.events import Events
     from northstar.runtime.containers.records import Containers, Record

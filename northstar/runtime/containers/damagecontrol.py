@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.runtime import log
 from northstar.runtime.containers.events import Observer
 from northstar.supervision.model import NEVER
 from northstar.supervision.state import Ruined
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.names import Container
     from northstar.runtime.containers.records import Containers, Record

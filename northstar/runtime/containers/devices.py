@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from northstar.kernel import mount
 from northstar.kernel.libc import AT_FDCWD
@@ -23,6 +22,7 @@ from northstar.manifest import model
 from northstar.npk.digest import sha256
 from northstar.runtime.storage.mounter import MOUNT_SOURCE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

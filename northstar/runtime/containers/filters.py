@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 from northstar.errors import Unexpected
 from northstar.runtime import log
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from northstar.errors import ApiError
 from northstar.protocol import requests
@@ -12,6 +11,7 @@ from northstar.runtime.containers import sessions
 from northstar.runtime.eventloop.loop import Timeout
 from northstar.supervision.state import Checked
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.runtime.containers.host import Host
     from northstar.runtime.containers.run import Run

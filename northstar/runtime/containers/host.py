@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.namedtuple import NamedTuple
 from northstar.runtime.containers import plan
 from northstar.runtime.containers.programs import RecentPrograms
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping

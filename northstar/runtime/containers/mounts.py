@@ -6,12 +6,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING
 
 from northstar.errors import ApiError, InvalidContainer
 from northstar.runtime import log
 from northstar.runtime.duration import duration
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 

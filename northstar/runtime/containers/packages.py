@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from northstar.errors import ApiError, InstallDuplicate, InvalidRepository, Unexpected
 from northstar.runtime import log
@@ -14,6 +13,7 @@ from northstar.runtime.eventloop.loop import Mutex
 from northstar.runtime.storage import persist
 from northstar.runtime.storage.repository import close
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import grp
 import resource
-from typing import TYPE_CHECKING
 
 from northstar.errors import StartContainerFailed, StartContainerMissingResource
 from northstar.kernel import capabilities, process, procfs
@@ -24,6 +23,7 @@ from northstar.programs import initfilter
 from northstar.programs.notify import ROLE as NOTIFY
 from northstar.runtime.containers.command import FIRST_DESCRIPTOR
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 

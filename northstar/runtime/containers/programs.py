@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
 from northstar.errors import StartContainerFailed
 from northstar.programs import start
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.engine.assembler import Encoded, Program
     from northstar.names import Container

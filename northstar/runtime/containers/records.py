@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.errors import InvalidContainer, StartContainerStarted, StopContainerNotStarted, UmountBusy
 from northstar.manifest import extension, model
 from northstar.runtime import log
@@ -12,6 +10,7 @@ from northstar.runtime.containers import plan
 from northstar.runtime.output.lastoutput import LastOutput
 from northstar.supervision.state import IDLE_STATE
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Protocol
 
 from northstar.errors import StartContainerFailed, StartContainerMissingResource, Unexpected
 from northstar.kernel import namespaces, procfs
@@ -22,9 +21,10 @@ from northstar.runtime.storage import persist
 from northstar.runtime.supervision.descriptors import environment
 from northstar.supervision.model import MAIN
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, Protocol
 
     from northstar.names import Container
     from northstar.programs.plan import Plan
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
     from northstar.runtime.supervision.notifysocket import NotifySocket
     from northstar.supervision.notification import Message
 
+    class Session(Protocol):
+        """A command of a client in the container, which ends with it."""
+
+        ended: Future
+
+        def hang_up(self) -> None:
+            """Let it end."""
+
+
 _log = log.Logger("runtime::run")
 MAX_DRAINED = 1024
 """Notifications that are read after the end of a program."""
 _NETWORK_NAMESPACES = "/run/netns"
-
-
-class Session(Protocol):
-    """A command of a client in the container, which ends with it."""
-
-    ended: Future
-
-    def hang_up(self) -> None:
-        """Let it end."""
 
 
 class Run:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import signal
 import time
-from typing import TYPE_CHECKING
 
 from northstar.config.model import BootConfig
 from northstar.errors import StopContainerNotStarted, Unexpected
@@ -28,6 +27,7 @@ from northstar.runtime.supervision.bootwatch import BootWatch
 from northstar.runtime.supervision.supervisor import Supervisor, describe, exit_status
 from northstar.supervision import state as s
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any

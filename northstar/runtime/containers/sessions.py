@@ -8,7 +8,6 @@ import fcntl
 import os
 import signal
 import stat
-from typing import TYPE_CHECKING
 
 from northstar.errors import InvalidArguments, StartContainerFailed, Unexpected
 from northstar.kernel import process as kernel_process
@@ -20,6 +19,7 @@ from northstar.runtime.containers.programs import encode
 from northstar.runtime.eventloop.loop import Future
 from northstar.runtime.spawning.process import Process
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

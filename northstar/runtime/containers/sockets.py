@@ -7,10 +7,10 @@ import contextlib
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING
 
 from northstar.errors import Unexpected
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.manifest.model import Manifest
     from northstar.manifest.model import Socket as SocketSpec

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 from northstar.errors import ApiError, StartContainerFailed
 from northstar.runtime import log
 from northstar.runtime.eventloop.loop import Timeout
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any

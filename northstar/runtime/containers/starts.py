@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING
 
 from northstar.errors import (
     ApiError,
@@ -32,6 +31,7 @@ from northstar.runtime.supervision.descriptors import Descriptors
 from northstar.runtime.supervision.ordering import Ordering
 from northstar.supervision import state as s
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any

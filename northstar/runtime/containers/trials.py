@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 from northstar.errors import ApiError, Unexpected
 from northstar.manifest import extension
@@ -17,6 +16,7 @@ from northstar.supervision.model import EXIT, Restart
 from northstar.updates.device import Failure
 from northstar.updates.versions import Installed
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any

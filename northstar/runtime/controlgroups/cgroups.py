@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from northstar.errors import StartContainerFailed
 from northstar.kernel import cgroup
 from northstar.runtime import log
 from northstar.runtime.controlgroups import delegation, groupnames, groupsettings, removal
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.manifest import Manifest
     from northstar.names import Container

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.kernel import cgroup
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.runtime.controlgroups.cgroups import Cgroups
 

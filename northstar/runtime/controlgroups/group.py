@@ -6,14 +6,16 @@ from __future__ import annotations
 import _thread
 import errno
 import os
-from typing import TYPE_CHECKING, Any
 
 from northstar.errors import StartContainerFailed
 from northstar.kernel import cgroup, cgrouptree
 from northstar.runtime import log
 from northstar.runtime.controlgroups import delegation, groupsettings, removal
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from northstar.names import Container
     from northstar.runtime.controlgroups.groupsettings import Setting
 

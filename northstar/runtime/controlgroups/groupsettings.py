@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from northstar.namedtuple import NamedTuple
 from northstar.runtime import log
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
 
     from northstar.manifest.model import Blkio, Cgroups, Cpu, Memory, ThrottleDevice
 

@@ -8,12 +8,12 @@ costs 10 ms there.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from northstar.kernel import cgroup
 from northstar.runtime.controlgroups.cgroups import Cgroups
 from northstar.runtime.controlgroups.group import Group
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.names import Container
     from northstar.runtime.controlgroups.groupsettings import Setting

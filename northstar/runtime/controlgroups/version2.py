@@ -6,13 +6,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from northstar.kernel import cgroup
 from northstar.runtime.controlgroups import delegation
 from northstar.runtime.controlgroups.cgroups import Cgroups
 from northstar.runtime.controlgroups.group import Group
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.names import Container
     from northstar.runtime.controlgroups.groupsettings import Setting

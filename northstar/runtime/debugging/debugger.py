@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from typing import TYPE_CHECKING
 
 from northstar.errors import Unexpected
 from northstar.runtime import log
@@ -18,6 +17,7 @@ from northstar.runtime.debugging.child import Child
 from northstar.runtime.eventloop.loop import Timeout
 from northstar.runtime.output.streams import Lines
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.config.model import Debug, Perf, Strace
     from northstar.names import Container

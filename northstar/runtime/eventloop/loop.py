@@ -21,14 +21,16 @@ import os
 import select
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from northstar.runtime.eventloop.tasks import Cancelled, Future, Mutex, Task, Timeout, Timer
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
+    from typing import Any, TypeVar
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
 
 __all__ = ["Cancelled", "Channel", "Future", "Loop", "Mutex", "Task", "Timeout", "Timer"]
 

@@ -4,10 +4,23 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
+    from typing import Any, Protocol
+
+    class Scheduler(Protocol):
+        """What tasks and timers need of the loop."""
+
+        def call_soon(self, callback: Callable[[], None]) -> None:
+            """Call on the next turn of the loop."""
+
+        def report(self, failure: BaseException) -> None:
+            """Tell the owner of the loop of an exception that nobody waits for."""
+
+        def timer_cancelled(self) -> None:
+            """A timer that is still pending will not fire."""
 
 
 class Cancelled(BaseException):
@@ -16,19 +29,6 @@ class Cancelled(BaseException):
 
 class Timeout(Exception):
     """The time limit of `Loop.wait_for` has passed."""
-
-
-class Scheduler(Protocol):
-    """What tasks and timers need of the loop."""
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call on the next turn of the loop."""
-
-    def report(self, failure: BaseException) -> None:
-        """Tell the owner of the loop of an exception that nobody waits for."""
-
-    def timer_cancelled(self) -> None:
-        """A timer that is still pending will not fire."""
 
 
 class Future:

@@ -9,11 +9,11 @@ are taken and closed in a thread.
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
 
 from northstar.errors import ProtocolError
 from northstar.kernel import sockets
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.runtime.eventloop.loop import Future, Loop
 

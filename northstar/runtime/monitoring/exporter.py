@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError
 from northstar.runtime import log
@@ -14,6 +13,7 @@ from northstar.runtime.eventloop.transport import Transport, close_apart
 from northstar.runtime.eventloop.unixsocket import bind_unix, stop_listening
 from northstar.runtime.monitoring import openmetrics
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable

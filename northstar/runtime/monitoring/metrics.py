@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from northstar.kernel import procfs
 from northstar.runtime.containers.events import Observer
@@ -12,6 +11,7 @@ from northstar.runtime.monitoring import openmetrics
 from northstar.runtime.monitoring.openmetrics import Family, Histogram
 from northstar.supervision.state import QUARANTINED, READY, WAITING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any

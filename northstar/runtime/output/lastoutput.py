@@ -11,10 +11,10 @@ import struct
 import time
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from northstar.protocol import messages
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any

@@ -14,12 +14,12 @@ import itertools
 import os
 import select
 import time
-from typing import TYPE_CHECKING
 
 from northstar.runtime import log
 from northstar.runtime.eventloop.loop import Cancelled, Future
 from northstar.runtime.ownstream import OwnStream
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 

@@ -10,7 +10,6 @@ import os
 import select
 import signal
 from collections import deque
-from typing import TYPE_CHECKING
 
 from northstar.engine import binary
 from northstar.engine import instructions as isa
@@ -21,6 +20,7 @@ from northstar.programs import control
 from northstar.runtime.eventloop.loop import Future, Mutex, Timeout
 from northstar.runtime.spawning import channel, reports
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from socket import socket

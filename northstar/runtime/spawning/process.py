@@ -14,7 +14,6 @@ import os
 import signal
 import time
 from socket import MSG_PEEK
-from typing import TYPE_CHECKING
 
 from northstar.engine import instructions as isa
 from northstar.errors import StartContainerFailed
@@ -26,6 +25,7 @@ from northstar.runtime import log
 from northstar.runtime.eventloop import transport
 from northstar.runtime.spawning import enginelink, reports
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from socket import socket

@@ -16,13 +16,13 @@ import os
 import stat
 import time
 import zlib
-from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError, PackageError, StorageError, Unexpected
 from northstar.kernel.filesystem import allocate, start_writeback
 from northstar.kernel.filesystem import sync_directory as sync_open_directory
 from northstar.runtime.storage.repository import Insert, Repository, close
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING
 
 from northstar.errors import PackageError, Unexpected
 from northstar.runtime.storage.repository import Insert, Repository
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.npk.package import Package
 

@@ -12,12 +12,12 @@ import _thread
 import errno
 import os
 import time
-from typing import TYPE_CHECKING
 
 from northstar.errors import Unexpected
 from northstar.kernel import dm, filesystem, loopdevice, mount
 from northstar.runtime.storage import superblock
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -8,12 +8,12 @@ is for a thread, and touches nothing but files. All else is for the loop's threa
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from northstar.errors import NorthstarError, Unexpected
 from northstar.npk import package
 from northstar.npk.trust import Trust
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.config import RepositoryConfig
     from northstar.manifest import Manifest

@@ -12,7 +12,6 @@ import fcntl
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING
 
 from northstar.config import places
 from northstar.errors import NorthstarError
@@ -29,6 +28,7 @@ from northstar.runtime.storage.mounter import (
     owner_id,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 

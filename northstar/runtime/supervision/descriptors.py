@@ -11,7 +11,6 @@ import contextlib
 import os
 import select
 import stat
-from typing import TYPE_CHECKING
 
 from northstar.errors import Unexpected
 from northstar.kernel import sockets
@@ -19,6 +18,7 @@ from northstar.namedtuple import NamedTuple
 from northstar.runtime import log
 from northstar.runtime.eventloop.loop import Mutex
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

@@ -12,7 +12,6 @@ import contextlib
 import os
 import socket
 import stat
-from typing import TYPE_CHECKING
 
 from northstar.errors import Unexpected
 from northstar.kernel import paths, procfs, sockets
@@ -21,6 +20,7 @@ from northstar.runtime import log
 from northstar.runtime.eventloop import transport
 from northstar.supervision import notification
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -3,20 +3,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
-
 from northstar.runtime import log
 from northstar.supervision import order
 from northstar.supervision import state as s
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import TypeVar
 
     from northstar.runtime.supervision.supervised import Supervised
     from northstar.runtime.supervision.supervisor import Supervisor
     from northstar.supervision.state import State
 
-R = TypeVar("R", bound="Supervised")
+    R = TypeVar("R", bound="Supervised")
+
 
 _log = log.Logger("runtime::supervisor")
 

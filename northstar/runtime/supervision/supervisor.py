@@ -12,7 +12,6 @@ import os
 import signal
 import time
 from collections import deque
-from typing import TYPE_CHECKING
 
 from northstar.runtime import log
 from northstar.runtime.eventloop.loop import Future, Timeout
@@ -20,6 +19,7 @@ from northstar.runtime.spawning.process import ExitStatus
 from northstar.supervision import machine
 from northstar.supervision import state as s
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from northstar.errors import ApiError, Unexpected
 from northstar.runtime.supervision.supervisor import exit_status
 from northstar.supervision import model
 from northstar.supervision import state as s
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -18,7 +18,7 @@ from bench import hawkbit
 from bench.table import Row, milliseconds, show
 from northstar import manifest
 from northstar.agent import worker as workers
-from northstar.agent.actions import Begin, Failure, Installed, Update
+from northstar.agent.actions import Begin, Failure, Found, Update
 from northstar.agent.config import Config
 from northstar.agent.http import Access
 from northstar.agent.memory import Settings
@@ -57,9 +57,13 @@ class Pretended:
         """The active ones."""
         return self.active
 
-    def install(self, package: Package, path: str) -> Installed | Failure:
+    def find(self, package: Package) -> Found | Failure:
+        """Not yet."""
+        return Found(there=False)
+
+    def install(self, package: Package, path: str) -> str | Failure:
         """Whatever it is."""
-        return Installed(f"{package.name}:{package.version}", added=True)
+        return package.container
 
     def begin(self, update: Begin) -> str | Failure:
         """It is over at once."""

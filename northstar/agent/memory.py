@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from northstar.agent import policy
+from northstar.agent import ddi, policy
 from northstar.agent.actions import Action, Answer, Keep, Log
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Later(Exception):
 
 
 class Memory:
-    """`state` and `volatile` are what is to be remembered, `regular` are the seconds between two polls."""
+    """`state` and `volatile` are what is to be remembered."""
 
     def __init__(
         self,
@@ -62,7 +62,11 @@ class Memory:
         self.volatile = volatile
         self.clock = clock
         self.random = random
-        self.regular = policy.interval(policy.DEFAULT_POLL, settings.longest, random())
+
+    @property
+    def regular(self) -> float:
+        """Seconds between two polls; each time somewhat different."""
+        return policy.interval(self.volatile.asked, self.settings.longest, self.random())
 
     def keep(self, **changes: Any) -> Steps[None]:
         """Change the durable part."""
@@ -80,6 +84,13 @@ class Memory:
             return
         self.remember(**{"stall" if later.waiting else "complaint": later.complaint})
         yield Log("warning", later.complaint)
+
+    def read(self, reader: Callable[[Any], T], document: Any, what: str) -> T:
+        """What a reader makes of a document; one that is malformed is no answer."""
+        try:
+            return reader(document)
+        except ddi.Malformed as error:
+            raise self.refused(Answer(0, reason=str(error)), what) from None
 
     def refused(self, answer: Answer, what: str) -> Later:
         """What to do after an answer that is none."""

@@ -11,10 +11,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from northstar.agent import ddi, offers, policy
-from northstar.agent.actions import Acknowledge, Answer, Facts, Failure, Get, Log, Look, Send, Update, Updates
-from northstar.agent.jobs import REFERENCE, UNANSWERED, Jobs
+from northstar.agent.actions import Acknowledge, Facts, Failure, Get, Log, Look, Send, Update, Updates
+from northstar.agent.jobs import UNANSWERED, Jobs
 from northstar.agent.memory import Later, said
-from northstar.agent.state import MAX_HISTORY, REQUESTED
+from northstar.agent.state import MAX_HISTORY, REQUESTED, reference
 
 if TYPE_CHECKING:
     from northstar.agent.memory import Memory, Steps
@@ -98,14 +98,11 @@ class Session:
         answer = yield Get(self._memory.settings.url, "" if self._jobs.current else memory.volatile.etag)
         if answer.status not in (200, 304):
             raise memory.refused(answer, "the poll")
-        try:
-            poll = ddi.Poll(None, {}) if answer.status == 304 else ddi.read_poll(answer.document)
-        except ddi.Malformed as error:
-            raise memory.refused(Answer(0, reason=str(error)), "the poll") from None
         if answer.status == 304:
             yield from self._tell("")
         else:
-            memory.regular = policy.interval(poll.sleep, self._memory.settings.longest, memory.random())
+            poll = memory.read(ddi.read_poll, answer.document, "the poll")
+            memory.remember(asked=policy.MAX_POLL if poll.sleep is None else poll.sleep)
             yield from self._follow(poll.links)
             # What there is to do has to come again until it is done.
             memory.remember(etag="" if poll.links.keys() & _WORK else answer.etag)
@@ -145,10 +142,8 @@ class Session:
         document = yield from self._document(url, "a cancellation")
         if document is None:
             return
-        try:
-            identifier, stopped = ddi.read_id(document), ddi.read_stop(document)
-        except ddi.Malformed as error:
-            raise self._memory.refused(Answer(0, reason=str(error)), "a cancellation") from None
+        identifier = self._memory.read(ddi.read_id, document, "a cancellation")
+        stopped = self._memory.read(ddi.read_stop, document, "a cancellation")
         cancelled, reason = yield from self._jobs.stop(stopped)
         yield Log("info", f"action {stopped} is to be cancelled: {reason}")
         words = ("closed", "success") if cancelled else ("rejected", "none")
@@ -160,17 +155,18 @@ class Session:
         document = yield from self._document(url, "a confirmation")
         if document is None:
             return
-        try:
-            offer = ddi.read_offer(document, self._memory.settings.secure, "confirmation")
-        except ddi.Malformed as error:
-            raise self._memory.refused(Answer(0, reason=str(error)), "a confirmation") from None
-        reference = f"{REFERENCE}{offer.id}:{offers.key(offer)}"
+        offer = self._memory.read(
+            lambda value: ddi.read_offer(value, self._memory.settings.secure, "confirmation"),
+            document,
+            "a confirmation",
+        )
+        action = reference(offer.id, offers.key(offer))
         answer = yield from self._answer(offer)
-        if not answer or dict(self._memory.state.answers).get(reference) == answer:
+        if not answer or dict(self._memory.state.answers).get(action) == answer:
             return
         body = ddi.confirmation(answer, [f"{answer} on the device"])
         yield from self._answered(url, body, "a confirmation")
-        answers = dict(self._memory.state.answers) | {reference: answer}
+        answers = dict(self._memory.state.answers) | {action: answer}
         yield from self._memory.keep(answers=tuple(answers.items())[-MAX_HISTORY:])
 
     def _answer(self, offer: ddi.Offer) -> Steps[str]:

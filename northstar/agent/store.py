@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from northstar.agent.state import State, Volatile
+from northstar.kernel.filesystem import sync_directory
 
 MAX_SIZE = 1 << 20
 STATE, VOLATILE, ANSWERS = "state.json", "poll.json", "answers"
@@ -89,10 +90,17 @@ def _write(path: str, value: Any, durable: bool) -> None:
         if durable:
             file.flush()
             os.fsync(file.fileno())
-    os.rename(temporary, path)
     if durable:
-        directory = os.open(os.path.dirname(path), os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        rename_durably(temporary, path)
+    else:
+        os.rename(temporary, path)
+
+
+def rename_durably(source: str, target: str) -> None:
+    """Rename a file whose content is durable, and make its new name so as well."""
+    os.rename(source, target)
+    directory = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sync_directory(directory)
+    finally:
+        os.close(directory)

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,8 @@ def test_a_device_tells_what_it_is_and_then_rests(server: DdiServer, rig: Rig) -
     assert server.attributes["npk.hello"] == "1.0.0"
     rig.poll()
     rig.poll()
-    assert [r.headers.get("If-None-Match") is not None for r in server.made("GET")] == [False, True, True]
+    assert 27 <= rig.poll() <= 33, "the wish of the server holds until there is another one"
+    assert [r.headers.get("If-None-Match") is not None for r in server.made("GET")] == [False, *[True] * 3]
     assert len(server.made("PUT")) == 1
 
 
@@ -171,6 +174,21 @@ def test_rollback_is_a_failure_with_its_reason(server: DdiServer, rig: Rig, hell
     assert len(rig.runtime.began) == 1
 
 
+def test_a_file_system_that_synchronises_no_directories(
+    server: DdiServer, rig: Rig, hello: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some over a network, or of FUSE."""
+
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    action = server.assign(hello)
+    rig.poll()
+    assert action.closed == "success"
+
+
 def test_a_group_is_one_update(server: DdiServer, rig: Rig, hello: Any) -> None:
     other = server.module("other", "2.0.0", OTHER, repository="other", settle="30", allow_downgrade="false")
     action = server.assign(hello, other, server.module("old", "1.0.0", action="uninstall"))
@@ -261,6 +279,20 @@ def test_an_update_that_the_runtime_knows_is_only_reported(server: DdiServer, ri
 
 
 # --- how urgent it is
+
+
+def test_the_idle_program_is_asked_when_something_waits_for_it(
+    server: DdiServer, rig: Rig, hello: Any, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked"
+    rig.change(idle=("touch", str(asked)))
+    rig.poll()
+    server.assign(hello)
+    rig.poll()
+    assert not asked.exists()
+    server.assign(server.module("hello", "1.0.2", PACKAGE), update="attempt")
+    rig.poll()
+    assert asked.exists()
 
 
 def test_soft_updates_wait_for_the_owner(server: DdiServer, rig: Rig, hello: Any) -> None:
@@ -366,6 +398,7 @@ def test_cancel_while_the_update_is_tried(server: DdiServer, rig: Rig, hello: An
     assert action.cancel_feedback[0]["status"]["execution"] == ("closed" if revocable else "rejected")
     if revocable:
         assert action.closed == "canceled" and rig.runtime.removed == ["hello:1.0.1"]
+        assert rig.runtime.last == {}
     else:
         rig.poll()
         assert action.closed == "success"
@@ -400,6 +433,84 @@ def test_withdrawn_without_a_word(server: DdiServer, rig: Rig, hello: Any) -> No
     rig.change(idle=())
     rig.poll()
     assert rig.state.job is None and not rig.runtime.installed
+
+
+class Installing:
+    """The power fails when the first of two packages of an action is installed."""
+
+    def __init__(self, server: DdiServer, rig: Rig, hello: Any) -> None:
+        install = rig.runtime.install
+
+        def failing(package: Any, path: str) -> Any:
+            if package.name == "other":
+                raise PowerCut
+            return install(package, path)
+
+        rig.runtime.install = failing  # type: ignore[method-assign]
+        self.action = server.assign(hello, server.module("other", "2.0.0", OTHER))
+        with pytest.raises(PowerCut):
+            rig.poll()
+        rig.runtime.install = install  # type: ignore[method-assign]
+        assert rig.runtime.installed.keys() == {"hello:1.0.1"}
+
+
+def superseded(server: DdiServer, action: Any) -> None:
+    action.closed = "canceled"
+    server.assign(server.module("hello", "1.0.2", ("hello-1.0.2.npk", b"newer")))
+
+
+def reused(server: DdiServer, action: Any) -> None:
+    action.modules = [server.module("hello", "1.0.2", ("hello-1.0.2.npk", b"newer"))]
+
+
+def malformed(server: DdiServer, action: Any) -> None:
+    action.modules[0]["artifacts"][0]["size"] = -1
+
+
+def unfit(server: DdiServer, action: Any) -> None:
+    action.modules[0]["metadata"] = [{"key": "northstar.repository", "value": "system"}]
+
+
+def superseded_by_what_is_malformed(server: DdiServer, action: Any) -> None:
+    superseded(server, action)
+    malformed(server, server.actions[-1])
+
+
+@pytest.mark.parametrize("change", [superseded, reused, malformed, unfit, superseded_by_what_is_malformed])
+@pytest.mark.parametrize("answering", [True, False])
+def test_what_is_not_wanted_any_more_is_undone(
+    server: DdiServer, rig: Rig, hello: Any, change: Any, answering: bool
+) -> None:
+    """It has never been tried, and would start by itself as the first version of its name."""
+    action = Installing(server, rig, hello).action
+    change(server, action)
+    if not answering:
+        rig.runtime.available = False
+        rig.poll()
+        assert rig.state.job is not None, "nothing is forgotten that has not been undone"
+        rig.runtime.available = True
+    rig.poll()
+    assert rig.runtime.removed[:1] == ["hello:1.0.1"]
+    assert "hello:1.0.1" not in rig.runtime.installed and "other:2.0.0" not in rig.runtime.installed
+    good = change in (superseded, reused)
+    assert rig.runtime.active == ({"hello": "1.0.2"} if good else {})
+    assert server.actions[-1].closed == ("success" if good else "failure")
+
+
+@pytest.mark.parametrize("change", [reused, malformed, unfit])
+def test_an_update_that_is_being_tried_is_decided_by_the_runtime(
+    server: DdiServer, rig: Rig, hello: Any, change: Any
+) -> None:
+    """Whatever has become of the action at the server meanwhile."""
+    rig.runtime.decides = False
+    action = server.assign(hello)
+    with pytest.raises(PowerCut):
+        rig.poll()
+    change(server, action)
+    rig.runtime.decides = True
+    rig.poll()
+    assert rig.runtime.active == {"hello": "1.0.1"} and rig.runtime.last == {}
+    assert action.closed == "success"
 
 
 # --- reports
@@ -450,6 +561,7 @@ def test_a_report_that_the_server_will_never_take(server: DdiServer, rig: Rig, h
         (lambda m: m.update(version="0.9.0"), "downgrade"),
         (lambda m: m.update(metadata=[{"key": "northstar.repository", "value": "system"}]), "repository"),
         (lambda m: m.update(metadata=[{"key": "northstar.settle", "value": "1e9"}]), "settle"),
+        (lambda m: m.update(metadata=[{"key": "northstar.settle", "value": "0" * 9 + "3601"}]), "settle"),
         (lambda m: m.update(metadata=[{"key": "northstar.magic", "value": "1"}]), "not known"),
         (lambda m: m.update(metadata="x"), "a list expected"),
         (lambda m: m.update(artifacts=[7]), "an object expected"),

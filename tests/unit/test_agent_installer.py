@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from northstar.agent.actions import Begin, Failure, Installed, Update
+from northstar.agent.actions import Begin, Failure, Found, Update
 from northstar.agent.installer import Console
 from northstar.agent.state import Package
 
 DATA = b"a package" * 100
 DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
 PACKAGE = Package("hello", "1.0.1", "hello.npk", len(DATA), DIGEST, "http://x", "default")
-BEGIN = Begin(("hello:1.0.1",), "hawkbit:1:k", 30, True)
+BEGIN = Begin(("hello:1.0.1",), (), "hawkbit:1:k", 30, True)
 OPEN = {"id": "u-1", "phase": "trying", "reference": "hawkbit:1:k", "boots": 0, "changes": []}
 LAST = {"id": "u-1", "result": "good", "reference": "hawkbit:1:k", "time": 1, "containers": ["hello:1.0.1"]}
 REASON = "hello:1.0.1 exit code 3"
@@ -39,7 +39,8 @@ class Runtime:
         self.subscribing = True
         self.answers: dict[str, Any] = {
             "list": {"list": ["hello:1.0.0"]},
-            "inspect": {"inspect": {"ok": {"data": _inspected(running=True)}}},
+            "inspect": {"inspect": {"ok": {"data": _inspected()}}},
+            "stop": {"stop": {"ok": {"container": "hello:1.0.1", "data": {"exit": None}}}},
             "install": {"install": {"ok": {"container": "hello:1.0.1"}}},
             "uninstall": {"uninstall": {"ok": {"container": "hello:1.0.1"}}},
             "update": {"update": {"ok": {"id": "u-1"}}},
@@ -95,9 +96,8 @@ def _send(file: Any, value: Any) -> None:
     file.flush()
 
 
-def _inspected(running: bool) -> dict[str, Any]:
-    process = {"pid": 1, "uptime": 1, "statistics": {}} if running else None
-    return {"manifest": {}, "repository": "default", "mounted": running, "process": process}
+def _inspected() -> dict[str, Any]:
+    return {"manifest": {}, "repository": "default", "mounted": False, "process": None, "current": True}
 
 
 def refused(variant: str, **fields: Any) -> Any:
@@ -127,11 +127,11 @@ def path(tmp_path: Path) -> str:
 
 def test_an_update_is_asked_for(runtime: Runtime, console: Console) -> None:
     assert console.begin(BEGIN) == "u-1"
-    assert runtime.asked("update") == [
-        {"containers": ["hello:1.0.1"], "reference": "hawkbit:1:k", "allow_downgrade": True, "settle": 30}
-    ]
+    asked = {"containers": ["hello:1.0.1"], "reference": "hawkbit:1:k", "allow_downgrade": True, "settle": 30}
+    assert asked.items() <= runtime.asked("update")[0].items()
     console.begin(BEGIN._replace(settle=None))
-    assert "settle" not in runtime.asked("update")[1]
+    assert runtime.asked("update")[1].get("settle") is None
+    assert runtime.asked("stop") == []
 
 
 def test_a_refusal_is_final(runtime: Runtime, console: Console) -> None:
@@ -215,39 +215,62 @@ def test_an_update_that_nobody_knows(console: Console) -> None:
 
 
 def test_a_package_is_installed(runtime: Runtime, console: Console, path: str) -> None:
-    assert console.install(PACKAGE, path) == Installed("hello:1.0.1", added=True)
+    assert console.install(PACKAGE, path) == "hello:1.0.1"
     assert runtime.received == DATA
     assert runtime.asked("install") == [{"repository": "default", "size": len(DATA)}]
 
 
-def test_a_package_that_is_there_already(
-    runtime: Runtime, console: Console, path: str, tmp_path: Path
-) -> None:
-    """The same is good; another one, which nobody uses, is replaced."""
+def test_a_package_in_whose_place_is_another_one(runtime: Runtime, console: Console, path: str) -> None:
+    """Nobody uses it, so it is replaced; it may run all the same."""
     duplicate = {"install": refused("install_duplicate", container="hello:1.0.1")}
     runtime.answers["install"] = [duplicate, {"install": {"ok": {"container": "hello:1.0.1"}}}]
-    (tmp_path / "hello:1.0.1.npk").write_bytes(DATA)
-    assert console.install(PACKAGE, path) == Installed("hello:1.0.1", added=False)
-    runtime.answers["install"] = [duplicate, {"install": {"ok": {"container": "hello:1.0.1"}}}]
     runtime.answers["list"] = {"list": ["hello:1.0.0", "hello:1.0.1"]}
-    runtime.answers["inspect"] = [
-        {"inspect": {"ok": {"data": _inspected(running=True)}}},
-        {"inspect": {"ok": {"data": _inspected(running=False)}}},
-    ]
-    (tmp_path / "hello:1.0.1.npk").write_bytes(DATA[:-1] + b"!")
-    assert console.install(PACKAGE, path) == Installed("hello:1.0.1", added=True)
+    assert console.install(PACKAGE, path) == "hello:1.0.1"
+    assert [body["container"] for body in runtime.asked("stop")] == ["hello:1.0.1"]
     assert [body["container"] for body in runtime.asked("uninstall")] == ["hello:1.0.1"]
 
 
-def test_a_package_that_is_active_already(
-    runtime: Runtime, console: Console, path: str, tmp_path: Path
+def currents(**answers: bool | None) -> Any:
+    """Two versions, and what the runtime says of them."""
+    return [{"inspect": {"ok": {"data": _inspected() | {"current": value}}}} for value in answers.values()]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "active"),
+    [(True, False, "1.0.0"), (False, True, "1.0.1"), (None, None, "1.0.1"), (False, False, None)],
+)
+def test_the_active_version_is_what_the_runtime_says(
+    runtime: Runtime, console: Console, old: bool | None, new: bool | None, active: str | None
 ) -> None:
-    runtime.answers["list"] = {"list": ["hello:1.0.1"]}
-    answer = console.install(PACKAGE, path)
-    assert isinstance(answer, Failure) and answer.final
+    """A runtime that does not tell starts the highest one; a name with nothing but bad ones has none."""
+    runtime.answers["list"] = {"list": ["hello:1.0.0", "hello:1.0.1"]}
+    runtime.answers["inspect"] = currents(old=old, new=new)
+    assert console.versions() == ({} if active is None else {"hello": active})
+
+
+def test_a_package_is_looked_for(runtime: Runtime, console: Console, tmp_path: Path) -> None:
+    assert console.find(PACKAGE) == Found(there=False)
+    runtime.answers["list"] = {"list": ["hello:1.0.0", "hello:1.0.1"]}
+    runtime.answers["inspect"] = [*currents(old=True, new=False) * 2, *currents(old=False, new=True) * 2]
+    assert console.find(PACKAGE) == Found(there=False), "nobody knows whether it is the same"
     (tmp_path / "hello:1.0.1.npk").write_bytes(DATA)
-    assert console.install(PACKAGE, path) == Installed("hello:1.0.1", added=False, active=True)
-    assert runtime.asked("install") == []
+    assert console.find(PACKAGE) == Found(there=True)
+    assert console.find(PACKAGE) == Found(there=True, active=True)
+    (tmp_path / "hello:1.0.1.npk").write_bytes(DATA[:-1] + b"!")
+    answer = console.find(PACKAGE)
+    assert isinstance(answer, Failure) and answer.final and "in use already" in answer.reason
+
+
+def test_what_was_added_does_not_run_before_its_trial(runtime: Runtime, console: Console) -> None:
+    """The runtime has started it, as it was the first version of its name."""
+    for answer in (
+        {"ok": {"container": "hello:1.0.1", "data": {"exit": None}}},
+        {"error": {"error": {"x": {}}}},
+    ):
+        runtime.answers["stop"] = {"stop": answer}
+        assert console.begin(BEGIN._replace(added=("hello:1.0.1",))) == "u-1"
+    kinds = [next(iter(request)) for request in runtime.requests]
+    assert kinds == ["stop", "update"] * 2
 
 
 def test_the_rest(runtime: Runtime, console: Console) -> None:

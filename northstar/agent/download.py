@@ -20,6 +20,7 @@ from northstar.agent.actions import Fetched
 from northstar.agent.http import RequestFailed, number, retry_after
 from northstar.agent.store import rename_durably
 from northstar.delta.plan import Segment
+from northstar.kernel.filesystem import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -246,9 +247,7 @@ class _Download:
         return True
 
     def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+        write_all(self._file.fileno(), data)
         self._hash.update(data)
         self._position += len(data)
         if self._position - self._synced >= SYNC_SIZE:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from northstar.agent import ddi, policy
 from northstar.agent.actions import Action, Answer, Keep, Log
+from northstar.agent.state import Volatile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from northstar.agent.offers import Limits
-    from northstar.agent.state import State, Volatile
+    from northstar.agent.state import State
 
     T = TypeVar("T")
     Steps = Generator[Action, Any, T]
@@ -59,7 +60,7 @@ class Memory:
         """`clock` gives the seconds since 1970, `random` numbers from 0 to 1."""
         self.settings = settings
         self.state = state
-        self.volatile = volatile
+        self.volatile = volatile if volatile.url == settings.url else Volatile(settings.url)
         self.clock = clock
         self.random = random
 

@@ -180,9 +180,12 @@ class Session:
         return facts.answers.get(offer.id, "")
 
     def _tell(self, url: str) -> Steps[None]:
-        """Send the attributes if they are asked for, or if the server knows other versions."""
+        """Send the attributes if they are asked for, or if the server knows other versions.
+
+        Not by ourselves while there is a job: what it has installed has not proved itself.
+        """
         target = url or self._memory.volatile.attributes_url
-        if not target:
+        if not target or (not url and self._jobs.current is not None):
             return
         facts: Facts = yield Look()
         versions = json.dumps(facts.versions, sort_keys=True)

@@ -145,6 +145,8 @@ def _job(value: Any) -> Job:
 class Volatile(NamedTuple):
     """What is lost at a reboot without harm."""
 
+    url: str = ""
+    """Of the device at the server that all this is about."""
     etag: str = ""
     failures: int = 0
     """Polls in a row that the server did not answer."""

@@ -75,6 +75,30 @@ def test_other_versions_are_told_without_being_asked(server: DdiServer, rig: Rig
     assert len(server.made("PUT")) == 2
 
 
+def test_an_untried_version_is_told_to_nobody(server: DdiServer, rig: Rig, hello: Any) -> None:
+    """Also if it is the first one of its name, and so the one that counts."""
+    rig.poll()
+    server.assign(hello)
+    rig.runtime.decides = False
+    with pytest.raises(PowerCut):
+        rig.poll()
+    assert rig.runtime.versions() == {"hello": "1.0.1"}
+    assert server.attributes is not None and "npk.hello" not in server.attributes
+
+
+def test_another_server(server: DdiServer, rig: Rig) -> None:
+    """What was remembered about the old one is of no use."""
+    rig.poll()
+    with serving() as other:
+        other.attributes = {}
+        rig.runtime.active = {"hello": "1.0.1"}
+        url = other.device
+        rig.change(access=rig.config.access._replace(url=url), settings=rig.config.settings._replace(url=url))
+        rig.poll()
+        rig.poll()
+        assert other.requests and rig.logged("warning") == []
+
+
 @pytest.mark.parametrize("code", [400, 403, 429])
 def test_attributes_that_are_too_much_are_sent_without_versions(
     server: DdiServer, rig: Rig, code: int

@@ -132,10 +132,12 @@ class Session:
             raise self._memory.refused(answer, what)
         return answer.document
 
-    def _answered(self, url: str, body: dict[str, Any], what: str) -> Steps[None]:
+    def _answered(self, url: str, body: dict[str, Any], what: str) -> Steps[bool]:
+        """Whether the server has taken the answer; it may not know the question any more."""
         answer = yield Send("POST", ddi.feedback_url(url), body)
         if not (200 <= answer.status < 300 or answer.status in (404, 410)):
             raise self._memory.refused(answer, what)
+        return bool(answer.status < 300)
 
     def _cancel(self, url: str) -> Steps[None]:
         """A cancellation is always answered, else the server waits for ever."""
@@ -165,9 +167,9 @@ class Session:
         if not answer or dict(self._memory.state.answers).get(action) == answer:
             return
         body = ddi.confirmation(answer, [f"{answer} on the device"])
-        yield from self._answered(url, body, "a confirmation")
-        answers = dict(self._memory.state.answers) | {action: answer}
-        yield from self._memory.keep(answers=tuple(answers.items())[-MAX_HISTORY:])
+        if (yield from self._answered(url, body, "a confirmation")):
+            answers = dict(self._memory.state.answers) | {action: answer}
+            yield from self._memory.keep(answers=tuple(answers.items())[-MAX_HISTORY:])
 
     def _answer(self, offer: ddi.Offer) -> Steps[str]:
         if self._memory.settings.confirmation != "ask":

@@ -486,16 +486,42 @@ def test_a_downgrade_that_is_allowed(server: DdiServer, rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("code", [401, 403, 404, 410, 429, 500])
-@pytest.mark.parametrize("pattern", ["GET .*deploymentBase", "GET .*cancelAction", "POST .*cancelAction"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "PUT .*configData",
+        "GET .*deploymentBase",
+        "POST .*deploymentBase",
+        "GET .*cancelAction",
+        "POST .*cancelAction",
+        "GET .*confirmationBase",
+        "POST .*confirmationBase",
+    ],
+)
 def test_statuses_in_the_middle(server: DdiServer, rig: Rig, hello: Any, pattern: str, code: int) -> None:
     action = server.assign(hello)
     action.cancelling = "cancelAction" in pattern
+    action.confirming = "confirmationBase" in pattern
     server.fault(pattern, status(code), times=3)
     for _ in range(3):
         assert rig.poll() >= 15
     assert len(rig.logged("warning")) <= 1
     rig.poll()
+    rig.poll()
     assert action.closed == ("canceled" if "cancelAction" in pattern else "success")
+
+
+@pytest.mark.parametrize("identifier", ["7", "10", "100", "9007199254740993", "a_1"])
+def test_identifiers(server: DdiServer, rig: Rig, hello: Any, identifier: str) -> None:
+    """Also those that other clients had their difficulties with."""
+    action = server.assign(hello)
+    action.id = identifier
+    action.cancelling = True
+    rig.poll()
+    assert action.closed == "canceled"
+    action.closed = ""
+    rig.poll()
+    assert action.closed == "success"
 
 
 def test_documents_that_are_none(server: DdiServer, rig: Rig, hello: Any) -> None:

@@ -202,7 +202,9 @@ def _well(server: hawkbit.Server, api: Api, fleet: Fleet, base: Path, names: lis
 
 def _board(fleet: Fleet, board: fleetboard.Board) -> list[Row]:
     (known,) = fleet.devices(f"controllerId=={BOARD}")
-    note = f"the server knows sim:{known.versions.get('sim')}, the board lists: {board.listed('sim')}"
+    note = (
+        f"known as sim:{known.versions.get('sim')}, running: {', '.join(board.running('sim')) or 'nothing'}"
+    )
     return [
         Row("board in QEMU, in the same rollout", known.state, note),
         Row("its agent between polls, PSS", board.memory()),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import tempfile
 from contextlib import contextmanager
@@ -45,9 +46,10 @@ class Board:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
 
-    def listed(self, name: str) -> str:
-        """What the runtime lists of a container."""
-        return " ".join(self._machine.output(f"nstar list | grep '^{name} ' || :").split())
+    def running(self, name: str) -> list[str]:
+        """The versions of a container that run."""
+        listed = json.loads(self._machine.output("nstar list --format json"))
+        return [item["version"] for item in listed if item["name"] == name and item["pid"] is not None]
 
     def memory(self) -> str:
         """Of the process that waits between polls: its proportional share (PSS)."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A thousand devices and a rollout: the agent itself with a runtime that only pretends, against hawkBit.
 
-FLEET_DEVICES is the number of devices.
+A board in QEMU takes part. FLEET_DEVICES is the number of the others.
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench import hawkbit
+from bench import fleetboard, hawkbit
 from bench.table import Row, milliseconds, show
-from northstar import manifest
 from northstar.agent import worker as workers
-from northstar.agent.actions import Begin, Failure, Installed, Update
+from northstar.agent.actions import Begin, Failure, Found, Update
 from northstar.agent.config import Config
 from northstar.agent.http import Access
 from northstar.agent.memory import Settings
 from northstar.agent.offers import Limits
 from northstar.fleet import Fleet, Rollout
-from northstar.npk import pack
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +37,8 @@ GROUPS = 4
 SIZE = 20_000
 TIME_LIMIT = 900.0
 GATEWAY_TOKEN = "simulated-fleet"
+BOARD = "board"
+SIMULATED = "controllerId==sim*"
 
 
 class Pretended:
@@ -57,9 +57,13 @@ class Pretended:
         """The active ones."""
         return self.active
 
-    def install(self, package: Package, path: str) -> Installed | Failure:
+    def find(self, package: Package) -> Found | Failure:
+        """Not yet."""
+        return Found(there=False)
+
+    def install(self, package: Package, path: str) -> str | Failure:
         """Whatever it is."""
-        return Installed(f"{package.name}:{package.version}", added=True)
+        return package.container
 
     def begin(self, update: Begin) -> str | Failure:
         """It is over at once."""
@@ -171,7 +175,9 @@ def _measure(server: hawkbit.Server, base: Path) -> None:
         api.send("PUT", f"/system/configs/{name}", {"value": value})
     names = [f"sim{number:05}" for number in range(DEVICES)]
     api.send("POST", "/targets", [{"controllerId": name, "name": name} for name in names])
-    rows = _well(server, api, fleet, base, names)
+    with fleetboard.booted(server.port, BOARD, fleet.add_device(BOARD)) as board:
+        rows = _well(server, api, fleet, base, names)
+        rows += _board(fleet, board)
     rows += _badly(server, fleet, base, names)
     rows.append(Row("memory of hawkBit", f"{server.resident() / 1e6:.0f} MB", "resident, at the end"))
     show(f"Fleet: {DEVICES} devices, {GROUPS} groups, a package of {SIZE // 1000} kB", rows)
@@ -179,9 +185,11 @@ def _measure(server: hawkbit.Server, base: Path) -> None:
 
 def _well(server: hawkbit.Server, api: Api, fleet: Fleet, base: Path, names: list[str]) -> list[Row]:
     devices = [device(server.url, name, base, True) for name in names]
-    found, simulation, seconds = _rolled_out(fleet, base, devices, "1.0.1")
+    found, simulation, seconds = _rolled_out(
+        fleet, base, devices, "1.0.1", f"{SIMULATED},controllerId=={BOARD}"
+    )
     updated = sum(one.runtime.active.get("sim") == "1.0.1" for one in devices)
-    in_sync = api.get("/targets", q="updatestatus==in_sync;controllerId==sim*", limit=1)["total"]
+    in_sync = api.get("/targets", q=f"updatestatus==in_sync;{SIMULATED}", limit=1)["total"]
     polls = milliseconds(simulation.seconds)
     return [
         Row("rollout", found.state, f"{seconds:.0f} s"),
@@ -192,11 +200,22 @@ def _well(server: hawkbit.Server, api: Api, fleet: Fleet, base: Path, names: lis
     ]
 
 
+def _board(fleet: Fleet, board: fleetboard.Board) -> list[Row]:
+    (known,) = fleet.devices(f"controllerId=={BOARD}")
+    note = (
+        f"known as sim:{known.versions.get('sim')}, running: {', '.join(board.running('sim')) or 'nothing'}"
+    )
+    return [
+        Row("board in QEMU, in the same rollout", known.state, note),
+        Row("its agent between polls, PSS", board.memory()),
+    ]
+
+
 def _badly(server: hawkbit.Server, fleet: Fleet, base: Path, names: list[str]) -> list[Row]:
     """A third of the devices take it back: more than the threshold."""
     chance = random.Random(1)
     devices = [device(server.url, name, base, chance.random() > 1 / 3) for name in names]
-    found, _, seconds = _rolled_out(fleet, base, devices, "1.0.2")
+    found, _, seconds = _rolled_out(fleet, base, devices, "1.0.2", SIMULATED)
     updated = sum(one.runtime.active.get("sim") == "1.0.2" for one in devices)
     return [
         Row("rollout of a bad version", found.state, f"{seconds:.0f} s, groups: {_groups(found)}"),
@@ -209,10 +228,10 @@ def _groups(rollout: Rollout) -> str:
 
 
 def _rolled_out(
-    fleet: Fleet, base: Path, devices: Sequence[Device], version: str
+    fleet: Fleet, base: Path, devices: Sequence[Device], version: str, query: str
 ) -> tuple[Rollout, Simulation, float]:
-    fleet.publish([str(_package(base, version))], "sim")
-    identifier = fleet.roll_out(f"sim:{version}", "controllerId==sim*", GROUPS)
+    fleet.publish([str(fleetboard.package(base, "sim", version, SIZE - 8000))], "sim")
+    identifier = fleet.roll_out(f"sim:{version}", query, GROUPS)
     began = time.monotonic()
     simulation = Simulation(devices)
     try:
@@ -221,11 +240,3 @@ def _rolled_out(
     finally:
         simulation.stop()
     return found, simulation, time.monotonic() - began
-
-
-def _package(base: Path, version: str) -> Path:
-    root = base / f"root-{version}"
-    root.mkdir()
-    (root / "init").write_bytes(random.Random(version).randbytes(SIZE - 8000))
-    text = f"name: sim\nversion: {version}\ninit: /init\nuid: 1000\ngid: 1000\n"
-    return Path(pack.pack_root(manifest.parse(text.encode()), str(root), str(base)))

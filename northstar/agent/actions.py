@@ -73,13 +73,15 @@ class Look(NamedTuple):
     """Look at the device; Facts."""
 
 
+class Welcome(NamedTuple):
+    """Ask whether the owner's windows and program allow an update that the server does not insist on."""
+
+
 class Facts(NamedTuple):
     """What the device is like now."""
 
     free: int
     """Bytes that downloads may take."""
-    allowed: bool
-    """Whether the owner's windows and conditions allow an update that the server does not insist on."""
     versions: dict[str, str]
     """Active version by name of container."""
     attributes: dict[str, str]
@@ -107,24 +109,30 @@ class Updates(NamedTuple):
     """Ask which updates the runtime knows; a tuple of Update, or Failure."""
 
 
-class Install(NamedTuple):
-    """Install a downloaded package; Installed, or Failure."""
+class Find(NamedTuple):
+    """Look whether a package is installed; Found, or Failure if another one is in use in its place."""
 
     package: Package
 
 
-class Installed(NamedTuple):
-    """A container, whether it was not there before, and whether it is the active version already."""
+class Found(NamedTuple):
+    """Whether it is there, and whether it is the active version already."""
 
-    container: str
-    added: bool
+    there: bool
     active: bool = False
 
 
+class Install(NamedTuple):
+    """Install a downloaded package, in the place of one that is not in use; the container, or Failure."""
+
+    package: Package
+
+
 class Begin(NamedTuple):
-    """Ask for an update; the identifier, or Failure."""
+    """Ask for an update; the identifier, or Failure. What was `added` for it must not run before."""
 
     containers: tuple[str, ...]
+    added: tuple[str, ...]
     reference: str
     settle: int | None
     allow_downgrade: bool
@@ -150,7 +158,7 @@ class Acknowledge(NamedTuple):
 
 
 class Remove(NamedTuple):
-    """Remove a container `name:version`, or all versions of a `name`; None or Failure."""
+    """Stop and remove a container `name:version`, or all versions of a `name`; None or Failure."""
 
     name: str
 
@@ -169,7 +177,9 @@ Action = (
     | Fetch
     | Discard
     | Look
+    | Welcome
     | Updates
+    | Find
     | Install
     | Begin
     | Watch

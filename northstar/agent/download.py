@@ -16,8 +16,10 @@ import time
 
 from northstar.agent import sources
 from northstar.agent.actions import Fetched
-from northstar.agent.http import RequestFailed, retry_after
+from northstar.agent.http import RequestFailed, number, retry_after
+from northstar.agent.store import rename_durably
 from northstar.delta.plan import Segment
+from northstar.kernel.filesystem import write_all
 from northstar.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
@@ -241,20 +243,13 @@ class _Download:
             self._start_over()
             return False
         os.fsync(self._file.fileno())
-        os.rename(self._part, self._target)
+        rename_durably(self._part, self._target)
         with contextlib.suppress(OSError):
             os.unlink(self._etag_path)
-        directory = os.open(os.path.dirname(self._target), os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
         return True
 
     def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+        write_all(self._file.fileno(), data)
         self._hash.update(data)
         self._position += len(data)
         if self._position - self._synced >= SYNC_SIZE:
@@ -317,7 +312,7 @@ class _Download:
 
     def _check(self, response: Response, segment: Segment, whole: bool) -> None:
         status = response.status
-        length = response.headers.get("Content-Length", "")
+        length = number(response.headers.get("Content-Length", ""))
         if status in GONE:
             raise _Stop("failed", f"the server does not have it any more ({status})")
         if status in (412, 416):
@@ -334,7 +329,7 @@ class _Download:
             raise _Stop("later", f"the server answers {status}", retry_after(response.headers))
         # Without a length the end of the answer is the end of the file.
         end = segment.end if status == 206 else self.package.size
-        self._announced = self._position + int(length[:19]) if length.isdigit() else end
+        self._announced = end if length is None else self._position + length
         if self._announced > self.package.size or (status == 200 and self._announced != self.package.size):
             self._wrong(f"the server sends {length} bytes at {self._position} of {self.package.size}")
         self._keep_etag(response.headers.get("ETag", ""))

@@ -30,11 +30,10 @@ def look(
     versions: dict[str, str],
     answers: dict[str, str],
     own: Mapping[str, str],
-    allowed: bool,
 ) -> Facts:
     """The facts. `used` are the bytes of the downloads, which are there to be used or deleted."""
     free = room(downloads, packages) + used
-    return Facts(free, allowed, versions, attributes(versions, free, own), answers)
+    return Facts(free, versions, attributes(versions, free, own), answers)
 
 
 def room(downloads: str, packages: Sequence[str]) -> int:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MAX_DOCUMENT = 1 << 20
 MAX_REDIRECTS = 5
-MAX_DEPTH = 64
+MAX_DIGITS = 20
 DEADLINE = 60.0
 """Seconds for a whole request with a document."""
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -191,7 +191,7 @@ class Http:
     def _answer(self, response: Response, end: float) -> Answer:
         headers = response.headers
         size = headers.get("Content-Length", "0")
-        if not size.isdigit() or int(size[:20]) > MAX_DOCUMENT:
+        if (known := number(size)) is None or known > MAX_DOCUMENT:
             raise RequestFailed(f"a document of {size[:20]} bytes")
         data = bytearray()
         while chunk := response.read(1 << 16, end - time.monotonic()):
@@ -322,11 +322,16 @@ class Http:
         return self._contexts[own]
 
 
+def number(text: str) -> int | None:
+    """What a header says in digits; None if it is something else, or longer than numbers are."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else None
+
+
 def retry_after(headers: http.client.HTTPMessage) -> float | None:
     """Seconds of the header Retry-After, which may be a number or a date."""
     text = headers.get("Retry-After", "")
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
+    if (seconds := number(text)) is not None:
+        return float(seconds)
     try:
         when = email.utils.parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError):

@@ -9,27 +9,26 @@ import os
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from northstar.agent.actions import Failure, Installed, Update
+from northstar.agent.actions import Failure, Found, Update
 from northstar.client import address
 from northstar.client.errors import Refused
-from northstar.client.protocol import outcome, result
 from northstar.client.sync import Client
+from northstar.client.updates import GOOD, NOTIFICATION
 from northstar.errors import NorthstarError
-from northstar.namedtuple import NamedTuple
-from northstar.names import Container, Version
+from northstar.names import Container
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from northstar.agent.actions import Begin
     from northstar.agent.state import Package
-    from northstar.protocol.requests import Request
+    from northstar.client.updates import Updates
+    from northstar.names import Version
 
     T = TypeVar("T")
 
-GOOD = "good"
 WATCH_INTERVAL = 1.0
 """Seconds between two looks at an update that is open."""
 TIMEOUT = 600
@@ -47,8 +46,11 @@ class Installer(Protocol):
     def versions(self) -> dict[str, str]:
         """The active version of each container; empty if it cannot be asked."""
 
-    def install(self, package: Package, path: str) -> Installed | Failure:
-        """Install a package from a file."""
+    def find(self, package: Package) -> Found | Failure:
+        """Look whether a package is installed."""
+
+    def install(self, package: Package, path: str) -> str | Failure:
+        """Install a package from a file; the container."""
 
     def begin(self, update: Begin) -> str | Failure:
         """Begin an update; its identifier."""
@@ -63,17 +65,7 @@ class Installer(Protocol):
         """Forget an update that is over."""
 
     def remove(self, name: str) -> Failure | None:
-        """Remove a container, or all versions of a name."""
-
-
-class _Request(NamedTuple):
-    """A request of the runtime's extension for updates."""
-
-    body: Any
-
-    def wire(self) -> Any:
-        """JSON value."""
-        return self.body
+        """Stop and remove a container, or all versions of a name."""
 
 
 class Console:
@@ -97,21 +89,24 @@ class Console:
 
     def updates(self) -> tuple[Update, ...] | Failure:
         """The updates that it knows."""
-        return self._asked(lambda: self._updates(follow=False))
-
-    def _updates(self, follow: bool, client: Client | None = None) -> tuple[Update, ...]:
-        return _read(self._extension("updates", {"follow": follow}, client), self._output)
+        return self._asked(lambda: _read(self._connected().updates(), self._output))
 
     def begin(self, update: Begin) -> str | Failure:
         """Begin an update; its identifier."""
-        body = {
-            "containers": list(update.containers),
-            "reference": update.reference,
-            "allow_downgrade": update.allow_downgrade,
-        }
-        if update.settle is not None:
-            body["settle"] = update.settle
-        return self._asked(lambda: str(outcome(self._extension("update", body))["id"]))
+
+        def begin() -> str:
+            client = self._connected()
+            for container in update.added:
+                # The runtime starts the first version of a name at its own start, as there is no other.
+                _stop(client, container)
+            return client.update(
+                update.containers,
+                settle=update.settle,
+                allow_downgrade=update.allow_downgrade,
+                reference=update.reference,
+            )
+
+        return self._asked(begin)
 
     def watch(self, reference: str, seconds: float) -> Update | Failure | None:
         """Wait for the verdict about an update, at most so many seconds."""
@@ -120,7 +115,7 @@ class Console:
         if isinstance(follower, Failure):  # no permission for notifications
             return self._watched(reference, end, None)
         with follower:
-            self._asked(lambda: self._updates(follow=True, client=follower))
+            self._asked(lambda: follower.updates(follow=True))
             return self._watched(reference, end, follower)
 
     def _watched(self, reference: str, end: float, follower: Client | None) -> Update | Failure | None:
@@ -146,7 +141,7 @@ class Console:
         began = time.monotonic()
         with contextlib.suppress(NorthstarError, OSError):
             for notification in follower.notifications(timeout=seconds):
-                if notification.kind == "update":
+                if notification.kind == NOTIFICATION:
                     self._told(notification.details)
                     return
         # A connection that is lost gives nothing, and at once.
@@ -159,17 +154,16 @@ class Console:
 
     def revoke(self, identifier: str) -> bool:
         """Cancel an update; whether that was possible."""
-        done = self._asked(lambda: outcome(self._extension("update_cancel", {"id": identifier})) or True)
-        return not isinstance(done, Failure)
+        return self._asked(lambda: self._connected().cancel_update(identifier)) is None
 
     def acknowledge(self, identifier: str) -> None:
         """Forget an update that is over."""
-        self._asked(lambda: self._extension("update_ack", {"id": identifier}))
+        self._asked(lambda: self._connected().acknowledge_update(identifier))
 
     # --- containers
 
     def versions(self) -> dict[str, str]:
-        """The active version of each container: the only one, the one that runs, or the highest."""
+        """The active version of each container: the one that the runtime says, else the highest."""
         found = self._asked(self._versions)
         return {} if isinstance(found, Failure) else found
 
@@ -179,39 +173,41 @@ class Console:
         for text in client.list():
             container = Container.parse(text)
             by_name.setdefault(container.name, []).append(container.version)
-        active = {}
-        for name, versions in by_name.items():
-            running = []
-            if len(versions) > 1:
-                running = [v for v in versions if client.inspect(f"{name}:{v}").process is not None]
-            active[name] = str(max(running or versions))
-        return active
+        active = {name: _active(client, name, versions) for name, versions in by_name.items()}
+        return {name: str(version) for name, version in active.items() if version is not None}
 
-    def install(self, package: Package, path: str) -> Installed | Failure:
-        """Install a package. One that is there already has to be the same."""
-        name = f"{package.name}:{package.version}"
-        if self.versions().get(package.name) == package.version:
-            if self._is_installed(package):
-                return Installed(name, added=False, active=True)
+    def find(self, package: Package) -> Found | Failure:
+        """Look whether a package is installed. The active version has to be the same package."""
+        return self._asked(lambda: self._found(package))
+
+    def _found(self, package: Package) -> Found | Failure:
+        if package.container not in self._connected().list():
+            return Found(there=False)
+        active = self._versions().get(package.name) == package.version
+        same = self._is_same(package)
+        if active and not same:
             return Failure(
-                f"{name} is in use already, and it is not known to be the same package", final=True
+                f"{package.container} is in use already, and it is not known to be the same package",
+                final=True,
             )
-        installed = self._installed(package, path)
+        return Found(same, active)
+
+    def install(self, package: Package, path: str) -> str | Failure:
+        """Install a package; the container.
+
+        What is in its place is the rest of an earlier try, or somebody else's who does not use it.
+        """
+
+        def install() -> str:
+            return self._connected().install(path, package.repository)
+
+        installed = self._asked(install)
         if not isinstance(installed, Failure) or _REPETITION not in installed.reason:
             return installed
-        if self._is_installed(package):
-            return Installed(name, added=False)
-        # The rest of an earlier try, or somebody else's. It is not in use, so there is no need to know.
-        removed = self.remove(name)
-        return removed if removed is not None else self._installed(package, path)
+        removed = self.remove(package.container)
+        return removed if removed is not None else self._asked(install)
 
-    def _installed(self, package: Package, path: str) -> Installed | Failure:
-        def install() -> Installed:
-            return Installed(self._connected().install(path, package.repository), added=True)
-
-        return self._asked(install)
-
-    def _is_installed(self, package: Package) -> bool:
+    def _is_same(self, package: Package) -> bool:
         algorithm, _, digest = package.digest.partition(":")
         for directory in self._packages:
             for name in (f"{package.name}:{package.version}.npk", f"{package.name}-{package.version}.npk"):
@@ -221,21 +217,18 @@ class Console:
         return False
 
     def remove(self, name: str) -> Failure | None:
-        """Remove a container, or all versions of a name."""
+        """Stop and remove a container, or all versions of a name."""
 
         def remove() -> None:
             client = self._connected()
             for container in client.list():
                 if container == name or container.startswith(f"{name}:"):
+                    _stop(client, container)
                     client.uninstall(container)
 
         return self._asked(remove)
 
     # --- the connection
-
-    def _extension(self, kind: str, body: dict[str, Any], client: Client | None = None) -> Any:
-        request = cast("Request", _Request({kind: body}))
-        return result((client or self._connected()).request(request), kind)
 
     def _connected(self) -> Client:
         if self._client is None:
@@ -260,10 +253,23 @@ class Console:
             return Failure(str(error) or type(error).__name__, final=False)
 
 
-def _read(known: Any, output: Mapping[str, Sequence[str]]) -> tuple[Update, ...]:
+def _active(client: Client, name: str, versions: Sequence[Version]) -> Version | None:
+    """The version that a name stands for; a runtime that does not tell has the highest one in use."""
+    current = {version: client.inspect(f"{name}:{version}").current for version in versions}
+    told = next((version for version in versions if current[version]), None)
+    return told or max((version for version in versions if current[version] is None), default=None)
+
+
+def _stop(client: Client, container: str) -> None:
+    """Stop a container if it runs, or is to run again."""
+    with contextlib.suppress(Refused):
+        client.stop(container)
+
+
+def _read(known: Updates, output: Mapping[str, Sequence[str]]) -> tuple[Update, ...]:
     """Open updates, and those that are over and not acknowledged."""
-    found = [Update(str(item["id"]), str(item.get("reference", "")), "") for item in known["open"]]
-    return (*found, *(_ended(item, output) for item in known["last"]))
+    found = [Update(str(item["id"]), str(item.get("reference", "")), "") for item in known.open]
+    return (*found, *(_ended(item, output) for item in known.last))
 
 
 def _ended(item: Any, output: Mapping[str, Sequence[str]]) -> Update:

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 from northstar.agent import ddi, offers
 from northstar.agent.actions import (
-    Answer,
+    Acknowledge,
     Begin,
     Discard,
     Facts,
     Failure,
     Fetch,
     Fetched,
+    Find,
+    Found,
     Install,
-    Installed,
     Log,
     Look,
     Remove,
@@ -22,17 +23,27 @@ from northstar.agent.actions import (
     Update,
     Updates,
     Watch,
+    Welcome,
 )
-from northstar.agent.state import DOWNLOADING, INSTALLING, MAX_HISTORY, REQUESTED, Ended, Job, Report
+from northstar.agent.state import (
+    DOWNLOADING,
+    INSTALLING,
+    MAX_HISTORY,
+    REQUESTED,
+    Ended,
+    Job,
+    Report,
+    reference,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from northstar.agent.memory import Memory, Steps
+    from northstar.agent.state import Package
 
 CODE_FAILURE = 500
-REFERENCE = "hawkbit:"
 UNANSWERED = "the runtime cannot be asked"
 
 
@@ -55,38 +66,45 @@ class Jobs:
     # --- what the server wants
 
     def offered(self, document: Any, url: str) -> Steps[None]:
-        """Take an offer, or report at once why not."""
-        memory = self._memory
-        try:
-            identifier = ddi.read_id(document)
-        except ddi.Malformed as error:
-            raise memory.refused(Answer(0, reason=str(error)), "a deployment") from None
+        """Take an offer, or report at once why not. It takes the place of what the server wanted before."""
+        wanted, problem = self._read(document, url)
         job = self.current
-        if job is not None and job.phase == REQUESTED and job.id != identifier:
-            return  # first come, first served: the server has to wait for the end of it
-        try:
-            offer = ddi.read_offer(document, memory.settings.secure)
-            wanted = offers.job(offer, url, memory.settings.limits)
-            if job is not None and (job.id, job.key) == (wanted.id, wanted.key):
-                yield from self._renewed(job, wanted)
-                return
-            wanted = yield from self._checked(wanted)
-        except (ddi.Malformed, offers.Unfit) as error:
-            yield from self.end(Job(identifier, "", url, "skip", "skip", ()), False, [str(error)])
+        if job is not None and (job.id, job.key) == (wanted.id, wanted.key):
+            yield from self._renewed(job, wanted)
+            return
+        if job is not None and job.phase == REQUESTED:
+            return  # first come, first served: the server has to wait for the runtime's verdict
+        yield from self.withdrawn()
+        if not problem:
+            wanted, problem = yield from self._checked(wanted)
+        if problem:
+            yield from self.end(wanted, False, [problem])
             return
         yield Log("info", f"action {wanted.id}: {content(wanted)}")
-        yield from memory.keep(job=wanted, staged=())
+        yield from self._memory.keep(job=wanted, staged=())
         yield from self.tidy()
 
-    def _checked(self, wanted: Job) -> Steps[Job]:
-        """The job; one that the runtime knows already only waits for its verdict. Raises offers.Unfit."""
+    def _read(self, document: Any, url: str) -> tuple[Job, str]:
+        """The job of an offer, and why there is none."""
+        identifier = self._memory.read(ddi.read_id, document, "a deployment")
+        settings = self._memory.settings
+        try:
+            return offers.job(ddi.read_offer(document, settings.secure), url, settings.limits), ""
+        except (ddi.Malformed, offers.Unfit) as error:
+            return Job(identifier, "", url, "skip", "skip", ()), str(error)
+
+    def _checked(self, wanted: Job) -> Steps[tuple[Job, str]]:
+        """The job, and why it will not do; one that the runtime knows already only waits for its verdict."""
         known = yield Updates()
         if not isinstance(known, Failure) and any(update.reference == wanted.reference for update in known):
-            names = tuple(f"{package.name}:{package.version}" for package in wanted.packages)
-            return wanted._replace(phase=REQUESTED, fetched=len(names), containers=names)
+            names = tuple(package.container for package in wanted.packages)
+            return wanted._replace(phase=REQUESTED, fetched=len(names), containers=names), ""
         facts: Facts = yield Look()
-        offers.check(wanted, facts, self._memory.settings.limits)
-        return wanted
+        try:
+            offers.check(wanted, facts, self._memory.settings.limits)
+        except offers.Unfit as error:
+            return wanted, str(error)
+        return wanted, ""
 
     def _renewed(self, job: Job, wanted: Job) -> Steps[None]:
         """The same again; it may have become urgent, and its links may have changed."""
@@ -111,7 +129,7 @@ class Jobs:
         job = self.current
         if job is None or job.id != identifier:
             for ended in reversed(self._memory.state.ended):
-                if ended.reference.startswith(f"{REFERENCE}{identifier}:"):
+                if ended.reference.startswith(reference(identifier, "")):
                     return False, f"it has ended already: {ended.result}"
             return True, "nothing had been done"
         if job.phase == REQUESTED and not (yield from self._revoked(job)):
@@ -127,14 +145,18 @@ class Jobs:
             return False
         for update in known:
             if update.reference == job.reference:
-                return not update.result and bool((yield Revoke(update.id)))
+                revoked = not update.result and bool((yield Revoke(update.id)))
+                if revoked:
+                    yield Acknowledge(update.id)
+                return revoked
         return True  # the runtime has not been asked yet
 
     def _undone(self, job: Job) -> Steps[None]:
         """Remove what was installed for a job that will not be."""
         for container in job.added:
-            failure = yield Remove(container)
-            if isinstance(failure, Failure):
+            failure: Failure | None = yield Remove(container)
+            if failure is not None:
+                self._check_answered(failure)
                 yield Log("warning", f"{container} was not removed: {failure.reason}")
 
     # --- carrying it out
@@ -153,8 +175,7 @@ class Jobs:
     def _allowed(self, handling: str) -> Steps[bool]:
         if handling != "attempt":
             return handling == "forced"
-        facts: Facts = yield Look()
-        return facts.allowed
+        return bool((yield Welcome()))
 
     def _download(self, job: Job) -> Steps[bool]:
         if job.fetched < len(job.packages):
@@ -191,19 +212,30 @@ class Jobs:
             return True
         job = yield from self._progress(job, "proceeding", f"installing {content(job)}")
         package = job.packages[len(job.containers)]
-        installed: Installed | Failure = yield Install(package)
+        if package.container not in job.added:
+            found: Found | Failure = yield Find(package)
+            if isinstance(found, Failure):
+                yield from self._not_done(job, f"{package.file} was not installed", found)
+                return True
+            if found.there:
+                present = (*job.present, package.container) if found.active else job.present
+                yield from self._keep(_with_container(job, package)._replace(present=present))
+                return True
+        yield from self._install_new(job, package)
+        return True
+
+    def _install_new(self, job: Job, package: Package) -> Steps[None]:
+        """Noted before, as afterwards the first version of a name would look like one that is in use."""
+        noted = job._replace(added=tuple(dict.fromkeys((*job.added, package.container))))
+        yield from self._keep(noted)
+        installed: str | Failure = yield Install(package)
         if isinstance(installed, Failure):
             yield from self._not_done(job, f"{package.file} was not installed", installed)
-            return True
-        name = installed.container
-        added = (*job.added, name) if installed.added else job.added
-        if name != f"{package.name}:{package.version}":
-            wrong = f"{package.file} holds {name}, not {package.name}:{package.version}"
-            yield from self._fail(job._replace(added=added), wrong)
-            return True
-        present = (*job.present, name) if installed.active else job.present
-        yield from self._keep(job._replace(containers=(*job.containers, name), added=added, present=present))
-        return True
+        elif installed != package.container:
+            wrong = f"{package.file} holds {installed}, not {package.container}"
+            yield from self._fail(job._replace(added=(*job.added, installed)), wrong)
+        else:
+            yield from self._keep(_with_container(noted, package))
 
     def _watch(self, job: Job) -> Steps[bool]:
         wanted = tuple(name for name in job.containers if name not in job.present)
@@ -215,7 +247,7 @@ class Jobs:
             yield from self._not_done(job, "the updates are not known", known)
             return True
         if not any(update.reference == job.reference for update in known):
-            begun = yield Begin(wanted, job.reference, job.settle, job.allow_downgrade)
+            begun = yield Begin(wanted, job.added, job.reference, job.settle, job.allow_downgrade)
             if isinstance(begun, Failure):
                 yield from self._not_done(job, "the update was refused", begun)
                 return True
@@ -228,9 +260,13 @@ class Jobs:
         return True
 
     def _not_done(self, job: Job, what: str, failure: Failure) -> Steps[None]:
+        self._check_answered(failure)
+        yield from self._fail(job, f"{what}: {failure.reason}")
+
+    def _check_answered(self, failure: Failure) -> None:
+        """What the runtime has not refused is tried again."""
         if not failure.final:
             raise self._memory.stalled(f"{UNANSWERED}: {failure.reason}")
-        yield from self._fail(job, f"{what}: {failure.reason}")
 
     def _progress(self, job: Job, execution: str, detail: str) -> Steps[Job]:
         """Tell the server once; whether it has heard does not matter."""
@@ -253,10 +289,9 @@ class Jobs:
 
     def _succeeded(self, job: Job, update: str, details: list[str]) -> Steps[None]:
         for name in job.removals:
-            failure = yield Remove(name)
-            if isinstance(failure, Failure):
-                if not failure.final:
-                    raise self._memory.stalled(f"{UNANSWERED}: {failure.reason}")
+            failure: Failure | None = yield Remove(name)
+            if failure is not None:
+                self._check_answered(failure)
                 updated = [f"{content(job)} is in use"] if job.packages else []
                 yield from self.end(
                     job, False, [f"{name} was not removed: {failure.reason}", *updated], update
@@ -279,9 +314,7 @@ class Jobs:
         )
         report = Report(ddi.feedback_url(job.url), body, update)
         ended = (*memory.state.ended, Ended(job.reference, result))[-MAX_HISTORY:]
-        current = self.current
-        left = current if current is not None and current.id != job.id else None
-        yield from memory.keep(job=left, reports=(*memory.state.reports, report), ended=ended)
+        yield from memory.keep(job=None, reports=(*memory.state.reports, report), ended=ended)
         yield Log("info" if success else "warning", f"action {job.id}: {result}: {'; '.join(details)}")
         memory.remember(stalls=0, stall="")
         yield from self.tidy()
@@ -290,7 +323,11 @@ class Jobs:
         yield from self._memory.keep(job=job)
 
 
+def _with_container(job: Job, package: Package) -> Job:
+    return job._replace(containers=(*job.containers, package.container))
+
+
 def content(job: Job) -> str:
     """What a job is about."""
-    names = [f"{package.name}:{package.version}" for package in job.packages]
+    names = [package.container for package in job.packages]
     return ", ".join(names + [f"without {name}" for name in job.removals])

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from northstar.agent import policy
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from northstar.agent import ddi, policy
 from northstar.agent.actions import Action, Answer, Keep, Log
+from northstar.agent.state import Volatile
 from northstar.namedtuple import NamedTuple
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from typing import Any, TypeVar
 
     from northstar.agent.offers import Limits
-    from northstar.agent.state import State, Volatile
+    from northstar.agent.state import State
 
     T = TypeVar("T")
     Steps = Generator[Action, Any, T]
@@ -47,7 +48,7 @@ class Later(Exception):
 
 
 class Memory:
-    """`state` and `volatile` are what is to be remembered, `regular` are the seconds between two polls."""
+    """`state` and `volatile` are what is to be remembered."""
 
     def __init__(
         self,
@@ -60,10 +61,14 @@ class Memory:
         """`clock` gives the seconds since 1970, `random` numbers from 0 to 1."""
         self.settings = settings
         self.state = state
-        self.volatile = volatile
+        self.volatile = volatile if volatile.url == settings.url else Volatile(settings.url)
         self.clock = clock
         self.random = random
-        self.regular = policy.interval(policy.DEFAULT_POLL, settings.longest, random())
+
+    @property
+    def regular(self) -> float:
+        """Seconds between two polls; each time somewhat different."""
+        return policy.interval(self.volatile.asked, self.settings.longest, self.random())
 
     def keep(self, **changes: Any) -> Steps[None]:
         """Change the durable part."""
@@ -81,6 +86,13 @@ class Memory:
             return
         self.remember(**{"stall" if later.waiting else "complaint": later.complaint})
         yield Log("warning", later.complaint)
+
+    def read(self, reader: Callable[[Any], T], document: Any, what: str) -> T:
+        """What a reader makes of a document; one that is malformed is no answer."""
+        try:
+            return reader(document)
+        except ddi.Malformed as error:
+            raise self.refused(Answer(0, reason=str(error)), what) from None
 
     def refused(self, answer: Answer, what: str) -> Later:
         """What to do after an answer that is none."""

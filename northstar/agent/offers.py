@@ -5,23 +5,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import TYPE_CHECKING, TypeVar
 
 from northstar.agent.state import Job, Package
+from northstar.delta import index
 from northstar.namedtuple import NamedTuple
 from northstar.names import Version, check_name
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
 
     from northstar.agent.actions import Facts
     from northstar.agent.ddi import Artifact, Module, Offer
 
-    T = TypeVar("T")
+T = TypeVar("T")
 
-
-SUFFIX, INDEX_SUFFIX = ".npk", ".idx"
+SUFFIX = ".npk"
 MAX_INDEX_SIZE = 4 << 20
 MAX_FILE_NAME = 255
 MAX_SETTLE = 3600
@@ -105,7 +104,7 @@ def _settle(module: Module) -> int | None:
     text = module.metadata.get("northstar.settle")
     if text is None:
         return None
-    if not text.isascii() or not text.isdigit() or int(text[:9]) > MAX_SETTLE:
+    if not text.isascii() or not text.isdigit() or int(text) > MAX_SETTLE:
         raise Unfit(f"{module.name[:80]}: metadata northstar.settle: 0 to {MAX_SETTLE} seconds expected")
     return int(text)
 
@@ -128,11 +127,11 @@ def _package(module: Module, limits: Limits) -> Package:
         raise Unfit(
             f"{name}: repository {repository[:80]!r} is not among those of this device's configuration"
         )
-    index = next((a for a in module.artifacts if a.name == artifact.name + INDEX_SUFFIX), None)
+    listed = next((a for a in module.artifacts if a.name == artifact.name + index.SUFFIX), None)
     package = Package(name, version, artifact.name, artifact.size, artifact.digest, artifact.url, repository)
-    if index is None or not 0 < index.size <= MAX_INDEX_SIZE:
+    if listed is None or not 0 < listed.size <= MAX_INDEX_SIZE:
         return package
-    return package._replace(index_url=index.url, index_size=index.size)
+    return package._replace(index_url=listed.url, index_size=listed.size)
 
 
 def _check_file_name(artifact: Artifact) -> None:

@@ -51,10 +51,9 @@ class Window(NamedTuple):
         return minute < self.end and self.day in (None, (weekday - 1) % 7)
 
 
-def interval(asked: float | None, longest: float, random: float) -> float:
+def interval(asked: float, longest: float, random: float) -> float:
     """Seconds until the next poll. `asked` is the server's wish, `random` a number from 0 to 1."""
-    wanted = min(longest, MAX_POLL if asked is None else asked)
-    return max(MIN_POLL, min(MAX_POLL, wanted)) * (1 + SPREAD * (2 * random - 1))
+    return max(MIN_POLL, min(MAX_POLL, longest, asked)) * (1 + SPREAD * (2 * random - 1))
 
 
 def retry(failures: int, random: float) -> float:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 
 from northstar.agent import ddi, offers, policy
-from northstar.agent.actions import Acknowledge, Answer, Facts, Failure, Get, Log, Look, Send, Update, Updates
-from northstar.agent.jobs import REFERENCE, UNANSWERED, Jobs
+from northstar.agent.actions import Acknowledge, Facts, Failure, Get, Log, Look, Send, Update, Updates
+from northstar.agent.jobs import UNANSWERED, Jobs
 from northstar.agent.memory import Later, said
-from northstar.agent.state import MAX_HISTORY, REQUESTED
+from northstar.agent.state import MAX_HISTORY, REQUESTED, reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,14 +100,11 @@ class Session:
         answer = yield Get(self._memory.settings.url, "" if self._jobs.current else memory.volatile.etag)
         if answer.status not in (200, 304):
             raise memory.refused(answer, "the poll")
-        try:
-            poll = ddi.Poll(None, {}) if answer.status == 304 else ddi.read_poll(answer.document)
-        except ddi.Malformed as error:
-            raise memory.refused(Answer(0, reason=str(error)), "the poll") from None
         if answer.status == 304:
             yield from self._tell("")
         else:
-            memory.regular = policy.interval(poll.sleep, self._memory.settings.longest, memory.random())
+            poll = memory.read(ddi.read_poll, answer.document, "the poll")
+            memory.remember(asked=policy.MAX_POLL if poll.sleep is None else poll.sleep)
             yield from self._follow(poll.links)
             # What there is to do has to come again until it is done.
             memory.remember(etag="" if poll.links.keys() & _WORK else answer.etag)
@@ -137,20 +134,20 @@ class Session:
             raise self._memory.refused(answer, what)
         return answer.document
 
-    def _answered(self, url: str, body: dict[str, Any], what: str) -> Steps[None]:
+    def _answered(self, url: str, body: dict[str, Any], what: str) -> Steps[bool]:
+        """Whether the server has taken the answer; it may not know the question any more."""
         answer = yield Send("POST", ddi.feedback_url(url), body)
         if not (200 <= answer.status < 300 or answer.status in (404, 410)):
             raise self._memory.refused(answer, what)
+        return bool(answer.status < 300)
 
     def _cancel(self, url: str) -> Steps[None]:
         """A cancellation is always answered, else the server waits for ever."""
         document = yield from self._document(url, "a cancellation")
         if document is None:
             return
-        try:
-            identifier, stopped = ddi.read_id(document), ddi.read_stop(document)
-        except ddi.Malformed as error:
-            raise self._memory.refused(Answer(0, reason=str(error)), "a cancellation") from None
+        identifier = self._memory.read(ddi.read_id, document, "a cancellation")
+        stopped = self._memory.read(ddi.read_stop, document, "a cancellation")
         cancelled, reason = yield from self._jobs.stop(stopped)
         yield Log("info", f"action {stopped} is to be cancelled: {reason}")
         words = ("closed", "success") if cancelled else ("rejected", "none")
@@ -162,18 +159,19 @@ class Session:
         document = yield from self._document(url, "a confirmation")
         if document is None:
             return
-        try:
-            offer = ddi.read_offer(document, self._memory.settings.secure, "confirmation")
-        except ddi.Malformed as error:
-            raise self._memory.refused(Answer(0, reason=str(error)), "a confirmation") from None
-        reference = f"{REFERENCE}{offer.id}:{offers.key(offer)}"
+        offer = self._memory.read(
+            lambda value: ddi.read_offer(value, self._memory.settings.secure, "confirmation"),
+            document,
+            "a confirmation",
+        )
+        action = reference(offer.id, offers.key(offer))
         answer = yield from self._answer(offer)
-        if not answer or dict(self._memory.state.answers).get(reference) == answer:
+        if not answer or dict(self._memory.state.answers).get(action) == answer:
             return
         body = ddi.confirmation(answer, [f"{answer} on the device"])
-        yield from self._answered(url, body, "a confirmation")
-        answers = dict(self._memory.state.answers) | {reference: answer}
-        yield from self._memory.keep(answers=tuple(answers.items())[-MAX_HISTORY:])
+        if (yield from self._answered(url, body, "a confirmation")):
+            answers = dict(self._memory.state.answers) | {action: answer}
+            yield from self._memory.keep(answers=tuple(answers.items())[-MAX_HISTORY:])
 
     def _answer(self, offer: ddi.Offer) -> Steps[str]:
         if self._memory.settings.confirmation != "ask":
@@ -186,9 +184,12 @@ class Session:
         return facts.answers.get(offer.id, "")
 
     def _tell(self, url: str) -> Steps[None]:
-        """Send the attributes if they are asked for, or if the server knows other versions."""
+        """Send the attributes if they are asked for, or if the server knows other versions.
+
+        Not by ourselves while there is a job: what it has installed has not proved itself.
+        """
         target = url or self._memory.volatile.attributes_url
-        if not target:
+        if not target or (not url and self._jobs.current is not None):
             return
         facts: Facts = yield Look()
         versions = json.dumps(facts.versions, sort_keys=True)

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
+from northstar.agent import policy
 from northstar.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
 
 FORMAT = 1
 
@@ -16,6 +16,11 @@ DOWNLOADING, INSTALLING, REQUESTED = "downloading", "installing", "requested"
 """Phases of a job. `requested` is noted before the runtime is asked for the update."""
 
 MAX_HISTORY = 16
+
+
+def reference(identifier: str, key: str) -> str:
+    """What stands for an action of the server, and its content."""
+    return f"hawkbit:{identifier}:{key}"
 
 
 class Package(NamedTuple):
@@ -32,6 +37,11 @@ class Package(NamedTuple):
     repository: str
     index_url: str = ""
     index_size: int = 0
+
+    @property
+    def container(self) -> str:
+        """What it is to be installed as."""
+        return f"{self.name}:{self.version}"
 
 
 class Job(NamedTuple):
@@ -55,7 +65,7 @@ class Job(NamedTuple):
     """What was installed."""
     mismatches: int = 0
     added: tuple[str, ...] = ()
-    """What of it was not there before."""
+    """What was not there before; noted before it is installed, and so it may not be there yet."""
     present: tuple[str, ...] = ()
     """What of it is the active version already."""
     told: tuple[str, ...] = ()
@@ -64,7 +74,7 @@ class Job(NamedTuple):
     @property
     def reference(self) -> str:
         """By which an update of the runtime is known to be this one."""
-        return f"hawkbit:{self.id}:{self.key}"
+        return reference(self.id, self.key)
 
 
 class Report(NamedTuple):
@@ -138,6 +148,8 @@ def _job(value: Any) -> Job:
 class Volatile(NamedTuple):
     """What is lost at a reboot without harm."""
 
+    url: str = ""
+    """Of the device at the server that all this is about."""
     etag: str = ""
     failures: int = 0
     """Polls in a row that the server did not answer."""
@@ -147,6 +159,8 @@ class Volatile(NamedTuple):
     """Tries in a row after which the job had not got on."""
     stall: str = ""
     """About the job, the last one in the log."""
+    asked: float = policy.DEFAULT_POLL
+    """Seconds between two polls that the server wishes for."""
     attributes: str = ""
     """The versions that the server was told last."""
     attributes_url: str = ""

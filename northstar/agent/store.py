@@ -9,6 +9,7 @@ import os
 import re
 
 from northstar.agent.state import State, Volatile
+from northstar.kernel.filesystem import sync_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,10 +94,17 @@ def _write(path: str, value: Any, durable: bool) -> None:
         if durable:
             file.flush()
             os.fsync(file.fileno())
-    os.rename(temporary, path)
     if durable:
-        directory = os.open(os.path.dirname(path), os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        rename_durably(temporary, path)
+    else:
+        os.rename(temporary, path)
+
+
+def rename_durably(source: str, target: str) -> None:
+    """Rename a file whose content is durable, and make its new name so as well."""
+    os.rename(source, target)
+    directory = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sync_directory(directory)
+    finally:
+        os.close(directory)

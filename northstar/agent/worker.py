@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from northstar.agent.installer import Installer
 
 RETRY = 60.0
-LEVELS = ("error", "warning", "info")
 
 
 def since_boot() -> float:
@@ -58,7 +57,9 @@ class Worker:
             actions.Fetch: lambda action: self._downloads.fetch(action.package, action.seconds),
             actions.Discard: lambda action: self._downloads.discard(action.keep),
             actions.Look: lambda _: self._look(),
+            actions.Welcome: lambda _: facts.is_welcome(config.windows, config.idle),
             actions.Updates: lambda _: installer.updates(),
+            actions.Find: lambda action: installer.find(action.package),
             actions.Install: lambda action: self._install(action),
             actions.Begin: installer.begin,
             actions.Watch: lambda action: installer.watch(action.reference, action.seconds),
@@ -122,10 +123,9 @@ class Worker:
             self._installer.versions(),
             self._store.answers(),
             config.attributes,
-            facts.is_welcome(config.windows, config.idle),
         )
 
-    def _install(self, action: actions.Install) -> actions.Installed | actions.Failure:
+    def _install(self, action: actions.Install) -> str | actions.Failure:
         return self._installer.install(action.package, self._downloads.path(action.package))
 
 

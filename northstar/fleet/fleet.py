@@ -9,6 +9,7 @@ import os
 import secrets
 import tempfile
 import time
+import urllib.parse
 
 from northstar.delta import index
 from northstar.fleet.api import Api, ApiError
@@ -257,10 +258,10 @@ class Fleet:
     def _set_id(self, name: str) -> int:
         base, colon, version = name.partition(":")
         query = f"name=={base};version=={version}" if colon else f"name=={base}"
-        found = list(self._api.every("/distributionsets", q=query, sort="id:DESC"))
-        if not found:
+        newest = self._found("/distributionsets", query, sort="id:DESC")
+        if newest is None:
             raise ApiError(f"there is no set {name}")
-        return int(found[0]["id"])
+        return int(newest["id"])
 
     # --- devices
 
@@ -300,8 +301,10 @@ class Fleet:
                 messages = tuple(str(text) for text in status.get("messages") or () if text)
                 yield Event(int(action["id"]), status["reportedAt"] / 1000, status["type"], messages)
 
-    def _found(self, path: str, query: str) -> dict[str, Any] | None:
-        return next(self._api.every(path, q=query), None)
+    def _found(self, path: str, query: str, **order: str) -> dict[str, Any] | None:
+        """The first one."""
+        found = self._api.get(path, q=query, limit=1, **order)["content"]
+        return found[0] if found else None
 
 
 def _read(path: str) -> _Package:
@@ -311,6 +314,4 @@ def _read(path: str) -> _Package:
 
 
 def _quoted(text: str) -> str:
-    import urllib.parse
-
     return urllib.parse.quote(text, safe="")

@@ -53,6 +53,13 @@ def filesystem_type(path: str | bytes | int) -> int:
     return int(buffer.f_type) & 0xFFFFFFFF
 
 
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it, where write(2) may do a part. Raises OSError."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
 def start_writeback(fd: int, offset: int, size: int) -> None:
     """Have the kernel write these bytes of a file to the disk now, without waiting (sync_file_range(2)).
 

@@ -8,6 +8,7 @@ import time
 from northstar.errors import ApiError
 from northstar.manifest import extension
 from northstar.names import Container
+from northstar.text import escape
 from northstar.updates import data, machine, records, versions
 from northstar.updates import journal as journals
 from northstar.updates.device import Failure
@@ -66,23 +67,23 @@ class Actions:
                 "container": str(failure.container),
                 "output": self._device.last_output(failure.container),
             }
-            return machine.Failed(f"{failure.container} {failure.reason}", failure.container.name)
+            return _failed(f"{failure.container} {failure.reason}", failure.container.name)
         except ApiError as error:
-            return machine.Failed(str(error), _culprit(action))
+            return _failed(str(error), _culprit(action))
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            return machine.Failed(f"{where}{error.strerror}", NOBODY)
+            return _failed(f"{where}{error.strerror}", NOBODY)
         except Exception as error:
             self._loop.report(error)
-            return machine.Failed(f"internal error: {type(error).__name__}: {error}", NOBODY)
+            return _failed(f"internal error: {type(error).__name__}: {error}", NOBODY)
         return machine.Done()
 
     async def _record(self, update: Update, action: machine.Record) -> None:
-        writes = records.recording(update, self._ledger.all(), self._facts(update))
+        writes = records.recording(update, self._ledger.all(), self.facts(update))
         await self._ledger.write_all(writes, lambda name: self._directory(update, name))
 
     async def _close(self, update: Update, action: machine.Close) -> None:
-        writes = records.closing(action, self._ledger.all(), self._facts(update))
+        writes = records.closing(action, self._ledger.all(), self.facts(update))
         await self._ledger.write_all(writes, lambda name: self._directory(update, name))
         if action.result == GOOD:
             for change in update.changes:
@@ -165,7 +166,8 @@ class Actions:
         except ApiError:
             return None
 
-    def _facts(self, update: Update) -> records.Facts:
+    def facts(self, update: Update) -> records.Facts:
+        """What journals need to know of the new packages."""
         digests, floors = {}, {}
         for change in update.changes:
             container = Container(change.name, change.new)
@@ -177,6 +179,11 @@ class Actions:
             if floor is not None:
                 floors[change.name] = floor
         return records.Facts(digests, floors, int(time.time()), self._settings.keep)
+
+
+def _failed(reason: str, culprit: str) -> machine.Failed:
+    """Names of files may be anything but text that a journal can have."""
+    return machine.Failed(escape(reason, kept=""), culprit)
 
 
 def _culprit(action: machine.Action) -> str:

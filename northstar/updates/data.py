@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 
-from northstar.kernel.filesystem import sync_directory, syncfs
+from northstar.kernel.filesystem import sync_directory, syncfs, write_all
 from northstar.namedtuple import NamedTuple
 
 TYPE_CHECKING = False
@@ -231,14 +231,8 @@ def _copy_content(reader: int, writer: int) -> None:
             data = os.read(reader, min(_CHUNK, end - position))
             if not data:
                 return
-            _write_all(writer, data)
+            write_all(writer, data)
             position += len(data)
-
-
-def _write_all(writer: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(writer, view) :]
 
 
 def _copy_attributes(source: int, target: int) -> None:

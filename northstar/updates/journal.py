@@ -20,6 +20,7 @@ MAX_SIZE = 4096
 MAX_BAD = 8
 """Bad versions that are remembered, the newest ones. None of them is installed for long."""
 MAX_REASON = 160
+"""Bytes of a reason, as a journal has it."""
 MAX_REFERENCE = 200
 """Characters of the client's text that comes back in reports."""
 
@@ -197,8 +198,3 @@ def _united(
 ) -> tuple[Version, ...]:
     kept = set(without)
     return tuple(version for version in dict.fromkeys((*known, *more)) if version not in kept)
-
-
-def clipped(reason: str) -> str:
-    """A reason as long as a journal has room for."""
-    return reason if len(reason) <= MAX_REASON else f"{reason[: MAX_REASON - 1]}…"

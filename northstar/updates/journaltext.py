@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 
 from northstar.names import Version, check_name
@@ -10,6 +11,7 @@ from northstar.updates.journal import (
     COPY,
     KEEP,
     MAX_BAD,
+    MAX_REASON,
     MAX_SIZE,
     PHASES,
     RESULTS,
@@ -20,7 +22,6 @@ from northstar.updates.journal import (
     Last,
     Pointer,
     Update,
-    clipped,
 )
 
 TYPE_CHECKING = False
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 FORMAT = 1
+_QUOTES = 2
 _KEYS = ("format", "name", "active", "previous", "floor", "bad", "update", "last", "remove")
 
 
 def encode(name: str, journal: Journal) -> bytes:
     """The text of a journal. Raises JournalError if it does not fit, even without the older bad versions."""
     while True:
-        data = json.dumps(_to_json(name, journal), separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+        data = _encoded(_to_json(name, journal)) + b"\n"
         if len(data) <= MAX_SIZE:
             return data
         if len(journal.bad) < 2:
@@ -43,6 +45,22 @@ def encode(name: str, journal: Journal) -> bytes:
                 f"the journal of {name[:40]} would have {len(data)} bytes, more than {MAX_SIZE}"
             )
         journal = journal._replace(bad=journal.bad[1:])
+
+
+def clipped(reason: str) -> str:
+    """A reason as long as a journal has room for."""
+
+    def size(text: str) -> int:
+        return len(_encoded(text)) - _QUOTES
+
+    if size(reason) <= MAX_REASON:
+        return reason
+    longer = bisect.bisect_right(range(MAX_REASON), MAX_REASON, key=lambda end: size(f"{reason[:end]}…"))
+    return f"{reason[: longer - 1]}…"
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _to_json(name: str, journal: Journal) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from northstar.names import Container
 from northstar.updates import journal as journals
 from northstar.updates import journaltext
 from northstar.updates.journal import (
+    ABORTED,
     GOOD,
     ROLLBACK_FAILED,
     ROLLED_BACK,
@@ -22,6 +23,7 @@ from northstar.updates.journal import (
     Last,
     Update,
 )
+from northstar.updates.machine import Close
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
     from northstar.names import Version
     from northstar.updates.journal import Change
-    from northstar.updates.machine import Close
 
 Writes = list[tuple[str, Journal]]
 """Names and their new journals, in the order in which they become durable."""
@@ -92,24 +93,28 @@ def _closed(
 
 def _bad(update: Update, change: Change, facts: Facts) -> Bad:
     digest = facts.digests.get(change.name, "")
-    return Bad(change.new, digest, journals.clipped(update.reason), facts.now)
+    return Bad(change.new, digest, journaltext.clipped(update.reason), facts.now)
 
 
-def check_room(update: Update, known: Mapping[str, Journal]) -> None:
-    """Raises JournalError if some journal would become too large in the course of the update."""
+def check_room(update: Update, known: Mapping[str, Journal], facts: Facts) -> None:
+    """Raises JournalError if some journal would become too large in the course of the update.
+
+    All that can be written are tried, with the longest of what is not known yet.
+    """
+    facts = facts._replace(now=1 << 40)
     reason = "x" * journals.MAX_REASON
-    worst = update._replace(phase=ROLLING_BACK, reason=reason)
-    last = Last(
-        update.id,
-        ROLLBACK_FAILED,
-        tuple(str(Container(change.name, change.new)) for change in update.changes),
-        update.reference,
-        reason,
-        1 << 40,
-    )
-    for change in update.changes:
-        journal = known.get(change.name, Journal())
-        journaltext.encode(change.name, journals.opened(journal, change.name, worst)._replace(last=last))
+    failed = update._replace(phase=ROLLING_BACK, boots=(1 << 32) - 1, reason=reason)
+    writes = recording(update, known, facts)
+    for culprit in {"", update.leader, max((change.name for change in update.changes), key=len)}:
+        writes += recording(failed._replace(culprit=culprit), known, facts)
+    for close in (
+        Close(update, GOOD, ""),
+        Close(update, ABORTED, reason),
+        Close(failed, ROLLBACK_FAILED, reason),
+    ):
+        writes += closing(close, known, facts)
+    for name, journal in writes:
+        journaltext.encode(name, journal)
 
 
 # --- what is found at the next start
@@ -125,16 +130,6 @@ def recover(known: Mapping[str, Journal]) -> tuple[list[Update], Writes]:
         if journal.pointer is not None and (journal.pointer.leader, journal.pointer.id) not in ids
     ]
     return updates, writes
-
-
-def describe(known: Mapping[str, Journal]) -> dict[str, Any]:
-    """Open updates, and those that are over and not acknowledged, as a response has them."""
-    return {
-        "open": [update_to_json(journal.update) for journal in known.values() if journal.update is not None],
-        "last": [
-            journaltext.last_to_json(journal.last) for journal in known.values() if journal.last is not None
-        ],
-    }
 
 
 def versions_to_json(journal: Journal) -> dict[str, Any]:

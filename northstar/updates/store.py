@@ -12,8 +12,9 @@ import errno
 import os
 import stat
 
-from northstar.kernel.filesystem import sync_directory
+from northstar.kernel.filesystem import sync_directory, write_all
 from northstar.names import check_name
+from northstar.runtime.storage.repository import JOURNALS
 from northstar.updates import journal as journals
 from northstar.updates import journaltext
 from northstar.updates.journal import Journal, JournalError
@@ -22,7 +23,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DIRECTORY = ".state"
 SUFFIX = ".json"
 ASIDE = ".unreadable"
 """Behind the name of a file that is no journal, and in the way of one."""
@@ -36,15 +36,15 @@ def load(repository: str, warn: Callable[[str], None]) -> dict[str, Journal]:
     """All journals of a repository. What cannot be read is told to `warn`, and counts as not there."""
     found: dict[str, Journal] = {}
     try:
-        top = os.open(os.path.join(repository, DIRECTORY), _TOP)
+        top = os.open(os.path.join(repository, JOURNALS), _TOP)
     except FileNotFoundError:
         return found
     except OSError as error:
-        warn(f"Journals in {repository}/{DIRECTORY} cannot be read: {error.strerror}")
+        warn(f"Journals in {repository}/{JOURNALS} cannot be read: {error.strerror}")
         return found
     try:
         for entry in sorted(os.listdir(top)):
-            path = os.path.join(repository, DIRECTORY, entry)
+            path = os.path.join(repository, JOURNALS, entry)
             if entry.startswith(".") and entry.endswith(_TEMPORARY):
                 with contextlib.suppress(OSError):
                     os.unlink(entry, dir_fd=top)
@@ -53,7 +53,7 @@ def load(repository: str, warn: Callable[[str], None]) -> dict[str, Journal]:
                 if journal is not None:
                     found[entry.removesuffix(SUFFIX)] = journal
     except OSError as error:
-        warn(f"Journals in {repository}/{DIRECTORY} cannot be read: {error.strerror}")
+        warn(f"Journals in {repository}/{JOURNALS} cannot be read: {error.strerror}")
     finally:
         os.close(top)
     return found
@@ -110,9 +110,9 @@ def _open_directory(repository: str) -> int:
     parent = os.open(repository, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(FileExistsError):
-            os.mkdir(DIRECTORY, 0o700, dir_fd=parent)
+            os.mkdir(JOURNALS, 0o700, dir_fd=parent)
             sync_directory(parent)
-        return os.open(DIRECTORY, _TOP, dir_fd=parent)
+        return os.open(JOURNALS, _TOP, dir_fd=parent)
     finally:
         os.close(parent)
 
@@ -120,9 +120,7 @@ def _open_directory(repository: str) -> int:
 def _write(top: int, entry: str, data: bytes) -> None:
     fd = os.open(entry, _WRITE, 0o600, dir_fd=top)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, data)
         os.fsync(fd)
     finally:
         os.close(fd)

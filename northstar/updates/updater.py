@@ -9,7 +9,7 @@ import time
 from northstar.errors import InvalidArguments, StartContainerFailed, Unexpected, UpdateRejected
 from northstar.names import Container
 from northstar.runtime.eventloop.loop import Mutex
-from northstar.updates import check, data, machine, records, versions
+from northstar.updates import check, data, journaltext, machine, records, versions
 from northstar.updates import journal as journals
 from northstar.updates.actions import Actions
 from northstar.updates.journal import COPY, GOOD, KEEP, Update
@@ -137,7 +137,7 @@ class Updater:
             data=order.data,
         )
         try:
-            records.check_room(update, self.ledger.all())
+            records.check_room(update, self.ledger.all(), self._actions.facts(update))
         except journals.JournalError as error:
             raise InvalidArguments(str(error)) from None
         step = machine.begin(update)
@@ -190,10 +190,10 @@ class Updater:
 
     def describe(self) -> dict[str, Any]:
         """Open updates, and those that have ended and are not acknowledged."""
-        last = records.describe(self.ledger.all())["last"]
+        ended = [journal.last for journal in self.ledger.all().values() if journal.last is not None]
         return {
             "open": [records.update_to_json(work.state.update) for work in self._works.values()],
-            "last": last,
+            "last": [journaltext.last_to_json(last) for last in ended],
         }
 
     def describe_name(self, name: str) -> dict[str, Any]:
@@ -215,9 +215,7 @@ class Updater:
             return False
         for change in update.changes:
             self._actions.committed.pop(change.name, None)
-        step = machine.revert(update._replace(data=KEEP), reason, name)
-        work = self._works[update.id] = _Work(step[0], claimed=True)
-        self._loop.spawn(self._take_turn(work, step))
+        self._resume(machine.revert(update._replace(data=KEEP), reason, name))
         return True
 
     def replace(self, container: Container, reason: str) -> bool:
@@ -228,9 +226,7 @@ class Updater:
         if self.held(name) is not None or not older:
             return False
         change = journals.Change(name, older[0], container.version)
-        step = machine.revert(Update(_new_id(), (change,)), reason, name)
-        work = self._works[step[0].update.id] = _Work(step[0], claimed=True)
-        self._loop.spawn(self._take_turn(work, step))
+        self._resume(machine.revert(Update(_new_id(), (change,)), reason, name))
         return True
 
     def _may_go_back(self, update: Update) -> bool:
@@ -254,12 +250,11 @@ class Updater:
         for update in updates:
             step = machine.resume(update, max_boots=settings.max_boots, abort=settings.abort_on_power_loss)
             self._log.info(f"Update {update.id} was {update.phase} when the runtime ended")
-            work = self._works[update.id] = _Work(step[0], claimed=True)
             if update.phase == GOOD or (update.phase == journals.STAGED and settings.abort_on_power_loss):
                 # Autostart is to come, and takes the version that this leaves.
-                await self._follow(work, step)
+                await self._follow(self._claimed(step), step)
             else:
-                self._loop.spawn(self._take_turn(work, step))
+                self._resume(step)
         for name in self.ledger.all():
             if self.held(name) is None:
                 await self._actions.remove_unneeded(name)
@@ -271,6 +266,15 @@ class Updater:
             if not work.claimed:
                 work.claimed = True
                 await self._follow(work, machine.react(work.state, machine.Done()))
+
+    def _resume(self, step: machine.Step) -> None:
+        """Go on from a step, in the background, when the others are done."""
+        self._loop.spawn(self._take_turn(self._claimed(step), step))
+
+    def _claimed(self, step: machine.Step) -> _Work:
+        """The names are taken from here on, and nobody can cancel it."""
+        work = self._works[step[0].update.id] = _Work(step[0], claimed=True)
+        return work
 
     async def _take_turn(self, work: _Work, step: machine.Step) -> None:
         async with self._turn:

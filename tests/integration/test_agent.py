@@ -18,6 +18,8 @@ from abilities import has_loop, has_squashfs, needs
 from ddiserver import DEVICE, Action, DdiServer, serving
 from runtime import Runtime, shell, wait_for
 
+from northstar.agent.actions import Begin, Failure, Update
+from northstar.agent.installer import Console
 from northstar.client import Client
 
 pytest.importorskip("northstar.updates", reason="this runtime has no updates")
@@ -125,6 +127,27 @@ def test_a_package_that_is_not_signed(board: Board) -> None:
         action = board.server.assign(module)
         board.poll()
         assert action.closed == "failure" and client.list() == []
+
+
+def test_a_first_version_that_has_started_before_its_trial(board: Board) -> None:
+    """As after a power cut between its installation and its update: it is tried all the same."""
+    runtime = board.runtime
+    broken = {**shell("broken", BROKEN), "version": "1.0.0", "autostart": "relaxed"}
+    good = {**shell("good", FOREVER), "version": "1.0.0", "autostart": "relaxed"}
+    for manifest in (broken, good):
+        runtime.pack(manifest, runtime.repository)
+    console = Console(f"unix://{runtime.base}/agent")
+    with runtime.started() as client:
+        assert active(client) and console.versions() == {"broken": "1.0.0", "good": "1.0.0"}
+        for name, settle, result in (("good", None, "success"), ("broken", 60, "failure")):
+            container = f"{name}:1.0.0"
+            begun = console.begin(Begin((container,), (container,), name, settle, False))
+            assert not isinstance(begun, Failure), begun
+            verdict = console.watch(name, 120.0)
+            assert isinstance(verdict, Update) and verdict.result == result
+        assert active(client) == ["good:1.0.0"]
+        assert console.remove("good") is None and "good:1.0.0" not in client.list()
+    console.close()
 
 
 @pytest.mark.anywhere

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
+import hashlib
 
-from northstar.agent.actions import Begin, Failure, Installed, Update
+from northstar.agent.actions import Begin, Failure, Found, Update
 from northstar.agent.state import Package
 
 
@@ -15,7 +14,10 @@ class PowerCut(BaseException):
 
 
 class FakeRuntime:
-    """`verdict` says how updates end; without `decides` the power fails while one is waited for."""
+    """`verdict` says how updates end; without `decides` the power fails while one is waited for.
+
+    `active` are the versions that have proved themselves.
+    """
 
     def __init__(self) -> None:
         self.active: dict[str, str] = {}
@@ -23,6 +25,8 @@ class FakeRuntime:
         self.open: dict[str, tuple[str, tuple[str, ...]]] = {}
         self.last: dict[str, tuple[str, str]] = {}
         self.bad: set[str] = set()
+        self.running: set[str] = set()
+        """What has started by itself."""
         self.verdict = "good"
         self.decides = True
         self.available = True
@@ -33,9 +37,9 @@ class FakeRuntime:
         self.refusal = ""
         self.damaged: set[bytes] = set()
 
-    def crashed(self) -> FakeRuntime:
-        """The same after a power cut. All it does is durable when it is answered."""
-        return copy.deepcopy(self)
+    def boot(self) -> None:
+        """After a power cut: all that was answered is durable, and what counts starts by itself."""
+        self.running = {f"{name}:{version}" for name, version in self.versions().items()}
 
     def updates(self) -> tuple[Update, ...] | Failure:
         if not self.available:
@@ -49,30 +53,39 @@ class FakeRuntime:
         return tuple(found)
 
     def versions(self) -> dict[str, str]:
-        return dict(self.active)
+        """Also of names of which no version has proved itself: then the highest counts."""
+        installed = (name.split(":") for name in sorted(self.installed.keys() - self.bad))
+        return {name: version for name, version in installed} | self.active
 
-    def install(self, package: Package, path: str) -> Installed | Failure:
+    def find(self, package: Package) -> Found | Failure:
+        if not self.available:
+            return Failure("no such file", final=False)
+        data = self.installed.get(package.container)
+        same = data is not None and hashlib.sha256(data).hexdigest() in package.digest
+        active = self.versions().get(package.name) == package.version
+        if active and not same:
+            return Failure("another package", final=True)
+        return Found(same, active)
+
+    def install(self, package: Package, path: str) -> str | Failure:
         if not self.available:
             return Failure("no such file", final=False)
         with open(path, "rb") as file:
             data = file.read()
-        name = f"{package.name}:{package.version}"
         if data in self.damaged:
             return Failure("signature verification failed", final=True)
-        if name in self.installed:
-            if self.installed[name] != data:
-                return Failure("another package", final=True)
-            return Installed(name, False, self.active.get(package.name) == package.version)
-        self.installed[name] = data
-        return Installed(name, True)
+        self.running.discard(package.container)
+        self.installed[package.container] = data
+        return package.container
 
     def begin(self, update: Begin) -> str | Failure:
         if self.refusal:
             return Failure(self.refusal, final=True)
+        self.running -= set(update.added)
         for container in update.containers:
             assert container in self.installed
             name, _, version = container.partition(":")
-            if self.active.get(name) == version:
+            if self.active.get(name) == version or container in self.running:
                 return Failure(f"{container} is the active version already", final=True)
             if container in self.bad:
                 return Failure(f"{container} has failed before", final=True)
@@ -103,22 +116,23 @@ class FakeRuntime:
         return next((update for update in known if update.reference == reference and update.result), None)
 
     def revoke(self, identifier: str) -> bool:
-        return self.revocable and self.open.pop(identifier, None) is not None
+        if not self.revocable or identifier not in self.open:
+            return False
+        self.last[identifier] = (self.open.pop(identifier)[0], "cancelled")
+        return True
 
     def acknowledge(self, identifier: str) -> None:
         self.acknowledged.append(identifier)
         self.last.pop(identifier, None)
 
     def remove(self, name: str) -> Failure | None:
+        if not self.available:
+            return Failure("no such file", final=False)
         if self.refusal:
             return Failure(self.refusal, final=True)
         self.removed.append(name)
         for container in list(self.installed):
             if name in (container, container.partition(":")[0]):
                 del self.installed[container]
+                self.running.discard(container)
         return None
-
-    def __deepcopy__(self, memo: Any) -> FakeRuntime:
-        new = FakeRuntime()
-        new.__dict__.update({key: copy.deepcopy(value, memo) for key, value in self.__dict__.items()})
-        return new

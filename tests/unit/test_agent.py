@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,8 @@ def test_a_device_tells_what_it_is_and_then_rests(server: DdiServer, rig: Rig) -
     assert server.attributes["npk.hello"] == "1.0.0"
     rig.poll()
     rig.poll()
-    assert [r.headers.get("If-None-Match") is not None for r in server.made("GET")] == [False, True, True]
+    assert 27 <= rig.poll() <= 33, "the wish of the server holds until there is another one"
+    assert [r.headers.get("If-None-Match") is not None for r in server.made("GET")] == [False, *[True] * 3]
     assert len(server.made("PUT")) == 1
 
 
@@ -70,6 +73,30 @@ def test_other_versions_are_told_without_being_asked(server: DdiServer, rig: Rig
     rig.poll()
     assert server.attributes is not None and server.attributes["npk.hello"] == "1.0.0"
     assert len(server.made("PUT")) == 2
+
+
+def test_an_untried_version_is_told_to_nobody(server: DdiServer, rig: Rig, hello: Any) -> None:
+    """Also if it is the first one of its name, and so the one that counts."""
+    rig.poll()
+    server.assign(hello)
+    rig.runtime.decides = False
+    with pytest.raises(PowerCut):
+        rig.poll()
+    assert rig.runtime.versions() == {"hello": "1.0.1"}
+    assert server.attributes is not None and "npk.hello" not in server.attributes
+
+
+def test_another_server(server: DdiServer, rig: Rig) -> None:
+    """What was remembered about the old one is of no use."""
+    rig.poll()
+    with serving() as other:
+        other.attributes = {}
+        rig.runtime.active = {"hello": "1.0.1"}
+        url = other.device
+        rig.change(access=rig.config.access._replace(url=url), settings=rig.config.settings._replace(url=url))
+        rig.poll()
+        rig.poll()
+        assert other.requests and rig.logged("warning") == []
 
 
 @pytest.mark.parametrize("code", [400, 403, 429])
@@ -171,6 +198,21 @@ def test_rollback_is_a_failure_with_its_reason(server: DdiServer, rig: Rig, hell
     assert len(rig.runtime.began) == 1
 
 
+def test_a_file_system_that_synchronises_no_directories(
+    server: DdiServer, rig: Rig, hello: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some over a network, or of FUSE."""
+
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    action = server.assign(hello)
+    rig.poll()
+    assert action.closed == "success"
+
+
 def test_a_group_is_one_update(server: DdiServer, rig: Rig, hello: Any) -> None:
     other = server.module("other", "2.0.0", OTHER, repository="other", settle="30", allow_downgrade="false")
     action = server.assign(hello, other, server.module("old", "1.0.0", action="uninstall"))
@@ -263,6 +305,20 @@ def test_an_update_that_the_runtime_knows_is_only_reported(server: DdiServer, ri
 # --- how urgent it is
 
 
+def test_the_idle_program_is_asked_when_something_waits_for_it(
+    server: DdiServer, rig: Rig, hello: Any, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked"
+    rig.change(idle=("touch", str(asked)))
+    rig.poll()
+    server.assign(hello)
+    rig.poll()
+    assert not asked.exists()
+    server.assign(server.module("hello", "1.0.2", PACKAGE), update="attempt")
+    rig.poll()
+    assert asked.exists()
+
+
 def test_soft_updates_wait_for_the_owner(server: DdiServer, rig: Rig, hello: Any) -> None:
     import time
 
@@ -342,66 +398,6 @@ def test_confirmation_by_a_person(server: DdiServer, rig: Rig, hello: Any) -> No
     assert action.closed == "success"
 
 
-# --- cancelling
-
-
-def test_cancel_before_the_download(server: DdiServer, rig: Rig, hello: Any) -> None:
-    action = server.assign(hello)
-    action.cancelling = True
-    rig.poll()
-    assert action.closed == "canceled"
-    assert action.cancel_feedback[0]["status"]["execution"] == "closed"
-
-
-@pytest.mark.parametrize("revocable", [False, True])
-def test_cancel_while_the_update_is_tried(server: DdiServer, rig: Rig, hello: Any, revocable: bool) -> None:
-    rig.runtime.decides = False
-    rig.runtime.revocable = revocable
-    action = server.assign(hello)
-    with pytest.raises(PowerCut):
-        rig.poll()
-    action.cancelling = True
-    rig.runtime.decides = True
-    rig.poll()
-    assert action.cancel_feedback[0]["status"]["execution"] == ("closed" if revocable else "rejected")
-    if revocable:
-        assert action.closed == "canceled" and rig.runtime.removed == ["hello:1.0.1"]
-    else:
-        rig.poll()
-        assert action.closed == "success"
-
-
-def test_cancel_of_what_has_ended(server: DdiServer, rig: Rig, hello: Any) -> None:
-    """The server has lost the report that it took."""
-    action = server.assign(hello)
-    rig.poll()
-    action.closed, action.cancelling = "", True
-    rig.poll()
-    assert action.cancel_feedback[0]["status"]["execution"] == "rejected"
-
-
-def test_a_second_assignment_replaces_the_first(server: DdiServer, rig: Rig, hello: Any) -> None:
-    rig.change(idle=("false",))
-    first = server.assign(hello, update="attempt")
-    rig.poll()
-    second = server.assign(server.module("hello", "1.0.2", ("hello-1.0.2.npk", b"newer")))
-    rig.poll()
-    rig.poll()
-    assert (first.closed, second.closed) == ("canceled", "success")
-    assert rig.runtime.active == {"hello": "1.0.2"}
-
-
-def test_withdrawn_without_a_word(server: DdiServer, rig: Rig, hello: Any) -> None:
-    """Force-closed at the server: its feedback would get 410."""
-    rig.change(idle=("false",))
-    action = server.assign(hello, update="attempt")
-    rig.poll()
-    action.closed = "canceled"
-    rig.change(idle=())
-    rig.poll()
-    assert rig.state.job is None and not rig.runtime.installed
-
-
 # --- reports
 
 
@@ -450,6 +446,7 @@ def test_a_report_that_the_server_will_never_take(server: DdiServer, rig: Rig, h
         (lambda m: m.update(version="0.9.0"), "downgrade"),
         (lambda m: m.update(metadata=[{"key": "northstar.repository", "value": "system"}]), "repository"),
         (lambda m: m.update(metadata=[{"key": "northstar.settle", "value": "1e9"}]), "settle"),
+        (lambda m: m.update(metadata=[{"key": "northstar.settle", "value": "0" * 9 + "3601"}]), "settle"),
         (lambda m: m.update(metadata=[{"key": "northstar.magic", "value": "1"}]), "not known"),
         (lambda m: m.update(metadata="x"), "a list expected"),
         (lambda m: m.update(artifacts=[7]), "an object expected"),
@@ -489,16 +486,42 @@ def test_a_downgrade_that_is_allowed(server: DdiServer, rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("code", [401, 403, 404, 410, 429, 500])
-@pytest.mark.parametrize("pattern", ["GET .*deploymentBase", "GET .*cancelAction", "POST .*cancelAction"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "PUT .*configData",
+        "GET .*deploymentBase",
+        "POST .*deploymentBase",
+        "GET .*cancelAction",
+        "POST .*cancelAction",
+        "GET .*confirmationBase",
+        "POST .*confirmationBase",
+    ],
+)
 def test_statuses_in_the_middle(server: DdiServer, rig: Rig, hello: Any, pattern: str, code: int) -> None:
     action = server.assign(hello)
     action.cancelling = "cancelAction" in pattern
+    action.confirming = "confirmationBase" in pattern
     server.fault(pattern, status(code), times=3)
     for _ in range(3):
         assert rig.poll() >= 15
     assert len(rig.logged("warning")) <= 1
     rig.poll()
+    rig.poll()
     assert action.closed == ("canceled" if "cancelAction" in pattern else "success")
+
+
+@pytest.mark.parametrize("identifier", ["7", "10", "100", "9007199254740993", "a_1"])
+def test_identifiers(server: DdiServer, rig: Rig, hello: Any, identifier: str) -> None:
+    """Also those that other clients had their difficulties with."""
+    action = server.assign(hello)
+    action.id = identifier
+    action.cancelling = True
+    rig.poll()
+    assert action.closed == "canceled"
+    action.closed = ""
+    rig.poll()
+    assert action.closed == "success"
 
 
 def test_documents_that_are_none(server: DdiServer, rig: Rig, hello: Any) -> None:

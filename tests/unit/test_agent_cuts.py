@@ -69,20 +69,21 @@ class Cutting:
         return found[0] if found else None
 
     def _lose(self) -> None:
-        """What is below /run, and of a file what was not synchronised."""
+        """What is below /run, and of a file what was not synchronised. Then all begins to run again."""
         for path in Path(self._rig.config.run_dir).iterdir():
             path.unlink()
         for path in Path(self._rig.config.downloads).glob("*.part"):
             size = path.stat().st_size
             with open(path, "r+b") as file:
                 file.truncate(self._chance.randint(0, size))
+        self._rig.runtime.boot()
 
 
 def deployment(server: DdiServer, directory: Path, seed: int) -> tuple[str, str]:
     """How a deployment ends that is disturbed, and where it was cut first."""
     chance = random.Random(seed)
     rig = Rig(server.device, directory)
-    rig.runtime.active = {"hello": OLD}
+    rig.runtime.active = {"hello": OLD} if chance.random() < 0.5 else {}
     rig.runtime.verdict = chance.choice(("good", "good", "rolled_back"))
     action = server.assign(server.module("hello", NEW, ("hello.npk", DATA)))
     if chance.random() < 0.5:
@@ -103,7 +104,7 @@ def deployment(server: DdiServer, directory: Path, seed: int) -> tuple[str, str]
 def check(rig: Rig, action: Any) -> None:
     """Exactly one end, and the true one."""
     assert action.closed in ("success", "failure")
-    assert (action.closed == "success") == (rig.runtime.active["hello"] == NEW)
+    assert (action.closed == "success") == (rig.runtime.active.get("hello") == NEW)
     assert (action.closed == "success") == (rig.runtime.verdict == "good")
     ends = [body for body in action.feedback if body["status"]["execution"] == "closed"]
     assert len(ends) == 1
@@ -128,13 +129,16 @@ def test_every_end_is_one_and_the_true_one(server: DdiServer, tmp_path: Path) ->
     assert kinds <= set(places), places
 
 
-def test_cut_at_each_step(server: DdiServer, tmp_path: Path) -> None:
-    """Each step of an undisturbed run, one after the other."""
+@pytest.mark.parametrize("verdict", ["good", "rolled_back"])
+@pytest.mark.parametrize("active", [{"hello": OLD}, {}])
+def test_cut_at_each_step(server: DdiServer, tmp_path: Path, active: dict[str, str], verdict: str) -> None:
+    """Each step of an undisturbed run, one after the other; of an update, and of a first version."""
     for moment in range(1, 60):
         directory = tmp_path / str(moment)
         directory.mkdir()
         rig = Rig(server.device, directory)
-        rig.runtime.active = {"hello": OLD}
+        rig.runtime.active = dict(active)
+        rig.runtime.verdict = verdict
         action = server.assign(server.module("hello", NEW, ("hello.npk", DATA)))
         where = Cutting(rig, random.Random(moment)).poll(moment)
         for _ in range(3):

@@ -306,10 +306,5 @@ def test_retry_after() -> None:
     assert parsed("120") == 120
     assert 50 < (parsed(email.utils.formatdate(time.time() + 60)) or 0) <= 61
     assert parsed(email.utils.formatdate(0)) == 0
-    assert [parsed(text) for text in ("", "soon", "-5", "²", "99999999999999999999")] == [
-        None,
-        None,
-        None,
-        None,
-        999999999,
-    ]
+    assert [parsed(text) for text in ("", "soon", "-5", "²", "9" * 21)] == [None] * 5
+    assert (parsed("9" * 20), parsed("0" * 12 + "120")) == (1e20, 120)

@@ -3,101 +3,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scriptedconsole import ScriptedConsole, inspected
 
-from northstar.agent.actions import Begin, Failure, Installed, Update
+from northstar.agent.actions import Begin, Failure, Found, Update
 from northstar.agent.installer import Console
 from northstar.agent.state import Package
 
 DATA = b"a package" * 100
 DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
 PACKAGE = Package("hello", "1.0.1", "hello.npk", len(DATA), DIGEST, "http://x", "default")
-BEGIN = Begin(("hello:1.0.1",), "hawkbit:1:k", 30, True)
+BEGIN = Begin(("hello:1.0.1",), (), "hawkbit:1:k", 30, True)
 OPEN = {"id": "u-1", "phase": "trying", "reference": "hawkbit:1:k", "boots": 0, "changes": []}
 LAST = {"id": "u-1", "result": "good", "reference": "hawkbit:1:k", "time": 1, "containers": ["hello:1.0.1"]}
 REASON = "hello:1.0.1 exit code 3"
-
-
-class Runtime:
-    """A console on a socket: each kind of request has an answer, or a list of them, one after the other."""
-
-    def __init__(self, path: str) -> None:
-        self.url = f"unix://{path}"
-        self.requests: list[Any] = []
-        self.received = b""
-        self.notifications: list[Any] = []
-        self.subscribing = True
-        self.answers: dict[str, Any] = {
-            "list": {"list": ["hello:1.0.0"]},
-            "inspect": {"inspect": {"ok": {"data": _inspected(running=True)}}},
-            "install": {"install": {"ok": {"container": "hello:1.0.1"}}},
-            "uninstall": {"uninstall": {"ok": {"container": "hello:1.0.1"}}},
-            "update": {"update": {"ok": {"id": "u-1"}}},
-            "updates": {"updates": {"open": [], "last": []}},
-            "update_ack": {"update_ack": {"ok": {"id": "u-1"}}},
-            "update_cancel": {"update_cancel": {"ok": {"id": "u-1"}}},
-        }
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(path)
-        self._listener.listen()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        # Closing alone would leave the thread waiting on a number that is soon another socket's.
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._listener.close()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = self._listener.accept()
-                threading.Thread(target=self._one, args=(sock,), daemon=True).start()
-
-    def _one(self, sock: socket.socket) -> None:
-        with contextlib.suppress(OSError, ValueError), sock, sock.makefile("rwb") as file:
-            hello = json.loads(file.readline())["connect"]
-            if hello["subscribe_notifications"] and not self.subscribing:
-                _send(file, {"connect_nack": "permission_denied"})
-                return
-            _send(file, {"connect_ack": None})
-            while line := file.readline():
-                request = json.loads(line)["request"]
-                kind = request if isinstance(request, str) else next(iter(request))
-                self.requests.append(request)
-                if kind == "install":
-                    self.received = file.read(request["install"]["size"])
-                answer = self.answers[kind]
-                if isinstance(answer, list):
-                    answer = answer.pop(0) if len(answer) > 1 else answer[0]
-                _send(file, {"response": answer})
-                if kind == "updates" and request["updates"]["follow"]:
-                    for notification in self.notifications:
-                        _send(file, {"notification": notification})
-
-    def asked(self, kind: str) -> list[Any]:
-        return [r[kind] for r in self.requests if isinstance(r, dict) and kind in r]
-
-
-def _send(file: Any, value: Any) -> None:
-    file.write(json.dumps(value).encode() + b"\n")
-    file.flush()
-
-
-def _inspected(running: bool) -> dict[str, Any]:
-    process = {"pid": 1, "uptime": 1, "statistics": {}} if running else None
-    return {"manifest": {}, "repository": "default", "mounted": running, "process": process}
 
 
 def refused(variant: str, **fields: Any) -> Any:
@@ -105,14 +30,14 @@ def refused(variant: str, **fields: Any) -> Any:
 
 
 @pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    runtime = Runtime(str(tmp_path / "console"))
+def runtime(tmp_path: Path) -> Iterator[ScriptedConsole]:
+    runtime = ScriptedConsole(str(tmp_path / "console"))
     yield runtime
     runtime.close()
 
 
 @pytest.fixture
-def console(runtime: Runtime, tmp_path: Path) -> Iterator[Console]:
+def console(runtime: ScriptedConsole, tmp_path: Path) -> Iterator[Console]:
     console = Console(runtime.url, (str(tmp_path),))
     yield console
     console.close()
@@ -125,16 +50,16 @@ def path(tmp_path: Path) -> str:
     return str(file)
 
 
-def test_an_update_is_asked_for(runtime: Runtime, console: Console) -> None:
+def test_an_update_is_asked_for(runtime: ScriptedConsole, console: Console) -> None:
     assert console.begin(BEGIN) == "u-1"
-    assert runtime.asked("update") == [
-        {"containers": ["hello:1.0.1"], "reference": "hawkbit:1:k", "allow_downgrade": True, "settle": 30}
-    ]
+    asked = {"containers": ["hello:1.0.1"], "reference": "hawkbit:1:k", "allow_downgrade": True, "settle": 30}
+    assert asked.items() <= runtime.asked("update")[0].items()
     console.begin(BEGIN._replace(settle=None))
-    assert "settle" not in runtime.asked("update")[1]
+    assert runtime.asked("update")[1].get("settle") is None
+    assert runtime.asked("stop") == []
 
 
-def test_a_refusal_is_final(runtime: Runtime, console: Console) -> None:
+def test_a_refusal_is_final(runtime: ScriptedConsole, console: Console) -> None:
     runtime.answers["update"] = {"update": refused("update_rejected", container="hello:1.0.1", reason="bad")}
     answer = console.begin(BEGIN)
     assert isinstance(answer, Failure) and answer.final and "update_rejected" in answer.reason
@@ -146,7 +71,7 @@ def test_a_refusal_is_final(runtime: Runtime, console: Console) -> None:
 @pytest.mark.parametrize(
     "answer", [{"updates": 7}, {"updates": {"open": [{}], "last": []}}, {"list": []}, "x"]
 )
-def test_answers_that_are_none(runtime: Runtime, console: Console, answer: Any) -> None:
+def test_answers_that_are_none(runtime: ScriptedConsole, console: Console, answer: Any) -> None:
     runtime.answers["updates"] = answer
     known = console.updates()
     assert isinstance(known, Failure) and not known.final
@@ -157,13 +82,13 @@ def test_nobody_there_and_then_somebody(tmp_path: Path) -> None:
     known = console.updates()
     assert isinstance(known, Failure) and not known.final
     assert console.versions() == {} and console.revoke("u-1") is False
-    runtime = Runtime(str(tmp_path / "console"))
+    runtime = ScriptedConsole(str(tmp_path / "console"))
     assert console.updates() == ()
     console.close()
     runtime.close()
 
 
-def test_updates(runtime: Runtime, console: Console) -> None:
+def test_updates(runtime: ScriptedConsole, console: Console) -> None:
     bad = LAST | {"id": "u-2", "result": "rolled_back", "reason": REASON, "reference": "hawkbit:2:k"}
     runtime.answers["updates"] = {"updates": {"open": [OPEN], "last": [LAST, bad]}}
     assert console.updates() == (
@@ -174,13 +99,13 @@ def test_updates(runtime: Runtime, console: Console) -> None:
 
 
 @pytest.mark.parametrize("result", ["rolled_back", "rollback_failed", "cancelled", "aborted", "anything"])
-def test_only_good_is_success(runtime: Runtime, console: Console, result: str) -> None:
+def test_only_good_is_success(runtime: ScriptedConsole, console: Console, result: str) -> None:
     runtime.answers["updates"] = {"updates": {"open": [], "last": [LAST | {"result": result}]}}
     known = console.updates()
     assert not isinstance(known, Failure) and known[0].result == "failure"
 
 
-def test_the_last_words_of_what_has_failed(runtime: Runtime, console: Console) -> None:
+def test_the_last_words_of_what_has_failed(runtime: ScriptedConsole, console: Console) -> None:
     """They are in a notification only."""
     bad = LAST | {"result": "rolled_back", "reason": REASON}
     runtime.answers["updates"] = [
@@ -200,7 +125,7 @@ def test_the_last_words_of_what_has_failed(runtime: Runtime, console: Console) -
 
 
 @pytest.mark.parametrize("subscribing", [True, False])
-def test_a_verdict_that_takes_its_time(runtime: Runtime, console: Console, subscribing: bool) -> None:
+def test_a_verdict_that_takes_its_time(runtime: ScriptedConsole, console: Console, subscribing: bool) -> None:
     runtime.subscribing = subscribing
     runtime.answers["updates"] = {"updates": {"open": [OPEN], "last": []}}
     began = time.monotonic()
@@ -214,43 +139,68 @@ def test_an_update_that_nobody_knows(console: Console) -> None:
     assert isinstance(verdict, Failure) and not verdict.final
 
 
-def test_a_package_is_installed(runtime: Runtime, console: Console, path: str) -> None:
-    assert console.install(PACKAGE, path) == Installed("hello:1.0.1", added=True)
+def test_a_package_is_installed(runtime: ScriptedConsole, console: Console, path: str) -> None:
+    assert console.install(PACKAGE, path) == "hello:1.0.1"
     assert runtime.received == DATA
     assert runtime.asked("install") == [{"repository": "default", "size": len(DATA)}]
 
 
-def test_a_package_that_is_there_already(
-    runtime: Runtime, console: Console, path: str, tmp_path: Path
+def test_a_package_in_whose_place_is_another_one(
+    runtime: ScriptedConsole, console: Console, path: str
 ) -> None:
-    """The same is good; another one, which nobody uses, is replaced."""
+    """Nobody uses it, so it is replaced; it may run all the same."""
     duplicate = {"install": refused("install_duplicate", container="hello:1.0.1")}
     runtime.answers["install"] = [duplicate, {"install": {"ok": {"container": "hello:1.0.1"}}}]
-    (tmp_path / "hello:1.0.1.npk").write_bytes(DATA)
-    assert console.install(PACKAGE, path) == Installed("hello:1.0.1", added=False)
-    runtime.answers["install"] = [duplicate, {"install": {"ok": {"container": "hello:1.0.1"}}}]
     runtime.answers["list"] = {"list": ["hello:1.0.0", "hello:1.0.1"]}
-    runtime.answers["inspect"] = [
-        {"inspect": {"ok": {"data": _inspected(running=True)}}},
-        {"inspect": {"ok": {"data": _inspected(running=False)}}},
-    ]
-    (tmp_path / "hello:1.0.1.npk").write_bytes(DATA[:-1] + b"!")
-    assert console.install(PACKAGE, path) == Installed("hello:1.0.1", added=True)
+    assert console.install(PACKAGE, path) == "hello:1.0.1"
+    assert [body["container"] for body in runtime.asked("stop")] == ["hello:1.0.1"]
     assert [body["container"] for body in runtime.asked("uninstall")] == ["hello:1.0.1"]
 
 
-def test_a_package_that_is_active_already(
-    runtime: Runtime, console: Console, path: str, tmp_path: Path
+def currents(**answers: bool | None) -> Any:
+    """Two versions, and what the runtime says of them."""
+    return [{"inspect": {"ok": {"data": inspected() | {"current": value}}}} for value in answers.values()]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "active"),
+    [(True, False, "1.0.0"), (False, True, "1.0.1"), (None, None, "1.0.1"), (False, False, None)],
+)
+def test_the_active_version_is_what_the_runtime_says(
+    runtime: ScriptedConsole, console: Console, old: bool | None, new: bool | None, active: str | None
 ) -> None:
-    runtime.answers["list"] = {"list": ["hello:1.0.1"]}
-    answer = console.install(PACKAGE, path)
-    assert isinstance(answer, Failure) and answer.final
+    """A runtime that does not tell starts the highest one; a name with nothing but bad ones has none."""
+    runtime.answers["list"] = {"list": ["hello:1.0.0", "hello:1.0.1"]}
+    runtime.answers["inspect"] = currents(old=old, new=new)
+    assert console.versions() == ({} if active is None else {"hello": active})
+
+
+def test_a_package_is_looked_for(runtime: ScriptedConsole, console: Console, tmp_path: Path) -> None:
+    assert console.find(PACKAGE) == Found(there=False)
+    runtime.answers["list"] = {"list": ["hello:1.0.0", "hello:1.0.1"]}
+    runtime.answers["inspect"] = [*currents(old=True, new=False) * 2, *currents(old=False, new=True) * 2]
+    assert console.find(PACKAGE) == Found(there=False), "nobody knows whether it is the same"
     (tmp_path / "hello:1.0.1.npk").write_bytes(DATA)
-    assert console.install(PACKAGE, path) == Installed("hello:1.0.1", added=False, active=True)
-    assert runtime.asked("install") == []
+    assert console.find(PACKAGE) == Found(there=True)
+    assert console.find(PACKAGE) == Found(there=True, active=True)
+    (tmp_path / "hello:1.0.1.npk").write_bytes(DATA[:-1] + b"!")
+    answer = console.find(PACKAGE)
+    assert isinstance(answer, Failure) and answer.final and "in use already" in answer.reason
 
 
-def test_the_rest(runtime: Runtime, console: Console) -> None:
+def test_what_was_added_does_not_run_before_its_trial(runtime: ScriptedConsole, console: Console) -> None:
+    """The runtime has started it, as it was the first version of its name."""
+    for answer in (
+        {"ok": {"container": "hello:1.0.1", "data": {"exit": None}}},
+        {"error": {"error": {"x": {}}}},
+    ):
+        runtime.answers["stop"] = {"stop": answer}
+        assert console.begin(BEGIN._replace(added=("hello:1.0.1",))) == "u-1"
+    kinds = [next(iter(request)) for request in runtime.requests]
+    assert kinds == ["stop", "update"] * 2
+
+
+def test_the_rest(runtime: ScriptedConsole, console: Console) -> None:
     console.acknowledge("u-1")
     assert console.revoke("u-1")
     assert (runtime.asked("update_ack"), runtime.asked("update_cancel")) == ([{"id": "u-1"}], [{"id": "u-1"}])

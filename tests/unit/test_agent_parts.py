@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,8 +167,8 @@ def test_a_window_is_as_long_as_it_says(day: int, begin: int, length: int) -> No
     assert inside == length
 
 
-@given(st.one_of(st.none(), st.floats(0, 1e9)), st.floats(5, 86400), st.floats(0, 1))
-def test_intervals(asked: float | None, longest: float, chance: float) -> None:
+@given(st.floats(0, 1e9), st.floats(5, 86400), st.floats(0, 1))
+def test_intervals(asked: float, longest: float, chance: float) -> None:
     found = policy.interval(asked, longest, chance)
     assert 0.9 * policy.MIN_POLL <= found <= 1.1 * max(longest, policy.MIN_POLL)
 
@@ -389,9 +390,10 @@ def switches(pid: int) -> str:
 
 
 def test_the_waiting_process_ends_a_poll_that_hangs(server: DdiServer, configured: Path) -> None:
-    server.fault("GET", lambda handler, _: time.sleep(3))
+    over = threading.Event()
+    server.fault("GET", lambda handler, _: over.wait(60))
     process = subprocess.Popen([sys.executable, "-m", "northstar.agent", "-c", str(configured), "--now"])
     wait_for(lambda: server.requests)
-    began = time.monotonic()
     process.terminate()
-    assert process.wait(10) == 0 and time.monotonic() - began < 2
+    assert process.wait(30) == 0
+    over.set()

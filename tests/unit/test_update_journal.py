@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import string
 
@@ -14,6 +15,7 @@ from northstar.errors import UpdateRejected
 from northstar.names import Version
 from northstar.updates import journal, journaltext, records, versions
 from northstar.updates.journal import Bad, Change, Journal, JournalError, Last, Pointer, Update
+from northstar.updates.machine import Close
 from northstar.updates.versions import Installed
 
 NAMES = st.text(string.ascii_lowercase, min_size=1, max_size=20)
@@ -148,14 +150,87 @@ def test_old_bad_versions_give_way() -> None:
     read = journaltext.decode("a", journaltext.encode("a", known))[0]
     assert 1 < len(read.bad) <= journal.MAX_BAD
     assert read.bad[-1].version == Version(1, 0, 19)
-    assert len(read.bad[-1].reason) == journal.MAX_REASON
+    assert read.bad[-1].reason == "é" * 78 + "…"
 
 
 def test_no_room() -> None:
     changes = tuple(Change("n" * 200 + str(number), V("1.0.0"), V("1.0.1")) for number in range(20))
     with pytest.raises(JournalError, match="more than 4096"):
-        records.check_room(Update("u-1", changes), {})
-    records.check_room(Update("u-1", changes[:2]), {})
+        records.check_room(Update("u-1", changes), {}, NO_FACTS)
+    records.check_room(Update("u-1", changes[:2]), {}, NO_FACTS)
+
+
+@given(st.text(max_size=400).filter(lambda text: text.isascii() or text.isprintable()))
+def test_a_reason_takes_as_much_room_as_it_may(reason: str) -> None:
+    kept = journaltext.clipped(reason)
+    assert len(json.dumps(kept, ensure_ascii=False).encode()) <= journal.MAX_REASON + 2
+    assert kept == journaltext.clipped(kept)
+    assert kept == reason or (kept.endswith("…") and reason.startswith(kept[:-1]))
+
+
+NO_FACTS = records.Facts({}, {})
+LONG = Version(*[(1 << 64) - 1] * 3)
+REASONS = ("exit code 1", "\x00" * 200, "\N{PISTOL}" * 200, '"' * 200)
+
+
+def reachable(update: Update, known: dict[str, Journal], facts: records.Facts, reason: str) -> None:
+    """Write what a device could write in the course of an update; raises JournalError."""
+
+    def write(writes: records.Writes) -> None:
+        for name, changed in writes:
+            journaltext.encode(name, changed)
+            known[name] = changed
+
+    before = dict(known)
+    for culprit in ("", journal.NOBODY, *(change.name for change in update.changes)):
+        failed = update._replace(phase=journal.ROLLING_BACK, reason=reason, culprit=culprit, boots=9)
+        for result in journal.RESULTS:
+            known.clear()
+            known.update(before)
+            write(records.recording(update, known, facts))
+            if result in (journal.ROLLED_BACK, journal.ROLLBACK_FAILED):
+                write(records.recording(failed, known, facts))
+                write(records.closing(Close(failed, result, reason), known, facts))
+            else:
+                write(records.closing(Close(update, result, reason), known, facts))
+
+
+@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize(
+    "known", ["nothing", "a result", "a member's result", "bad versions", "older versions"]
+)
+@pytest.mark.parametrize("members", [1, 3])
+def test_what_is_accepted_has_room_to_its_end(known: str, reason: str, members: int) -> None:
+    """The longest names for which an update is accepted: each journal of it can be written, too."""
+    last = Last("u-0", "rollback_failed", ("x" * 300 + ":1.0.0",) * 2, "r" * 200, reason, 1 << 34)
+    bad = tuple(Bad(LONG, f"{number:064}", reason, 1) for number in range(8))
+    journals = {
+        "nothing": Journal(),
+        "a result": Journal(last=last),
+        "a member's result": Journal(),
+        "bad versions": Journal(active=LONG, bad=bad, last=last),
+        "older versions": Journal(active=V("1.0.0"), previous=(LONG, V("0.0.1")), remove=(LONG,), last=last),
+    }[known]
+
+    def scene(length: int) -> tuple[Update, dict[str, Journal], records.Facts]:
+        names = [str(number) + "n" * length for number in range(members)]
+        update = Update("u-1", tuple(Change(name, V("1.0.0"), LONG) for name in names), "r" * 200)
+        facts = records.Facts(dict.fromkeys(names, "f" * 64), dict.fromkeys(names, LONG), 1 << 34)
+        there = dict.fromkeys(names, journals)
+        if known == "a member's result":
+            there[names[-1]] = Journal(last=last._replace(containers=("x" * length,) * 8))
+        return update, there, facts
+
+    def accepted(length: int) -> bool:
+        try:
+            records.check_room(*scene(length))
+        except JournalError:
+            return False
+        return True
+
+    assert accepted(1) and not accepted(4000)
+    longest = bisect.bisect_right(range(4000), False, key=lambda length: not accepted(length)) - 1
+    reachable(*scene(longest), reason)
 
 
 # --- which version counts

@@ -16,7 +16,7 @@ from northstar.errors import ApiError, InvalidArguments, InvalidContainer, Unexp
 from northstar.names import Container, Version
 from northstar.runtime.eventloop.loop import Loop
 from northstar.runtime.log import Logger
-from northstar.updates import store
+from northstar.updates import data, store
 from northstar.updates.check import Order
 from northstar.updates.device import Failure
 from northstar.updates.journal import Journal
@@ -314,6 +314,21 @@ def test_no_room_for_a_copy(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(UpdateRejected, match=r"a copy of its data takes .* and 4096 are free"):
         loop.run(updater.begin(Order((A2,), data="copy")))
     assert updater.describe() == {"open": [], "last": []}
+
+
+def test_a_reason_that_is_no_text(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of files are bytes. The failure is recorded, and told, all the same."""
+
+    def copy(*_: Any) -> None:
+        raise OSError(5, "Input/output error", os.fsdecode(b"bad\xff\n"))
+
+    monkeypatch.setattr(data, "copy", copy)
+    _, device, updater = scene
+    phases = play(scene, lambda: updater.begin(Order((A2,), data="copy")))
+    assert phases == ["staged", "trying", "rolling_back", "rolled_back"]
+    (last,) = updater.describe()["last"]
+    assert last["reason"] == r"bad\udcff\n: Input/output error"
+    assert device.told[-1]["reason"] == last["reason"]
 
 
 def test_a_copy_is_removed_in_the_end(scene: Scene) -> None:

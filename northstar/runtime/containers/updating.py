@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 from northstar.runtime import log
+from northstar.runtime.storage.repository import JOURNALS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from northstar.updates.updater import Updater
 
 _log = log.Logger("runtime::updates")
-_DIRECTORY = ".state"
 
 
 class Updating:
@@ -72,7 +72,7 @@ class Updating:
         """Read the journals, and go on with what was open. After the packages are known."""
         for repository in repositories.values():
             directory = repository.journals
-            if directory is not None and os.path.lexists(os.path.join(directory, _DIRECTORY)):
+            if directory is not None and os.path.lexists(os.path.join(directory, JOURNALS)):
                 await (await self.load()).ledger.load(directory)
         names = [record.container.name for record in self._containers]
         if len(set(names)) != len(names):

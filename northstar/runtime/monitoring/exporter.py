@@ -7,6 +7,7 @@ import contextlib
 import os
 
 from northstar.errors import NorthstarError
+from northstar.kernel.filesystem import write_all
 from northstar.runtime import log
 from northstar.runtime.eventloop.loop import Timeout
 from northstar.runtime.eventloop.transport import Transport, close_apart
@@ -103,9 +104,7 @@ def replace(path: str, text: str) -> None:
         try:
             # The umask of the daemon is not meant for it.
             os.fchmod(descriptor, FILE_MODE)
-            data = text.encode()
-            while data:
-                data = data[os.write(descriptor, data) :]
+            write_all(descriptor, text.encode())
         finally:
             os.close(descriptor)
         os.replace(temporary, path)

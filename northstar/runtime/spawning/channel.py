@@ -9,6 +9,8 @@ import fcntl
 import os
 import socket
 
+from northstar.kernel.filesystem import write_all
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +45,7 @@ def sealed(name: str, data: bytes, flags: int = 0) -> int:
             raise
         descriptor = os.memfd_create(name, known)
     try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
+        write_all(descriptor, data)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(descriptor)

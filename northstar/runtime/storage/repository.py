@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from northstar.errors import NorthstarError, Unexpected
+from northstar.kernel.filesystem import write_all
 from northstar.npk import package
 from northstar.npk.trust import Trust
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from northstar.names import Container
     from northstar.npk.package import Package
     from northstar.runtime.log import Logger
+
+JOURNALS = ".state"
+"""Name of the directory with the journals of updates, in that of a repository."""
 
 
 class Repository:
@@ -183,10 +187,8 @@ class Insert:
 
     def write(self, data: bytes) -> None:
         """Append to the package. Blocks. Raises Unexpected."""
-        view = memoryview(data)
         try:
-            while view:
-                view = view[os.write(self._fd, view) :]
+            write_all(self._fd, data)
             self._written(len(data))
         except OSError as error:
             raise Unexpected(self._describe(error)) from None

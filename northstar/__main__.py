@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import sys
 
+from northstar.encoding import require_utf8
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -14,6 +16,7 @@ TRY = "try"
 
 def main() -> NoReturn:
     """Run what the arguments of the process ask for."""
+    require_utf8()
     if sys.argv[1:2] == [TRY]:
         from northstar.trial import cli
 

@@ -12,6 +12,8 @@ from northstar.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MAX_SIZE = 1 << 20
+"""Bytes of a file; a larger one is not what is meant, such as a device."""
 MAX_I64 = (1 << 63) - 1
 
 T = TypeVar("T")
@@ -21,7 +23,10 @@ def read_toml(path: str) -> dict[str, Any]:
     """The values of a file. Raises ConfigError."""
     try:
         with open(path, "rb") as file:
-            return tomllib.loads(file.read().decode("utf-8-sig"))  # some editors write a byte order mark
+            data = file.read(MAX_SIZE + 1)
+        if len(data) > MAX_SIZE:
+            raise ConfigError(path, [f"it has more than {MAX_SIZE} bytes"])
+        return tomllib.loads(data.decode("utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
         raise ConfigError(path, [error.strerror or str(error)]) from None
     except UnicodeDecodeError:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # What everything speaks of.
-    ("northstar", "errors", "sizes", "text"),
+    ("northstar", "encoding", "errors", "sizes", "text"),
     ("kernel", "names", "supervision", "terminal"),
     ("engine", "manifest"),
     # Formats and rules, pure.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from northstar.errors import Unexpected
 from northstar.kernel import dm, filesystem, loopdevice, mount
-from northstar.runtime.storage import superblock
+from northstar.npk import superblock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -334,5 +334,7 @@ def _is_same_file(path: str, fd: int) -> bool:
     """Whether `path` still names the file that we have open; if not, it is not ours to delete."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(fd))
-    except FileNotFoundError:
-        return False
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):  # a server may have removed what we have open
+            return False
+        raise

@@ -6,6 +6,8 @@ from __future__ import annotations
 import gc
 import sys
 
+from northstar.encoding import require_utf8
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -15,6 +17,7 @@ TRY = "try"
 
 def main() -> NoReturn:
     """Run what the arguments of the process ask for."""
+    require_utf8()
     if sys.argv[1:2] == [TRY]:
         from northstar.trial import cli
 

@@ -49,7 +49,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     f"{_RUNTIME}/monitoring": ("metrics", "exporter", "sdnotify"),
     f"{_RUNTIME}/output/lastoutput.py": ("lastoutput",),
     f"{_RUNTIME}/storage/directory.py": ("repository", "repository_names", "repository_files"),
-    f"{_RUNTIME}/storage/superblock.py": ("superblock",),
+    "northstar/npk/superblock.py": ("superblock",),
 }
 """Which unit tests are run for the modules below a path."""
 

@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 
+from northstar.encoding import require_utf8
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,6 +172,8 @@ def _once(path: str, given: dict[str, str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent; the exit code. 78 (EX_CONFIG) says that the configuration has mistakes."""
+    if arguments is None:
+        require_utf8()
     given = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     if "help" in given:
         print(USAGE + HELP)

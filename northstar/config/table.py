@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
+MAX_SIZE = 1 << 20
+"""Bytes of a file; a larger one is not what is meant, such as a device."""
 MAX_I64 = (1 << 63) - 1
 
 
@@ -23,7 +25,10 @@ def read_toml(path: str) -> dict[str, Any]:
 
     try:
         with open(path, "rb") as file:
-            values = tomllib.loads(file.read().decode("utf-8-sig"))  # some editors write a byte order mark
+            data = file.read(MAX_SIZE + 1)
+        if len(data) > MAX_SIZE:
+            raise ConfigError(path, [f"it has more than {MAX_SIZE} bytes"])
+        values = tomllib.loads(data.decode("utf-8-sig"))  # some editors write a byte order mark
     except OSError as error:
         raise ConfigError(path, [error.strerror or str(error)]) from None
     except UnicodeDecodeError:

@@ -125,8 +125,8 @@ class Program:
     def call(self, name: str, *arguments: Argument, tolerate: int = 0, retries: int = 0) -> None:
         """A system call whose result is of no interest. Texts are placed, None is a null pointer.
 
-        `tolerate` is an errno that is no failure, or ANY_ERROR; after EAGAIN and EINTR the call is repeated
-        up to `retries` times.
+        `tolerate` is an errno that is no failure, ANY_ERROR or NO_SUCH_PATH; after EAGAIN and EINTR the call
+        is repeated up to `retries` times.
         """
         self._step(isa.OP_CALL, arguments, call=name, tolerate=tolerate, retries=retries)
 

@@ -242,10 +242,16 @@ static long perform(const struct program *p, const struct step *step, const uint
     }
 }
 
+static int is_tolerated(const struct step *step, long error) {
+    if (step->tolerated == NO_SUCH_PATH)
+        return error == ENOENT || error == ENOTDIR || error == ELOOP || error == ENAMETOOLONG;
+    return step->tolerated == ANY_ERROR || step->tolerated == error;
+}
+
 static int is_failure(const struct step *step, long result) {
     if (step->operation == OP_SET || result >= 0 || result < -(long)MAX_ERRNO)
         return 0;
-    return step->tolerated != ANY_ERROR && step->tolerated != -result;
+    return !is_tolerated(step, -result);
 }
 
 /* Carry a program out; 0, or -1 after a failure that it does not handle. A clone sets `is_clone`. */

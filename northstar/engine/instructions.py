@@ -25,6 +25,8 @@ NO_ERRNO = MAX_ERRNO
 """Fails like an errno, but the purpose of the step says it all."""
 NO_REGISTER = 0xFFFF
 ANY_ERROR = 0xFFFF
+NO_SUCH_PATH = 0xFFFE
+"""The errors of a path that leads to nothing, `paths.LEADS_NOWHERE`."""
 NO_STEP = 0xFFFFFFFF
 
 OP_CALL = 0

@@ -66,6 +66,8 @@ class Listing:
         text = f"{result}{self._instruction(step)}"
         if step.tolerated == isa.ANY_ERROR:
             text += "  ; may fail"
+        elif step.tolerated == isa.NO_SUCH_PATH:
+            text += "  ; it does not have to be there"
         elif step.tolerated:
             text += f"  ; {_errno(step.tolerated)} is no failure"
         return text

@@ -21,6 +21,7 @@
 #define MAX_ERRNO 4095U
 #define NO_REGISTER 0xffffU
 #define ANY_ERROR 0xffffU
+#define NO_SUCH_PATH 0xfffeU /* the errors of a path that leads to nothing */
 
 /*
  * The message that brings a program; a memfd with its memory comes with it, and the descriptors that it uses.
@@ -69,7 +70,7 @@ struct step {
     uint16_t operation;
     uint16_t from_register; /* bit i: argument i is the number of a register */
     uint16_t result;        /* register, or NO_REGISTER */
-    uint16_t tolerated;     /* errno, or ANY_ERROR; 0 for none */
+    uint16_t tolerated;     /* errno, ANY_ERROR or NO_SUCH_PATH; 0 for none */
     uint32_t number;        /* of a system call or a step */
     uint32_t retries;       /* how often a call is repeated after EAGAIN or EINTR */
     uint64_t arguments[6];

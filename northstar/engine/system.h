@@ -86,7 +86,8 @@ __asm__(".globl _start\n"
 #error "northstar-engine: only x86-64 and aarch64 are supported"
 #endif
 
-enum { EPERM = 1, EINTR = 4, E2BIG = 7, ENOEXEC = 8, EBADF = 9, EAGAIN = 11, EINVAL = 22 };
+enum { EPERM = 1, ENOENT = 2, EINTR = 4, E2BIG = 7, ENOEXEC = 8, EBADF = 9, EAGAIN = 11, ENOTDIR = 20, EINVAL = 22 };
+enum { ENAMETOOLONG = 36, ELOOP = 40 };
 
 enum { PROT_READ = 1, PROT_WRITE = 2 };
 enum { MAP_PRIVATE = 0x02, MAP_ANONYMOUS = 0x20, MAP_FIXED_NOREPLACE = 0x100000 };

@@ -10,6 +10,7 @@ import sys
 import time
 
 from northstar import __version__, terminal
+from northstar.encoding import require_utf8
 from northstar.errors import NorthstarError
 from northstar.fleet.fleet import Fleet
 
@@ -218,6 +219,8 @@ def _connected(options: argparse.Namespace) -> Fleet:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code: 0 done, 1 failed, 2 wrong usage, 3 a watched rollout was not good."""
+    if arguments is None:
+        require_utf8()
     return terminal.run(lambda: _carry_out(parser().parse_args(arguments)))
 
 

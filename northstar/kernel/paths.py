@@ -9,6 +9,9 @@ import os
 
 from northstar.kernel.libc import encode, error, syscall
 
+LEADS_NOWHERE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG))
+"""What the kernel says of a path at which nothing is, nor can be."""
+
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
@@ -44,3 +47,12 @@ def openat2(dirfd: int, path: str | bytes, flags: int, resolve: int = 0, mode: i
         if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
             break
     raise error("openat2", path)
+
+
+def leads_nowhere(path: str) -> bool:
+    """Whether there is nothing at a path; what cannot be looked at (no right, no disk) is there."""
+    try:
+        os.stat(path)
+    except OSError as failure:
+        return failure.errno in LEADS_NOWHERE
+    return False

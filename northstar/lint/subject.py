@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from northstar.lint.permit import Sorted
     from northstar.lint.rules import Finding
 
-_ZIP_MAGIC = b"PK"
 _SOMEBODY = 65534
 
 
@@ -82,10 +81,9 @@ def _open(path: str, options: Options) -> _Subject:
         if os.path.isdir(path):
             return _directory(path, options)
         with open(path, "rb") as file:
-            if file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC:
+            if archive.is_one(file.fileno()):
                 return _package(file.fileno(), path, options)
-            file.seek(0)
-            return _with_files(file.read(), options)
+            return _with_files(encodings.read(file), options)
     except OSError as error:
         raise NorthstarError(f"failed to read {error.filename or path}: {error.strerror}") from None
 
@@ -98,7 +96,7 @@ def _directory(path: str, options: Options) -> _Subject:
     if options.root is None and options.image is None:
         options = options._replace(root=found.root, image=found.image)
     with open(found.manifest, "rb") as file:
-        return _with_files(file.read(), options)
+        return _with_files(encodings.read(file), options)
 
 
 def _with_files(text: bytes, options: Options) -> _Subject:

@@ -16,7 +16,7 @@ from northstar.manifest.tree import Map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any, BinaryIO, NoReturn
 
 MAX_SIZE = 1024 * 1024
 MAX_TOML_SIZE = 64 * 1024
@@ -33,10 +33,15 @@ _SURROGATE = r"\\u[dD][89a-fA-F]"
 _TOML_LINE = r"""^\s*(\[{1,2}[^\]]+\]{1,2}|["']?[\w."-]+["']?\s*=)"""
 
 
+def read(file: BinaryIO) -> bytes:
+    """The text of a manifest; of one that is too large only as much as shows that."""
+    return file.read(MAX_SIZE + 1)
+
+
 def parse(data: bytes) -> Any:
     """The tree of a manifest; raises ManifestError with the message of the encoding it looks like."""
     if len(data) > MAX_SIZE:
-        raise ManifestError(f"the manifest has {len(data)} bytes, the limit is {MAX_SIZE}")
+        raise ManifestError(f"the manifest has more than {MAX_SIZE} bytes")
     try:
         text = data.decode("utf-8-sig")  # some editors write a byte order mark
     except UnicodeDecodeError as error:

@@ -71,6 +71,14 @@ class _Header(NamedTuple):
     offset: int
 
 
+def is_one(fd: int) -> bool:
+    """Whether a file begins like a package; a pipe is none."""
+    try:
+        return os.pread(fd, 2, 0) == b"PK"
+    except OSError:
+        return False
+
+
 def read(fd: int, size: int) -> Archive:
     """The table of contents of the archive open as `fd`, `size` bytes long. Raises ArchiveError, OSError."""
     directory_size, directory_offset, count, comment = _end_record(fd, size)

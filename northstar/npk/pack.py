@@ -71,6 +71,7 @@ def pack_root(
 def pack_image(manifest: Manifest, image: str, out: str, *, key: bytes | Signer | None = None) -> str:
     """Pack an image as it is; the path of the package. The image is not changed. Raises NorthstarError."""
     path = output_path(manifest, out)
+    check_file(image)
     try:
         with open(image, "rb") as file, replaced(path) as package:
             write(package, manifests.to_text(manifest), file, key=key)
@@ -80,6 +81,12 @@ def pack_image(manifest: Manifest, image: str, out: str, *, key: bytes | Signer 
     except ValueError as error:
         raise NorthstarError(f"failed to pack {manifest.container}: {image}: {error}") from None
     return path
+
+
+def check_file(image: str) -> None:
+    """A device or pipe may have no end. Raises NorthstarError."""
+    if os.path.exists(image) and not os.path.isfile(image):
+        raise NorthstarError(f"{image} is no file")
 
 
 def output_path(manifest: Manifest, out: str) -> str:

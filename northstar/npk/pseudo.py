@@ -85,5 +85,7 @@ def _dev(manifest: Manifest, target: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _quoted(path: str) -> str:
+    if "\n" in path:
+        raise NorthstarError(f"mount point {path!r}: mksquashfs makes no names with line breaks")
     escaped = path.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

@@ -43,7 +43,7 @@ def read_manifest(path: str) -> Manifest:
     """A manifest in a file. Raises NorthstarError."""
     try:
         with open(path, "rb") as file:
-            return manifest.parse(file.read())
+            return manifest.parse(manifest.read(file))
     except OSError as error:
         raise NorthstarError(f"failed to read {path}: {error.strerror}") from None
     except ManifestError as error:

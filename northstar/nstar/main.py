@@ -11,6 +11,8 @@ import gc
 import signal
 import sys
 
+from northstar.encoding import require_utf8
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code."""
+    if arguments is None:
+        require_utf8()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in background
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     words = sys.argv[1:] if arguments is None else arguments

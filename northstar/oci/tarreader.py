@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 BLOCK = 512
 MAX_EXTENDED = 1 << 20
 """Bytes of one extended header."""
+MAX_ID = 0xFFFFFFFE
+"""The next one is (uid_t) -1, nobody's."""
 MAX_PATH = 4096
 
 FILE, HARD_LINK, SYMLINK, DIRECTORY, FIFO = "file", "link", "symlink", "dir", "fifo"
@@ -160,8 +162,8 @@ def _member(block: bytes, size: int, extended: dict[str, bytes], name: str) -> M
         path,
         kind,
         _number(block[100:108], name) & 0o7777,
-        _decimal(extended, "uid", name, block[108:116]),
-        _decimal(extended, "gid", name, block[116:124]),
+        _owner(extended, "uid", name, block[108:116]),
+        _owner(extended, "gid", name, block[116:124]),
         _size(extended, size, name) if kind == FILE else 0,
         _decimal(extended, "mtime", name, block[136:148]),
         target,
@@ -189,6 +191,13 @@ def _size(extended: dict[str, bytes], size: int, name: str) -> int:
     if not value.isdigit() or len(value) > 19:
         _refuse(name, f"an extended header has the size {value[:40]!r}")
     return int(value)
+
+
+def _owner(extended: dict[str, bytes], key: str, name: str, field: bytes) -> int:
+    number = _decimal(extended, key, name, field)
+    if number > MAX_ID:
+        _refuse(name, f"the {key} {number} is too large")
+    return number
 
 
 def _decimal(extended: dict[str, bytes], key: str, name: str, field: bytes) -> int:

@@ -12,6 +12,7 @@ import errno
 import os
 import struct
 
+from northstar.engine import instructions as isa
 from northstar.engine.assembler import Label
 from northstar.kernel import mount, paths
 from northstar.kernel.libc import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
@@ -74,7 +75,7 @@ def enter(p: Program, root: Register) -> None:
 
 def _clone(p: Program, plan: MountPlan, how: int) -> Register | None:
     recursive = AT_RECURSIVE if plan["recursive"] else 0
-    absent = errno.ENOENT if plan["optional"] else 0
+    absent = isa.NO_SUCH_PATH if plan["optional"] else 0
     p.purpose = f"mount {plan['target']}"
     if plan["kind"] == "resource":
         p.purpose = f"resource {plan['target']}"

@@ -216,7 +216,7 @@ class Daemon:
         if self._exporter is not None:
             await self._exporter.stop()
         for repository in self._runtime.repositories.values():
-            repository.close()
+            await self._loop.in_thread(repository.close)
         if self._damage is not None:
             self._damage.close()
         self._parts.mounter.close()

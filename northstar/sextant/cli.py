@@ -4,20 +4,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
 from zlib import crc32
 
 from northstar import API_VERSION, __version__, terminal
+from northstar.encoding import require_utf8
 from northstar.errors import NorthstarError, PackageError
 from northstar.lint import filters
-from northstar.npk import archive, keys, pack, package, signature, sources, squashfs
+from northstar.npk import archive, keys, pack, package, signature, sources, squashfs, superblock
 from northstar.sextant import arguments, explaining, importing, indexing, linting, resigning, skeleton
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from northstar.manifest import Manifest
 
@@ -132,6 +134,8 @@ def _pack(options: argparse.Namespace) -> None:
         return
     description = sources.read_manifest(options.manifest_path)
     filters.check(description, options.manifest_path)
+    if options.image is not None:
+        _check_image(options.image)
     for variant in _variants(description, options):
         if options.image is not None:
             pack.pack_image(variant, options.image, options.out, key=key)
@@ -146,6 +150,15 @@ def _pack(options: argparse.Namespace) -> None:
                 mksquashfs=options.mksquashfs,
                 warn=_warn,
             )
+
+
+def _check_image(path: str) -> None:
+    """What the runtime would not mount is not packed."""
+    pack.check_file(path)
+    with open(path, "rb") as file:
+        problem = superblock.problem(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    if problem is not None:
+        raise NorthstarError(f"{path} is no squashfs image: {problem}")
 
 
 def _variants(description: Manifest, options: argparse.Namespace) -> list[Manifest]:
@@ -220,13 +233,26 @@ def _unpack(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="sextant-") as work:
         image = os.path.join(work, archive.IMAGE)
         opened.copy_image(image)
-        os.makedirs(options.out, exist_ok=True)
+        with _directory(options.out):
+            squashfs.extract(image, root, options.unsquashfs, warn=_warn)
         for name in (archive.MANIFEST, archive.SIGNATURE):
             content = opened.content(name)
             if content is not None:
                 with open(os.path.join(options.out, name), "wb") as file:
                     file.write(content)
-        squashfs.extract(image, root, options.unsquashfs, warn=_warn)
+
+
+@contextlib.contextmanager
+def _directory(path: str) -> Iterator[None]:
+    """Is there; if it was not before, and what is done in it fails, it is not after."""
+    made = not os.path.isdir(path)
+    os.makedirs(path, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if made:
+            os.rmdir(path)
+        raise
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -302,6 +328,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     `lint` has more.
     """
+    if arguments is None:
+        require_utf8()
     return terminal.run(lambda: _carry_out(parser().parse_args(arguments)))
 
 

@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import sys
-import zipfile
 
-from northstar import manifest
-from northstar.errors import ManifestError, NorthstarError
+from northstar.errors import NorthstarError
 from northstar.kernel import capabilities
 from northstar.manifest import extension, model
-from northstar.npk import package
+from northstar.npk import archive, package, sources
 from northstar.programs import explanation
 from northstar.runtime.containers import command, filters, plan
 
@@ -60,14 +58,10 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _manifest(path: str) -> Manifest:
-    if not zipfile.is_zipfile(path):
-        with open(path, "rb") as file:
-            try:
-                return manifest.parse(file.read())
-            except ManifestError as error:
-                raise NorthstarError(f"{path}: {error}") from None
     with open(path, "rb") as file:
-        return package.load(file.fileno(), None, path).manifest
+        if archive.is_one(file.fileno()):
+            return package.load(file.fileno(), None, path).manifest
+    return sources.read_manifest(path)
 
 
 def _places() -> plan.Places:

@@ -121,7 +121,7 @@ def _own(path: str) -> dict[str, Any]:
 
     try:
         with open(path, "rb") as file:
-            return tree.mapping(encodings.parse(file.read()), "")
+            return tree.mapping(encodings.parse(encodings.read(file)), "")
     except OSError as error:
         raise NorthstarError(f"failed to read {path}: {error.strerror}") from None
     except ManifestError as error:
@@ -132,6 +132,8 @@ def is_foreign(reference: str) -> bool:
     """Whether `pack` has to import an image: it is no file to be used as it is."""
     if os.path.isdir(reference) or (_TRANSPORT.match(reference) and not os.path.exists(reference)):
         return True
+    if not os.path.isfile(reference):
+        return False
     try:
         with open(reference, "rb") as file:
             head = file.read(_TAR_MAGIC_AT + len(_TAR_MAGIC))

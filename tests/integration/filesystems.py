@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import nfs
 import pytest
 from isolated import wait_until
 
@@ -189,6 +190,29 @@ def overlay(base: Path) -> Iterator[Path]:
             yield target
 
 
+@contextmanager
+def nfs_of(base: Path, flags: int = 0) -> Iterator[tuple[Path, Path]]:
+    """A directory through NFS, from this machine to itself: as it is mounted, and as the server has it."""
+    _needs_kernel("nfs4")
+    _needs_kernel("nfsd")
+    with tmpfs(base) as disk, _mounted("nfsd", nfs.SERVER, "nfsd"):
+        served, clients = disk / "served", disk / "clients"
+        served.mkdir()
+        clients.mkdir()
+        with (
+            nfs.exported(served, clients, flags),
+            _mounted(f"{nfs.ADDRESS}:/", base / "nfs", "nfs4", nfs.MOUNT_OPTIONS) as target,
+        ):
+            yield target, served
+
+
+@contextmanager
+def nfs_mount(base: Path) -> Iterator[Path]:
+    """NFS: what is removed while it is open gets another name, and errors of writing come late."""
+    with nfs_of(base) as (target, _):
+        yield target
+
+
 def make_flash(base: Path) -> Flash:
     """Raw flash that is erased: block2mtd makes it of a loop device, which it never lets go of again."""
     if not BLOCK2MTD.exists():
@@ -232,5 +256,6 @@ KINDS = (
     Kind("tmpfs", tmpfs),
     Kind("overlay", overlay),
     Kind("vfat", vfat, takes_colons=False),
+    Kind("nfs", nfs_mount),
     Kind("exfat-fuse", exfat_fuse, takes_colons=False, may_be_full=False),
 )

@@ -179,13 +179,21 @@ MISSING = {"type": "bind", "host": "/nonexistent/source"}
 
 def test_missing_binds_are_left_out_and_told(runtime: Runtime) -> None:
     """As upstream, where packages for several devices count on it."""
-    link = runtime.base / "link"
-    link.symlink_to("/nonexistent")
-    binds = {"data": MISSING, "tmp": {"type": "bind", "host": str(link), "options": "rw,rec"}}
+    for name, target in (("link", "/nonexistent"), ("circle", "circle")):
+        (runtime.base / name).symlink_to(target)
+    hosts = {
+        "data": MISSING["host"],
+        "tmp": runtime.base / "link",
+        "resource": runtime.base / "circle",
+        "bin": runtime.config / "below a file",
+    }
+    binds = {
+        target: {"type": "bind", "host": str(host), "options": "rw,rec"} for target, host in hosts.items()
+    }
     runtime.pack(shell("a", "echo $(ls /data) $(ls /tmp) runs", mounts=with_mounts(**binds)))
     with runtime.started() as client:
         assert runtime.run(client, "a:0.0.1") == ((0, None), ["runs"])
-        for target, host in (("data", MISSING["host"]), ("tmp", link)):
+        for target, host in hosts.items():
             line = runtime.wait_for_log(f"a:0.0.1 runs without /{target}: there is no {host} on the host")
             assert "WARN" in line
 

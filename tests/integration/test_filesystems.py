@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import filesystems
+import nfs
 import pytest
 from abilities import has_root, needs
 from filesystems import Flash, Kind
@@ -27,11 +28,11 @@ def flash(tmp_path_factory: pytest.TempPathFactory) -> Flash:
 
 
 @contextmanager
-def repository_on(runtime: Runtime, directory: Path) -> Iterator[Path]:
-    """The runtime has a repository `other` there."""
+def repository_on(runtime: Runtime, directory: Path, made_in: Path | None = None) -> Iterator[Path]:
+    """The runtime has a repository `other` there; its directory is made elsewhere if that is the server's."""
     key = f'key = "{runtime.public_key}"' if runtime.verified else ""
     repository = directory / "packages"
-    repository.mkdir(exist_ok=True)
+    ((made_in or directory) / "packages").mkdir(exist_ok=True)
     runtime.configure(
         repositories=f'[repositories.other]\ntype = {{ fs = {{ dir = "{repository}" }} }}\n{key}\n'
     )
@@ -50,6 +51,11 @@ def installed(client: Client, runtime: Runtime, *names: str) -> None:
         client.install(str(packed(runtime, name)), "other")
 
 
+def files_in(repository: Path) -> list[str]:
+    """Without those that NFS keeps until they are closed, which is soon after they were removed."""
+    return sorted(name for name in os.listdir(repository) if not name.startswith(".nfs"))
+
+
 def runs(client: Client, runtime: Runtime, name: str) -> None:
     status, lines = runtime.run(client, f"{name}:0.0.1")
     assert status.success
@@ -65,19 +71,20 @@ def lives(runtime: Runtime, repository: Path) -> None:
             client.install(str(packed(runtime, "app")), "other")
         for name in names:
             runs(client, runtime, name)
-        files = sorted(os.listdir(repository))
+        files = files_in(repository)
     with runtime.started() as client:
         assert sorted(client.list()) == sorted(f"{name}:0.0.1" for name in names)
         for name in names:
             runs(client, runtime, name)
         client.uninstall("app:0.0.1")
-        assert len(os.listdir(repository)) == 2
+        assert len(files_in(repository)) == 2
         runs(client, runtime, "App")
         installed(client, runtime, "app")
-        assert sorted(os.listdir(repository)) == files
+        assert files_in(repository) == files
         for name in names:
             client.uninstall(f"{name}:0.0.1")
-        assert os.listdir(repository) == []
+        assert files_in(repository) == []
+    assert os.listdir(repository) == []
 
 
 @pytest.mark.parametrize("kind", filesystems.KINDS, ids=lambda kind: kind.name)
@@ -87,7 +94,7 @@ def test_life_of_packages(runtime: Runtime, tmp_path: Path, kind: Kind) -> None:
         lives(runtime, repository)
         with runtime.started() as client:
             installed(client, runtime, "a")
-            assert os.listdir(repository) == ["a:0.0.1.npk" if kind.takes_colons else "a@0.0.1.npk"]
+            assert files_in(repository) == ["a:0.0.1.npk" if kind.takes_colons else "a@0.0.1.npk"]
 
 
 def test_life_of_packages_on_ubifs(runtime: Runtime, tmp_path: Path, flash: Flash) -> None:
@@ -107,14 +114,14 @@ def test_a_full_one(runtime: Runtime, tmp_path: Path, kind: Kind) -> None:
         runtime.started() as client,
     ):
         installed(client, runtime, "a")
-        files = os.listdir(repository)
+        files = files_in(repository)
         fill(directory)
         with pytest.raises(Refused, match="No space left"):
             installed(client, runtime, "b")
-        assert os.listdir(repository) == files
+        assert files_in(repository) == files
         runs(client, runtime, "a")
         client.uninstall("a:0.0.1")
-        assert os.listdir(repository) == []
+        assert files_in(repository) == []
         installed(client, runtime, "b")
         runs(client, runtime, "b")
 
@@ -130,7 +137,7 @@ def fill(directory: Path) -> None:
                 continue
 
 
-@pytest.mark.parametrize("name", ["ext4", "tmpfs", "overlay", "vfat"])
+@pytest.mark.parametrize("name", ["ext4", "tmpfs", "overlay", "vfat", "nfs"])
 def test_a_read_only_one(runtime: Runtime, tmp_path: Path, name: str) -> None:
     """Its packages run; what would change it is refused, and there after a restart as before."""
     (kind,) = (kind for kind in filesystems.KINDS if kind.name == name)
@@ -162,6 +169,68 @@ def test_one_that_dies(runtime: Runtime, tmp_path: Path) -> None:
                 client.uninstall("a:0.0.1")
             with pytest.raises(Refused):
                 client.start("a:0.0.1")
+            runs(client, runtime, "c")
+            client.uninstall("c:0.0.1")
+        assert "Internal error" not in runtime.output()
+
+
+# --- over a network
+
+
+def test_a_server_that_does_not_trust_root(runtime: Runtime, tmp_path: Path) -> None:
+    """Root squash, the usual: packages run, and whoever wants to change something is told the reason."""
+    with (
+        filesystems.nfs_of(tmp_path, nfs.ROOT_IS_NOBODY) as (directory, served),
+        repository_on(runtime, directory, served),
+    ):
+        (served / "packages/a.npk").write_bytes(packed(runtime, "a").read_bytes())
+        secret = served / "packages/secret.npk"
+        secret.write_bytes(packed(runtime, "b").read_bytes())
+        secret.chmod(0o600)
+        with runtime.started() as client:
+            assert client.list() == ["a:0.0.1"]
+            assert "secret.npk: Permission denied" in runtime.output()
+            runs(client, runtime, "a")
+            with pytest.raises(Refused, match="Permission denied"):
+                installed(client, runtime, "c")
+            with pytest.raises(Refused, match="Permission denied"):
+                client.uninstall("a:0.0.1")
+            runs(client, runtime, "a")
+
+
+def test_packages_that_change_on_the_server(runtime: Runtime, tmp_path: Path) -> None:
+    """What is gone there is open here, and runs; it can be uninstalled, and installed again."""
+    with (
+        filesystems.nfs_of(tmp_path) as (directory, served),
+        repository_on(runtime, directory) as repository,
+        runtime.started() as client,
+    ):
+        installed(client, runtime, "a", "b", "c")
+        for name in ("a", "b"):
+            (served / f"packages/{name}:0.0.1.npk").unlink()
+        (served / "packages/b:0.0.1.npk").write_bytes(b"of somebody else")
+        for name in ("a", "b"):
+            runs(client, runtime, name)
+            client.uninstall(f"{name}:0.0.1")
+        runs(client, runtime, "c")
+        assert (served / "packages/b:0.0.1.npk").read_bytes() == b"of somebody else"
+        installed(client, runtime, "a", "b")
+        for name in ("a", "b"):
+            runs(client, runtime, name)
+        assert len(files_in(repository)) == 3
+
+
+def test_a_server_that_goes_away(runtime: Runtime, tmp_path: Path) -> None:
+    """Who asks for something that is there waits and gets an error; nobody else notices."""
+    with filesystems.nfs_of(tmp_path) as (directory, _), repository_on(runtime, directory):
+        with runtime.started() as client:
+            installed(client, runtime, "a", "b")
+            client.install(str(packed(runtime, "c")), "default")
+            nfs.stop()
+            with pytest.raises(Refused):
+                installed(client, runtime, "d")
+            with pytest.raises(Refused):
+                client.uninstall("a:0.0.1")
             runs(client, runtime, "c")
             client.uninstall("c:0.0.1")
         assert "Internal error" not in runtime.output()

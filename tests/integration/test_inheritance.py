@@ -66,7 +66,8 @@ for number in range(3, 60):
     except OSError:
         pass
 environment = {{name: os.environ[name] for name in ("PYTHONPATH", "HOME", "PATH") if name in os.environ}}
-environment |= dict(LC_ALL="C", TMPDIR="/nonexistent", NOTIFY_SOCKET="/nonexistent", LISTEN_FDS="3", A="b")
+environment |= dict(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")  # ASCII is all it knows
+environment |= dict(TMPDIR="/nonexistent", NOTIFY_SOCKET="/nonexistent", LISTEN_FDS="3", A="b")
 os.execve(sys.executable, [sys.executable, "-m", "northstar", *sys.argv[2:]], environment)
 """
 X86_64 = os.uname().machine == "x86_64"
@@ -122,9 +123,10 @@ def seen(client: Client) -> list[dict[str, Any]]:
 
 def manifest() -> dict[str, Any]:
     sockets = {"s": {"type": "stream", "mode": 0o666}}
-    mounts = with_mounts(data={"type": "persist"}, **{"unix-sockets": {"type": "sockets"}})
-    script = "umask; stat -c '%A %u:%g %n' /data /unix-sockets/*; exec sleep 1000"
-    return shell("a", script, sockets=sockets, mounts=mounts)
+    missing = {"type": "bind", "host": "/日本"}
+    mounts = with_mounts(data={"type": "persist"}, tmp=missing, **{"unix-sockets": {"type": "sockets"}})
+    script = "umask; echo grüße $WORD; stat -c '%A %u:%g %n' /data /unix-sockets/*; exec sleep 1000"
+    return shell("a", script, sockets=sockets, mounts=mounts, env={"WORD": "日本"})
 
 
 def run_once(runtime: Runtime) -> tuple[list[dict[str, Any]], dict[str, Any], list[str]]:
@@ -133,7 +135,7 @@ def run_once(runtime: Runtime) -> tuple[list[dict[str, Any]], dict[str, Any], li
     runtime.start()
     with runtime.connect(notifications=True) as client:
         client.start("a:0.0.1")
-        wait_until(lambda: len(runtime.printed("a:0.0.1")) == 3, "the container has printed three lines")
+        wait_until(lambda: len(runtime.printed("a:0.0.1")) == 4, "the container has printed four lines")
         assert runtime.process is not None
         found = seen(client), attributes(runtime.process.pid), runtime.printed("a:0.0.1")
         socket_file = next((runtime.base / "sockets").glob("a:*"))

@@ -231,15 +231,16 @@ def test_runtime_that_dies_is_told(runtime: Runtime, base: Path) -> None:
 
 
 @needs(has_mksquashfs)
-def test_example_prints_its_first_line_within_its_time(base: Path) -> None:
-    began = time.monotonic()
+def test_example_takes_little_processor_time(base: Path) -> None:
+    """All of it together less than the 1.5 s to its first line, which others may lengthen on this machine."""
+    before = os.times()
     tried = Try(base, EXAMPLES / "hello-world")
     tried.wait_for("Hello again hello-world:0.0.1!")
-    seconds = time.monotonic() - began
     assert tried.interrupt() == 130
     assert tried.nothing_left()
-    # The figure is 1.5 s on an idle machine; here others may work as well.
-    assert seconds < 6 or os.uname().machine == "aarch64"
+    after = os.times()
+    seconds = after.children_user + after.children_system - before.children_user - before.children_system
+    assert 0 < seconds < 1.5 or os.uname().machine == "aarch64"
 
 
 @needs(has_mksquashfs)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # What everything speaks of.
-    ("northstar", "errors", "namedtuple", "sizes", "text"),
+    ("northstar", "encoding", "errors", "namedtuple", "sizes", "text"),
     ("helptext", "kernel", "names", "supervision", "terminal"),
     ("engine", "manifest"),
     # Formats and rules, pure.

@@ -13,7 +13,7 @@ import pytest
 
 from northstar.errors import Unexpected
 from northstar.names import Container
-from northstar.runtime.storage import superblock
+from northstar.npk import superblock
 from northstar.runtime.storage.mounter import Mounter
 
 A = Container.parse("a:0.0.1")

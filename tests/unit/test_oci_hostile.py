@@ -103,6 +103,8 @@ def applied(*layers: list[Entry], limit: int = 1 << 30) -> squash.Contents:
         ([file("d/.wh.")], "a whiteout of no name"),
         ([file("d/x"), file("d/.wh...")], "a whiteout of no name"),
         ([other("a", b"V")], "unknown type b'V'"),
+        ([file("a", uid=1 << 40)], "the uid 1099511627776 is too large"),
+        ([directory("a", gid=0xFFFFFFFF)], "the gid 4294967295 is too large"),
     ],
 )
 def test_entry_that_is_refused(entries: list[Entry], message: str) -> None:

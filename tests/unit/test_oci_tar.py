@@ -46,8 +46,8 @@ def read(data: bytes) -> list[tuple[tarreader.Member, bytes]]:
     st.sampled_from(sorted(KINDS)),
     st.binary(max_size=1500),
     st.integers(0, 0o7777),
-    st.integers(0, 1 << 40),
-    st.integers(0, 1 << 40),
+    st.integers(0, tarreader.MAX_ID),
+    st.integers(0, tarreader.MAX_ID),
     st.integers(-1000, 1 << 40),
 )
 def test_reads_what_tarfile_writes(
@@ -79,7 +79,7 @@ def test_reads_what_tarfile_writes(
     NAMES,
     NAMES,
     st.binary(max_size=600),
-    st.integers(0, 1 << 40),
+    st.integers(0, tarreader.MAX_ID),
     st.dictionaries(st.text("abc.", min_size=1), st.binary(max_size=90)),
 )
 def test_tarfile_reads_what_we_write(

@@ -85,7 +85,7 @@ def test_root_that_is_a_link(tmp_path: Path, root: Path) -> None:
 def test_files_that_are_links(tmp_path: Path, root: Path) -> None:
     """Manifest, key, image and output may all be links."""
     image = tmp_path / "image"
-    image.write_bytes(bytes(4096))
+    squashfs.make(str(root), str(image), uid=1, gid=1)
     assert cli.main(["gen-key", "-n", "k", "-o", str(tmp_path)]) == 0
     target = tmp_path / "stored.npk"
     target.write_text("old")
@@ -241,6 +241,46 @@ class _Nowhere:
         return len(data)
 
 
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("/dev/zero", "/dev/zero is no file"),
+        ("PIPE", "pipe is no file"),
+        ("EMPTY", "empty is no squashfs image: shorter than a superblock"),
+        (sys.executable, "is no squashfs image: no squashfs magic number"),
+        ("SHORT", r"short is no squashfs image: \d+ bytes used of 4096"),
+    ],
+    ids=["device", "pipe", "empty", "program", "cut off"],
+)
+def test_what_is_no_image_is_not_packed(tmp_path: Path, root: Path, image: str, message: str) -> None:
+    """A device may have no end, and of the others nothing would start."""
+    (root / "large").write_bytes(os.urandom(1 << 16))
+    squashfs.make(str(root), str(tmp_path / "short"), uid=1, gid=1)
+    os.truncate(tmp_path / "short", 4096)
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
+    given = image if image.startswith("/") else str(tmp_path / image.lower())
+    out = tmp_path / "out.npk"
+    done = sextant("pack", "-m", write_manifest(tmp_path), "-i", given, "-o", str(out), timeout=60)
+    assert done.returncode == 1
+    assert re.search(message, done.stderr), done.stderr
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["pack", "pack an image", "lint", "explain"])
+def test_manifest_without_an_end(tmp_path: Path, command: str) -> None:
+    """Not more of it is read than a manifest can have."""
+    words = {
+        "pack": ["pack", "-o", str(tmp_path), "-m"],
+        "pack an image": ["pack", "-o", str(tmp_path), "-i", str(tmp_path), "-m"],
+    }
+    done = sextant(*words.get(command, [command]), "/dev/zero", timeout=60)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: /dev/zero: the manifest has more than 1048576 bytes\n",
+    )
+
+
 def test_an_image_that_changes_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = tmp_path / "image"
     image.write_bytes(bytes(8192))
@@ -303,6 +343,7 @@ def test_what_else_fails_is_fatal_and_leaves_nothing(
     out = tmp_path / "unpacked"
     done = sextant("unpack", "-n", str(tmp_path / "out.npk"), "-o", str(out), "--unsquashfs", str(program))
     harmless = status == 2 and not line
+    assert out.exists() == harmless
     assert done.returncode == (0 if harmless else 1), done.stderr
     assert (out / "root").exists() == harmless
     assert line in done.stderr
@@ -425,6 +466,20 @@ def test_type_of_a_mount_point_that_is_made(
     assert listing(out, tmp_path)["/etc/hosts"] == mode
 
 
+def test_name_that_mksquashfs_cannot_make(tmp_path: Path, root: Path) -> None:
+    """A line break ends what it is told; anything else is a name."""
+    (root / "a\nb").mkdir()
+    good = ['/q"x', "/back\\slash\\n", "/-e", "/#x", "/ lead", "/trail ", "/tab\there", "/ü"]
+    found = packed(tmp_path, root, mounts=dict.fromkeys(good, TMPFS))
+    assert len(found) == len(good) + 3
+    description = write_manifest(tmp_path, mounts={"/a\nb/c": TMPFS})
+    done = sextant("pack", "-m", description, "-r", str(root), "-o", str(tmp_path))
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: mount point '/a\\nb/c': mksquashfs makes no names with line breaks\n",
+    )
+
+
 def test_a_file_has_no_mount_points_below_it(tmp_path: Path, root: Path) -> None:
     mounts = {"/a": {"type": "bind", "host": "/nonexistent"}, "/a/b": TMPFS}
     custom = {"northstar": {"mounts": {"/a": "file"}}}
@@ -484,12 +539,15 @@ def test_names_that_the_terminal_does_not_know(tmp_path: Path, root: Path) -> No
     (root / "grüße").write_text("x")
     out = tmp_path / "päckchen.npk"
     environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-    description = write_manifest(tmp_path, custom="größe")
+    mounts = {"/größe/日本": TMPFS, "/bind": {"type": "bind", "host": "/nö"}}
+    description = write_manifest(tmp_path, custom="größe", mounts=mounts, args=["ü"], env={"A": "ö"})
     done = sextant("pack", "-m", description, "-r", str(root), "-o", str(out), env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     done = sextant("inspect", str(out), env=environment)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "gr" in done.stdout and "SquashFS" in done.stdout
+    assert "SquashFS" in done.stdout
+    assert {"/größe", "/größe/日本"} <= listing(out, tmp_path).keys()
+    assert r"squashfs-root/gr\xfc\xdfe" in done.stdout
     done = sextant("inspect", str(tmp_path / "nö.npk"), env=environment)
     assert done.returncode == 1
     assert "Error: failed to read" in done.stderr

@@ -157,6 +157,25 @@ def test_publishing_is_durable(
     assert (tmp_path / "a:0.0.1.npk").read_bytes() == b"data"
 
 
+def test_room_that_was_missing_is_the_reason(
+    repository: DirectoryRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that tells it late has kept only a part of the package: not its sender's fault."""
+    insert: Any = repository.begin_insert(4)
+    insert.open()
+    insert.write(b"data")
+    with pytest.raises(Unexpected, match="it is no zip archive"):
+        insert.verify()
+
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(Unexpected, match="No space left on device"):
+        insert.verify()
+    insert.discard()
+
+
 @pytest.mark.parametrize("call", ["fsync", "rename"])
 def test_publishing_that_fails_leaves_nothing(
     repository: DirectoryRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str

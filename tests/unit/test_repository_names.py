@@ -161,3 +161,23 @@ def test_directories_that_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="Input/output"):
         directoryrepository.sync_directory(str(tmp_path))
+
+
+def test_a_file_that_is_gone_on_the_server(
+    repository: DirectoryRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has its name now is somebody else's; the package is uninstalled all the same."""
+    path = tmp_path / installed(repository, "a:0.0.1")
+    path.unlink()
+    path.write_text("of somebody else")
+    fstat = os.fstat
+
+    def stale(fd: int) -> os.stat_result:
+        if fd in repository._fds.values():
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return fstat(fd)
+
+    monkeypatch.setattr(os, "fstat", stale)
+    repository.delete(Container.parse("a:0.0.1"))
+    os.close(repository.forget(Container.parse("a:0.0.1")))
+    assert path.read_text() == "of somebody else"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from northstar.runtime.storage import superblock
+from northstar.npk import superblock
 
 SIZE = 8192
 FIELDS: dict[str, int] = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from northstar.errors import StartContainerFailed
+from northstar.kernel import paths
 from northstar.manifest import model
 from northstar.runtime import log
 
@@ -54,12 +55,12 @@ def _missing(manifest: Manifest) -> list[tuple[str, str]]:
     return [
         (target, mount.host)
         for target, mount in manifest.mounts.items()
-        if isinstance(mount, model.Bind) and not os.path.exists(mount.host)
+        if isinstance(mount, model.Bind) and paths.leads_nowhere(mount.host)
     ]
 
 
 def _advice(mount: model.Mount, reason: str) -> str:
-    if isinstance(mount, model.Bind) and not os.path.exists(mount.host):
+    if isinstance(mount, model.Bind) and paths.leads_nowhere(mount.host):
         return (
             f"; there is no {mount.host} on the host. It is left out if its mount point is not 'required' in "
             "custom.northstar.mounts, and skip_missing_binds in the configuration is not false"

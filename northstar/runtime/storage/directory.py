@@ -233,8 +233,16 @@ class _FileInsert(Insert):
         except OSError as error:
             raise Unexpected(f"failed to read npk {self._path}: {error.strerror}") from None
         except PackageError as error:
+            self._check_written()
             raise Unexpected(f"failed to read npk {self._path}: {error.reason}") from None
         return self._package
+
+    def _check_written(self) -> None:
+        """Some file systems tell late that there was no room: NFS when the file is synchronised."""
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise Unexpected(self._describe(error)) from None
 
     def publish(self) -> None:
         """Give the complete file its name, durably. A file of that name that is no package gives way."""
@@ -334,5 +342,7 @@ def _is_same_file(path: str, fd: int) -> bool:
     """Whether `path` still names the file that we have open; if not, it is not ours to delete."""
     try:
         return os.path.samestat(os.lstat(path), os.fstat(fd))
-    except FileNotFoundError:
-        return False
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):  # a server may have removed what we have open
+            return False
+        raise

@@ -15,7 +15,7 @@ import time
 
 from northstar.errors import Unexpected
 from northstar.kernel import dm, filesystem, loopdevice, mount
-from northstar.runtime.storage import superblock
+from northstar.npk import superblock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

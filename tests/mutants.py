@@ -17,18 +17,32 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from qemu import cache
+from tests import forkserver
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ACCEPTED = REPOSITORY / "docs/mutants.md"
 WANTED = 0.85
 _TIMEOUT = 30.0
 _RUNTIME = "northstar/runtime"
+_SETTINGS = """\
+[cosmic-ray]
+module-path = "{module}"
+timeout = {limit}
+excluded-modules = []
+test-command = "{command}"
+[cosmic-ray.distributor]
+name = "local"
+[cosmic-ray.filters.operators-filter]
+exclude-operators = ["core/ReplaceBinaryOperator_BitOr_.*", "core/RemoveDecorator"]
+"""
 
 TESTS: dict[str, tuple[str, ...]] = {
     "northstar/npk/archive.py": ("npk",),
@@ -37,7 +51,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "northstar/npk/verity.py": ("npk",),
     "northstar/manifest": ("manifest", "numbers"),
     "northstar/protocol": ("protocol", "client"),
-    "northstar/config": ("config",),
+    "northstar/config": ("config", "policy"),
     "northstar/seccomp": ("seccomp", "seccomp_calls"),
     f"{_RUNTIME}/console/outbox.py": ("console",),
     f"{_RUNTIME}/console/throttle.py": ("console",),
@@ -130,38 +144,52 @@ def _run(work: Path, module: str, tests: tuple[str, ...], end: float | None) -> 
     name = module.removesuffix(".py").replace("/", "-")
     session = cache.directory() / "mutants" / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}"
     settings = session.with_suffix(".toml")
-    settings.write_text(
-        f"""\
-[cosmic-ray]
-module-path = "{module}"
-timeout = {_TIMEOUT}
-excluded-modules = []
-test-command = "{sys.executable} -m pytest -x -q -p no:cacheprovider {" ".join(files)}"
-[cosmic-ray.distributor]
-name = "local"
-[cosmic-ray.filters.operators-filter]
-exclude-operators = ["core/ReplaceBinaryOperator_BitOr_.*", "core/RemoveDecorator"]
-"""
-    )
-    environment = {**os.environ, "PYTHONPATH": str(work), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def tool(*words: str | Path) -> None:
         limit = None if end is None else max(1.0, end - time.monotonic())
-        subprocess.run(words, cwd=work, env=environment, check=True, timeout=limit, stdout=subprocess.DEVNULL)
+        subprocess.run(words, cwd=work, check=True, timeout=limit, stdout=subprocess.DEVNULL)
 
-    if not session.with_suffix(".ready").exists():
-        session.unlink(missing_ok=True)
-        tool("cosmic-ray", "init", settings, session)
-        tool("cr-filter-operators", session, settings)
-        tool("cosmic-ray", "--verbosity=ERROR", "baseline", settings)
-        session.with_suffix(".ready").touch()
-    try:
-        tool("nice", "-n", "19", "cosmic-ray", "exec", settings, session)
-    except subprocess.TimeoutExpired:
-        print(f"{module}: the time is over", file=sys.stderr)
-    finally:
-        shutil.copy(REPOSITORY / module, work / module)
+    with _served(work, files) as command:
+        settings.write_text(_SETTINGS.format(module=module, limit=2 * _TIMEOUT, command=command))
+        try:
+            if not session.with_suffix(".ready").exists():
+                session.unlink(missing_ok=True)
+                tool("cosmic-ray", "init", settings, session)
+                tool("cr-filter-operators", session, settings)
+                tool("cosmic-ray", "--verbosity=ERROR", "baseline", settings)
+                session.with_suffix(".ready").touch()
+            tool("cosmic-ray", "exec", settings, session)
+        except subprocess.TimeoutExpired:
+            print(f"{module}: the time is over", file=sys.stderr)
+        finally:
+            shutil.copy(REPOSITORY / module, work / module)
     return _score(work, module, session)
+
+
+@contextmanager
+def _served(work: Path, files: list[str]) -> Iterator[str]:
+    """A process that runs these tests; the command that lets it do so."""
+    # Modules are changed more than once in a second, so no bytecode of them is kept.
+    variables = {
+        "PYTHONPATH": str(work),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+    with tempfile.TemporaryDirectory(prefix="northstar-mutants-") as directory:
+        for name in ("wanted", "result"):
+            os.mkfifo(f"{directory}/{name}")
+        server = subprocess.Popen(
+            [sys.executable, "-m", "tests.forkserver", directory, str(_TIMEOUT), *files],
+            cwd=work,
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            yield forkserver.command(Path(directory))
+        finally:
+            server.terminate()
+            server.wait()
 
 
 def _score(work: Path, module: str, session: Path) -> Score:

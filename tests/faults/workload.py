@@ -2,7 +2,6 @@
 """What is done on the device while faults come: a line before each operation and one after its answer.
 
 workload.py operations SECONDS SEED PACKAGE...   for this time
-workload.py kill PROCESS SEED PACKAGE...         the same, until this process of the runtime is killed
 workload.py interrupt NUMBER SEED                starts the daemon and kills it, so many times
 workload.py cycles NUMBER                        starts and ends, then the growth in bytes per cycle
 workload.py forget DEVICE                        waits until nobody uses a disk, and empties its cache
@@ -21,6 +20,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from northstar.client import Client, ClientError, Refused
 
@@ -70,9 +70,8 @@ def operations(seconds: float, seed: int, packages: list[str]) -> None:
             say("done", kind, name)
 
 
-def victim(kind: str) -> int:
+def victim(kind: str, daemon: int) -> int:
     """Pid of the daemon, its engine, or the init of a container."""
-    daemon = daemon_pid()
     if kind == "daemon":
         return daemon
     (engine,) = children(daemon)
@@ -84,22 +83,6 @@ def victim(kind: str) -> int:
 
 def children(pid: int) -> list[int]:
     return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def kill(kind: str, seed: int, packages: list[str]) -> None:
-    """Kill a process while operations are under way; they end with it."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            operations(60.0, seed, packages)
-        finally:
-            os._exit(0)
-    time.sleep(random.Random(seed).uniform(0.3, 1.3))
-    os.kill(victim(kind), signal.SIGKILL)
-    if kind == "init":
-        time.sleep(0.3)
-        os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
 
 
 def interrupt(number: int, seed: int) -> None:
@@ -173,7 +156,7 @@ def forget(device: str) -> None:
     os.close(descriptor)
 
 
-def look() -> None:
+def found() -> dict[str, Any]:
     """Installed packages of the repository, directories of data, files that should not be there."""
     with Client.connect(URL) as client:
         names = client.list()
@@ -187,17 +170,13 @@ def look() -> None:
             if error is not None and "invalid" not in str(error):
                 failed[name] = str(error)
         problems = client.problems()
-    say(
-        json.dumps(
-            {
-                "installed": of_disk,
-                "data": sorted(os.listdir(DATA)),
-                "rubbish": sorted(name for name in os.listdir(REPOSITORY) if not name.endswith(".npk")),
-                "failed": failed,
-                "problems": problems,
-            }
-        )
-    )
+    return {
+        "installed": of_disk,
+        "data": sorted(os.listdir(DATA)),
+        "rubbish": sorted(name for name in os.listdir(REPOSITORY) if not name.endswith(".npk")),
+        "failed": failed,
+        "problems": problems,
+    }
 
 
 if __name__ == "__main__":
@@ -205,8 +184,6 @@ if __name__ == "__main__":
     command, *rest = sys.argv[1:]
     if command == "operations":
         operations(float(rest[0]), int(rest[1]), rest[2:])
-    elif command == "kill":
-        kill(rest[0], int(rest[1]), rest[2:])
     elif command == "interrupt":
         interrupt(int(rest[0]), int(rest[1]))
     elif command == "cycles":
@@ -214,4 +191,4 @@ if __name__ == "__main__":
     elif command == "forget":
         forget(rest[0])
     else:
-        look()
+        say(json.dumps(found()))

@@ -3,7 +3,7 @@
 
     kills.py PROCESS NUMBER SEED PACKAGE...    daemon, engine, or init of the container `sleeper`, which runs
 
-One process for all kills, as interpreters take long to start on an emulated device.
+Interpreters take long to start on an emulated device: this is one process, and daemons are forked from it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import time
 import history
 import workload
 
+import northstar.runtime.daemon  # noqa: F401 # loaded for the forks
 from northstar.client import Client, ClientError
+from northstar.runtime.main import Options, run
 
-DAEMON = ["/usr/bin/northstar", "--config", "/etc/northstar/northstar.toml"]
+OPTIONS = Options("/etc/northstar/northstar.toml", check=False, disable_mount_namespace=False)
 LONGEST = 0.8
 """Seconds of work before a kill."""
 LIMIT = 60.0
@@ -31,11 +33,13 @@ SLEEPER = "sleeper:0.0.1"
 def main(process: str, number: int, seed: int, packages: list[str]) -> None:
     """Kill so often; what is there afterwards must be what may and must be there."""
     with Runtime(process) as runtime:
+        found = workload.found()
         for each in range(seed, seed + number):
-            before = set(workload.found()["installed"])
             lines = runtime.killed_at_work(each, packages)
             runtime.recover()
-            complaint = history.complaint(history.expected(before, history.parse(lines)), workload.found())
+            expected = history.expected(set(found["installed"]), history.parse(lines))
+            found = workload.found()
+            complaint = history.complaint(expected, found)
             if complaint:
                 sys.exit(f"after kill {each}: {complaint}")
     print(f"{number} kills of {process}")
@@ -46,7 +50,7 @@ class Runtime:
 
     def __init__(self, process: str) -> None:
         self._process = process
-        self._daemon: subprocess.Popen[bytes] | None = None
+        self._daemon = 0
 
     def __enter__(self) -> Runtime:
         if self._process != "init":
@@ -55,22 +59,27 @@ class Runtime:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._daemon is not None:
-            self._daemon.terminate()
-            self._daemon.wait(LIMIT)
+        if self._daemon:
+            os.kill(self._daemon, signal.SIGTERM)
+            os.waitpid(self._daemon, 0)
             service("start")
 
     def _start(self) -> None:
-        quiet = subprocess.DEVNULL
-        self._daemon = subprocess.Popen(DAEMON, stdin=quiet, stdout=quiet, stderr=quiet)
+        self._daemon = os.fork()
+        if self._daemon == 0:
+            null = os.open(os.devnull, os.O_RDWR)
+            for stream in range(3):
+                os.dup2(null, stream)
+            os._exit(run(OPTIONS))
         deadline = time.monotonic() + LIMIT
         while True:
             try:
                 Client.connect(workload.URL).close()
                 return
             except (ClientError, OSError):
-                if self._daemon.poll() is not None or time.monotonic() > deadline:
-                    sys.exit(f"the daemon does not start: {self._daemon.poll()}")
+                if os.waitpid(self._daemon, os.WNOHANG)[0] or time.monotonic() > deadline:
+                    self._daemon = 0
+                    sys.exit("the daemon does not start")
             time.sleep(0.02)
 
     def killed_at_work(self, seed: int, packages: list[str]) -> list[str]:
@@ -97,12 +106,12 @@ class Runtime:
         return lines
 
     def _pid(self) -> int:
-        return workload.daemon_pid() if self._daemon is None else self._daemon.pid
+        return self._daemon or workload.daemon_pid()
 
     def recover(self) -> None:
         """Start again what has ended."""
-        if self._daemon is not None:
-            self._daemon.wait(LIMIT)
+        if self._daemon:
+            os.waitpid(self._daemon, 0)
             self._start()
             return
         with Client.connect(workload.URL) as client:

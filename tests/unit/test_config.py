@@ -366,6 +366,8 @@ def test_every_default(tmp_path: Path) -> None:
     assert tuple(found.updates) == (10.0, 2, False, 1, 600.0)
     assert (found.mount_parallel, found.skip_missing_binds, found.persist_noexec) == (None, True, False)
     assert (found.pids_max, found.output_buffer_size) == (1024, 65_536)
+    assert console == ConsoleConfig(ConsoleUrl.parse("unix:///x"), FULL)
+    assert load(tmp_path, NEW) == config.Config("/run/ns", "/data", "/sockets", None, "northstar", (), {})
     assert tuple(Strace("file")) == ("file", "strace", (), False)
     assert tuple(Perf()) == ("perf", ())
 
@@ -468,3 +470,20 @@ def test_values_of_a_wrong_kind_in_the_old_dialect(tmp_path: Path, line: str, re
     key = line.partition(" ")[0]
     text = "".join(f"{other}\n" for other in OLD.splitlines() if not other.startswith(key))
     assert problems(tmp_path, f"{text}{line}\n") == reason
+
+
+def test_numbers_at_their_limits(tmp_path: Path) -> None:
+    assert load(tmp_path, NEW + "[updates]\nkeep = 16\n").updates.keep == 16
+    assert problems(tmp_path, NEW + "[updates]\nkeep = 17\n") == "updates.keep: must be at most 16"
+    assert load(tmp_path, NEW + "event_buffer_size = 1\n").event_buffer_size == 1
+    assert (
+        problems(tmp_path, NEW + "event_buffer_size = 0\n") == "event_buffer_size: must be at least 1, not 0"
+    )
+
+
+@pytest.mark.parametrize("value", ["'x'", "[1]", "['x', 1]", "{}"])
+def test_lists_of_strings(tmp_path: Path, value: str) -> None:
+    assert load(tmp_path, NEW + "[debug]\n").debug.commands == ()
+    assert load(tmp_path, NEW + "[debug]\ncommands = ['x', 'y']\n").debug.commands == ("x", "y")
+    found = problems(tmp_path, f"{NEW}[debug]\ncommands = {value}\n")
+    assert found.startswith("debug.commands: a list of strings expected, not a ")

@@ -271,10 +271,19 @@ def test_signed_text(change: tuple[str, str]) -> None:
         signature.read(entry(text.replace(*change, 1).encode()))
 
 
-def test_signed_text_is_quoted_in_errors_only_so_far() -> None:
+@pytest.mark.parametrize("line", ["!" * 41, "meta: " + "x" * 60, "  other: " + "x" * 60])
+def test_signed_text_is_quoted_in_errors_only_so_far(line: str) -> None:
     with pytest.raises(signature.SignatureError) as raised:
-        signature.read(entry(b"!" * 41 + b"\n" + HASHES.text()))
-    assert str(raised.value) == f"signature.yaml is malformed at {'!' * 40!r}"
+        signature.read(entry(line.encode() + b"\n" + HASHES.text()))
+    assert str(raised.value) == f"signature.yaml is malformed at {line[:40]!r}"
+
+
+def test_signed_text_that_is_not_ascii() -> None:
+    with pytest.raises(signature.SignatureError, match=r"^signature\.yaml is malformed: it is not ASCII$"):
+        signature.read(entry(HASHES.text() + "\u00e4".encode()))
+
+
+def test_largest_offset() -> None:
     longest = HASHES._replace(verity_offset=10**18)
     assert signature.read(signature.sign(longest, lambda _: bytes(64)))[0] == longest
 

@@ -12,8 +12,9 @@ import pytest
 from northstar import manifest
 from northstar.errors import ManifestError, ProtocolError
 from northstar.manifest import tree
+from northstar.names import Container
 from northstar.npk import signature, verity
-from northstar.protocol import decoding, fields
+from northstar.protocol import decoding, fields, requests
 from northstar.protocol.messages import ServerMessage
 
 # --- messages
@@ -95,6 +96,26 @@ def test_what_only_a_server_should_send(envelope: str, body: Any) -> None:
         return
     with pytest.raises(ProtocolError):
         decoding.decode_client(line)
+
+
+@pytest.mark.parametrize(
+    ("number", "taken"),
+    [(-(1 << 31), True), ((1 << 31) - 1, True), (-(1 << 31) - 1, False), (1 << 31, False)],
+)
+def test_numbers_of_signals(number: int, taken: bool) -> None:
+    """Which of them there are is for the kernel to say."""
+    line = json.dumps({"request": {"kill": {"container": "a:0.0.1", "signal": number}}}).encode()
+    if taken:
+        assert decoding.decode_client(line) == requests.Kill(Container.parse("a:0.0.1"), number)
+        return
+    with pytest.raises(ProtocolError):
+        decoding.decode_client(line)
+
+
+@pytest.mark.parametrize("body", [{}, {"list": None, "ident": None}, [], ["list"], 5, None, {"list": 1}])
+def test_not_exactly_one_request(body: Any) -> None:
+    with pytest.raises(ProtocolError, match=f"^{decoding.NOT_A_MESSAGE}$"):
+        decoding.decode_client(json.dumps({"request": body}).encode())
 
 
 def nested(depth: int, first: str = "") -> bytes:

@@ -23,9 +23,11 @@ import yaml  # noqa: F401
 LATE = 124
 
 
-def command(directory: Path) -> str:
-    """What asks for one run, and has its exit code."""
-    return f"sh -c 'echo > {directory}/wanted && read code < {directory}/result && exit $code'"
+def command(directory: Path, seconds: float) -> str:
+    """What asks for one run, and has its exit code. It ends after a while if there is no server any more."""
+    return (
+        f"timeout {seconds} sh -c 'echo > {directory}/wanted && read code < {directory}/result && exit $code'"
+    )
 
 
 def serve(directory: Path, seconds: float, tests: list[str]) -> None:

@@ -188,7 +188,7 @@ def _served(work: Path, files: list[str]) -> Iterator[str]:
             stdout=subprocess.DEVNULL,
         )
         try:
-            yield forkserver.command(Path(directory))
+            yield forkserver.command(Path(directory), 2 * _TIMEOUT)
         finally:
             server.terminate()
             server.wait()

@@ -13,6 +13,8 @@ import fcntl
 
 from northstar.kernel.libc import check, error, function
 
+CLONE_FS = 0x200
+"""Umask, root and working directory, which threads have in common otherwise."""
 CLONE_PARENT = 0x8000
 CLONE_NEWNS = 0x20000
 CLONE_NEWCGROUP = 0x2000000

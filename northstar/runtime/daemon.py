@@ -184,7 +184,7 @@ class Daemon:
         from northstar.runtime.monitoring.metrics import Metrics
 
         runtime = self._runtime
-        metrics = Metrics(runtime.containers, self._console.count_connections, runtime.problems)
+        metrics = Metrics(self._loop, runtime.containers, self._console.count_connections, runtime.problems)
         self._parts.events.add(metrics)
         self._console.watch(metrics.requested)
         return Exporter(self._loop, config, metrics.text)

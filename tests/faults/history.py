@@ -6,7 +6,7 @@ An operation under way may have been done or not.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _AFTER = {"install": True, "uninstall": False, "wipe": False}
 
@@ -54,3 +54,16 @@ def expected(installed: set[str], before: list[Event], later: list[Event] = ()) 
         {name for name, state in states.items() if True in state},
         wiped,
     )
+
+
+def complaint(wanted: Expected, found: dict[str, Any], besides: frozenset[str] = frozenset()) -> str | None:
+    """What is wrong with what is there (`workload.found`), where packages `besides` these do not matter."""
+    installed = set(found["installed"])
+    missing, extra = wanted.must - installed, installed - wanted.may - besides
+    wrong = {
+        "missing": missing,
+        "not expected": extra,
+        "data came back": wanted.data_must_not & set(found["data"]),
+        **{key: found[key] for key in ("rubbish", "failed", "problems")},
+    }
+    return "; ".join(f"{what}: {value}" for what, value in wrong.items() if value) or None

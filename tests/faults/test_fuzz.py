@@ -17,7 +17,7 @@ from northstar.npk import keys, pack, package
 from northstar.protocol import decoding
 
 SEED = int(os.environ.get("NORTHSTAR_FAULTS_SEED", "0"))
-SECONDS = 3.0 * int(os.environ.get("NORTHSTAR_FAULTS_SCALE", "1"))
+SECONDS = 10.0 * int(os.environ.get("NORTHSTAR_FAULTS_SCALE", "1"))
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 MANIFESTS = [path.read_bytes() for path in sorted(EXAMPLES.glob("*/manifest.yaml"))]
 CONFIGURATION = (EXAMPLES.parent / "rootfs-overlay/etc/northstar/northstar.toml").read_bytes()

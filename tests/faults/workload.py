@@ -2,7 +2,6 @@
 """What is done on the device while faults come: a line before each operation and one after its answer.
 
 workload.py operations SECONDS SEED PACKAGE...   for this time
-workload.py kill PROCESS SEED PACKAGE...         the same, until this process of the runtime is killed
 workload.py interrupt NUMBER SEED                starts the daemon and kills it, so many times
 workload.py cycles NUMBER                        starts and ends, then the growth in bytes per cycle
 workload.py forget DEVICE                        waits until nobody uses a disk, and empties its cache
@@ -21,12 +20,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from northstar.client import Client, ClientError, Refused
+from northstar.client import Client
 
 URL = "unix:///run/northstar/console"
 DATA = Path("/var/lib/northstar/data")
 REPOSITORY = Path("/var/lib/northstar/repository")
+OURS = ("one", "two", "three", "writer", "quick", "sleeper")
 WARM_UP = 100
 BLKFLSBUF = 0x1261
 
@@ -70,9 +71,8 @@ def operations(seconds: float, seed: int, packages: list[str]) -> None:
             say("done", kind, name)
 
 
-def victim(kind: str) -> int:
+def victim(kind: str, daemon: int) -> int:
     """Pid of the daemon, its engine, or the init of a container."""
-    daemon = daemon_pid()
     if kind == "daemon":
         return daemon
     (engine,) = children(daemon)
@@ -84,22 +84,6 @@ def victim(kind: str) -> int:
 
 def children(pid: int) -> list[int]:
     return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def kill(kind: str, seed: int, packages: list[str]) -> None:
-    """Kill a process while operations are under way; they end with it."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            operations(60.0, seed, packages)
-        finally:
-            os._exit(0)
-    time.sleep(random.Random(seed).uniform(0.3, 1.3))
-    os.kill(victim(kind), signal.SIGKILL)
-    if kind == "init":
-        time.sleep(0.3)
-        os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
 
 
 def interrupt(number: int, seed: int) -> None:
@@ -173,31 +157,23 @@ def forget(device: str) -> None:
     os.close(descriptor)
 
 
-def look() -> None:
+def found() -> dict[str, Any]:
     """Installed packages of the repository, directories of data, files that should not be there."""
     with Client.connect(URL) as client:
-        names = client.list()
-        of_disk = sorted(name for name in names if client.inspect(name).repository == "default")
-        failed = {}
-        for name in of_disk:
-            try:
-                (error,) = client.mount([name])
-            except (Refused, ClientError) as refusal:
-                error = refusal
-            if error is not None and "invalid" not in str(error):
-                failed[name] = str(error)
+        of_disk = sorted(name for name in client.list() if name.partition(":")[0] in OURS)
+        errors = client.mount(of_disk)
         problems = client.problems()
-    say(
-        json.dumps(
-            {
-                "installed": of_disk,
-                "data": sorted(os.listdir(DATA)),
-                "rubbish": sorted(name for name in os.listdir(REPOSITORY) if not name.endswith(".npk")),
-                "failed": failed,
-                "problems": problems,
-            }
-        )
-    )
+    return {
+        "installed": of_disk,
+        "data": sorted(os.listdir(DATA)),
+        "rubbish": sorted(name for name in os.listdir(REPOSITORY) if not name.endswith(".npk")),
+        "failed": {
+            name: str(error)
+            for name, error in zip(of_disk, errors, strict=True)
+            if error is not None and "invalid" not in str(error)
+        },
+        "problems": problems,
+    }
 
 
 if __name__ == "__main__":
@@ -205,8 +181,6 @@ if __name__ == "__main__":
     command, *rest = sys.argv[1:]
     if command == "operations":
         operations(float(rest[0]), int(rest[1]), rest[2:])
-    elif command == "kill":
-        kill(rest[0], int(rest[1]), rest[2:])
     elif command == "interrupt":
         interrupt(int(rest[0]), int(rest[1]))
     elif command == "cycles":
@@ -214,4 +188,4 @@ if __name__ == "__main__":
     elif command == "forget":
         forget(rest[0])
     else:
-        look()
+        say(json.dumps(found()))

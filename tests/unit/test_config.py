@@ -9,6 +9,7 @@ import pytest
 
 from northstar import config
 from northstar.config import ConsoleUrl
+from northstar.config.model import ConsoleConfig, ConsoleOptions, Perf, Strace
 from northstar.errors import ConfigError
 from northstar.protocol.permissions import FULL
 
@@ -347,3 +348,142 @@ def test_more_consoles(tmp_path: Path) -> None:
     assert "console.agent.bind: is missing" in problems(
         tmp_path, NEW + "[console.agent]\npermissions = 'full'\n"
     )
+
+
+def test_every_default(tmp_path: Path) -> None:
+    """What is in docs/configuration.md, all of it."""
+    text = (
+        NEW + "[console.global]\nbind = 'unix:///x'\npermissions = 'full'\n[repositories.a]\ntype = 'mem'\n"
+    )
+    found = load(tmp_path, text)
+    options = ConsoleOptions(60.0, 1000, 1_048_576, 268_435_456, 10.0)
+    (console,) = found.consoles
+    assert console == ConsoleConfig(ConsoleUrl.parse("unix:///x"), FULL, options, None, False, 2048)
+    assert found.container_console_options == options
+    assert tuple(found.repositories["a"]) == ("a", None, (), False, False, None, None, None, None)
+    assert tuple(found.debug) == ((), 2.0, None, None)
+    assert tuple(found.boot) == (300.0, (), ())
+    assert tuple(found.updates) == (10.0, 2, False, 1, 600.0)
+    assert (found.mount_parallel, found.skip_missing_binds, found.persist_noexec) == (None, True, False)
+    assert (found.pids_max, found.output_buffer_size) == (1024, 65_536)
+    assert console == ConsoleConfig(ConsoleUrl.parse("unix:///x"), FULL)
+    assert load(tmp_path, NEW) == config.Config("/run/ns", "/data", "/sockets", None, "northstar", (), {})
+    assert tuple(Strace("file")) == ("file", "strace", (), False)
+    assert tuple(Perf()) == ("perf", ())
+
+
+@pytest.mark.parametrize(
+    ("ids", "ranges"),
+    [
+        ("[0, '1-2', ' 3 - 4 ', 4294967294]", ((0, 0), (1, 2), (3, 4), (4294967294, 4294967294))),
+        ("['0-4294967294', '7']", ((0, 4294967294), (7, 7))),
+        ("[]", ()),
+    ],
+)
+def test_ids_of_a_policy(tmp_path: Path, ids: str, ranges: tuple[tuple[int, int], ...]) -> None:
+    text = f"{NEW}[repositories.a]\ntype = 'mem'\n[repositories.a.policy]\nuids = {ids}\n"
+    policy = load(tmp_path, text).repositories["a"].policy
+    assert policy is not None and policy.uids == ranges
+
+
+@pytest.mark.parametrize(
+    ("ids", "reason"),
+    [
+        ("[-1]", "-1 is no range of numbers from 0 to 4294967294"),
+        ("[4294967295]", "4294967295 is no range of numbers from 0 to 4294967294"),
+        ("['2-1']", "'2-1' is no range of numbers from 0 to 4294967294"),
+        ("['a-1']", "'a-1' is no number and no range such as 1000-1999"),
+        ("['1-a']", "'1-a' is no number and no range such as 1000-1999"),
+        ("['-1']", "'-1' is no number and no range such as 1000-1999"),
+        ("[true]", "True is no number and no range such as 1000-1999"),
+        ("'1-2'", "a list of strings expected, not a string"),
+    ],
+)
+def test_ids_that_a_policy_cannot_have(tmp_path: Path, ids: str, reason: str) -> None:
+    text = f"{NEW}[repositories.a]\ntype = 'mem'\n[repositories.a.policy]\nuids = {ids}\n"
+    assert problems(tmp_path, text) == f"repositories.a.policy.uids: {reason}"
+
+
+@pytest.mark.parametrize("rule", ["names", "groups", "network_namespaces", "system_calls"])
+def test_texts_of_a_policy(tmp_path: Path, rule: str) -> None:
+    text = f"{NEW}[repositories.a]\ntype = 'mem'\n[repositories.a.policy]\n{rule} = "
+    policy = load(tmp_path, text + "['x', 'y']").repositories["a"].policy
+    assert policy is not None and getattr(policy, rule) == ("x", "y")
+    for wrong in ("'x'", "['']", "[1]", "['x', 1]"):
+        assert f"policy.{rule}: a list of strings expected" in problems(tmp_path, text + wrong)
+
+
+@pytest.mark.parametrize("rule", ["binds", "writable_binds"])
+@pytest.mark.parametrize("path", ["x", "/a/..", "/../b", ".."])
+def test_paths_that_a_policy_cannot_have(tmp_path: Path, rule: str, path: str) -> None:
+    text = f"{NEW}[repositories.a]\ntype = 'mem'\n[repositories.a.policy]\n{rule} = "
+    assert problems(tmp_path, f"{text}['/x', '{path}']").endswith(f"{path!r} is no absolute path without ..")
+    policy = load(tmp_path, f"{text}['/x', '/a..b']").repositories["a"].policy
+    assert policy is not None and getattr(policy, rule) == ("/x", "/a..b")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("pids_max = -1", "pids_max: must be at least 0, not -1"),
+        ("pids_max = 1.0", "pids_max: an integer expected, not a float"),
+        ("pids_max = true", "pids_max: an integer expected, not a boolean"),
+        ("pids_max = []", "pids_max: an integer expected, not a list"),
+        ("pids_max = {}", "pids_max: an integer expected, not a table"),
+        ("pids_max = 2024-01-01", "pids_max: an integer expected, not date"),
+        ("skip_missing_binds = 1", "skip_missing_binds: a boolean expected, not an integer"),
+        ("loop_device_timeout = 5", 'loop_device_timeout: a duration such as "10s" expected, not an integer'),
+        ("output_buffer_size = 5", 'output_buffer_size: a size such as "1MiB" expected, not an integer'),
+        ("other = 1", "other: unknown key"),
+    ],
+)
+def test_values_of_a_wrong_kind(tmp_path: Path, line: str, reason: str) -> None:
+    found = problems(tmp_path, f"{NEW}{line}\n")
+    assert found.startswith(reason) and "\n" not in found
+
+
+def test_places_of_consoles_and_metrics(tmp_path: Path) -> None:
+    """None of them is in a directory that the daemon cleans up; a port is in no directory."""
+    text = NEW + "[console.global]\nbind = 'unix:///run/ns/c'\npermissions = 'full'\n"
+    assert problems(tmp_path, text) == "console /run/ns/c lies in run_dir /run/ns"
+    assert load(tmp_path, text.replace("unix:///run/ns/c", "tcp://localhost:1")).consoles
+    for key, value in (("file", "/data/m"), ("socket", "unix:///data/m")):
+        found = problems(tmp_path, f"{NEW}[metrics]\n{key} = '{value}'\n")
+        assert found == f"metrics.{key} /data/m lies in data_dir /data"
+    # What is in the directory of sockets is in none of those that are swept.
+    assert load(tmp_path, NEW + "[metrics]\nfile = '/sockets/m'\n").metrics is not None
+    assert (
+        load(tmp_path, NEW.replace("/sockets", "/run/nsx") + "[metrics]\nfile = '/run/n'\n").metrics
+        is not None
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("mount_parallel = 0", "mount_parallel: must be at least 1, not 0"),
+        ("log_dir = 5", "log_dir: a string expected, not an integer"),
+        ('log_dir = "/a\\u0000"', "log_dir: must not contain NUL"),
+    ],
+)
+def test_values_of_a_wrong_kind_in_the_old_dialect(tmp_path: Path, line: str, reason: str) -> None:
+    key = line.partition(" ")[0]
+    text = "".join(f"{other}\n" for other in OLD.splitlines() if not other.startswith(key))
+    assert problems(tmp_path, f"{text}{line}\n") == reason
+
+
+def test_numbers_at_their_limits(tmp_path: Path) -> None:
+    assert load(tmp_path, NEW + "[updates]\nkeep = 16\n").updates.keep == 16
+    assert problems(tmp_path, NEW + "[updates]\nkeep = 17\n") == "updates.keep: must be at most 16"
+    assert load(tmp_path, NEW + "event_buffer_size = 1\n").event_buffer_size == 1
+    assert (
+        problems(tmp_path, NEW + "event_buffer_size = 0\n") == "event_buffer_size: must be at least 1, not 0"
+    )
+
+
+@pytest.mark.parametrize("value", ["'x'", "[1]", "['x', 1]", "{}"])
+def test_lists_of_strings(tmp_path: Path, value: str) -> None:
+    assert load(tmp_path, NEW + "[debug]\n").debug.commands == ()
+    assert load(tmp_path, NEW + "[debug]\ncommands = ['x', 'y']\n").debug.commands == ("x", "y")
+    found = problems(tmp_path, f"{NEW}[debug]\ncommands = {value}\n")
+    assert found.startswith("debug.commands: a list of strings expected, not a ")

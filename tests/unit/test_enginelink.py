@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from engineprocess import answering
+from freetuples import none_is_left
 
 from northstar.engine import binary
 from northstar.runtime.eventloop.loop import Loop
@@ -115,3 +116,17 @@ def test_death_is_told_once_and_to_everybody() -> None:
             await engine.bury(1 << 22)
 
     assert run(action) == ["died"]
+
+
+def test_starts_leave_no_memory() -> None:
+    """Each takes the init that is kept ready, and has the next one prepared."""
+
+    program = answering(1).encode()
+
+    async def action(loop: Loop, engine: Engine) -> None:
+        with none_is_left(100):
+            for _ in range(100):
+                await engine.prepare()
+                await end(loop, engine, await engine.start(program, []))
+
+    assert run(action) == []

@@ -32,7 +32,11 @@ def fail(failure: BaseException) -> None:
 def exporting(config: MetricsConfig, text: Callable[[], str]) -> Iterator[None]:
     """An event loop with an exporter runs in a thread."""
     loop = Loop(fail)
-    made = Exporter(loop, config, text)
+
+    async def asked() -> str:
+        return text()
+
+    made = Exporter(loop, config, asked)
     end = Future()
 
     async def main() -> None:
@@ -218,5 +222,6 @@ def test_clients_that_do_not_read_leave_room_for_nobody_and_harm_nobody(path: Pa
 
 
 def test_socket_that_cannot_be_made() -> None:
-    with pytest.raises(NorthstarError, match=r"metrics\.socket /nonexistent/x: No such file"):
-        Exporter(Loop(fail), MetricsConfig(None, 15.0, "/nonexistent/x", 0o600), str)
+    refused = pytest.raises(NorthstarError, match=r"metrics\.socket /nonexistent/x: No such file")
+    with refused, exporting(MetricsConfig(None, 15.0, "/nonexistent/x", 0o600), str):
+        pass

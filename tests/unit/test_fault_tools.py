@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "faults"))
 
-from history import Event, expected, parse
+from history import Event, Expected, complaint, expected, parse
 from volatiledisk import BLOCK, VolatileDisk
 
 
@@ -91,3 +91,21 @@ def test_lines_that_are_cut_off() -> None:
     assert parse(["begin install a:0.0.1", "done install", "Traceback (most recent call last):"]) == [
         Event("begin", "install", "a:0.0.1")
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, None),
+        ({"installed": ["a", "b", "o"]}, None),
+        ({"installed": ["b"]}, "missing: {'a'}"),
+        ({"installed": ["a", "x"]}, "not expected: {'x'}"),
+        ({"data": ["d", "w"]}, "data came back: {'w'}"),
+        ({"rubbish": ["x.tmp"]}, "rubbish: ['x.tmp']"),
+        ({"failed": {"a": "no"}, "problems": {"p": "q"}}, "failed: {'a': 'no'}; problems: {'p': 'q'}"),
+    ],
+)
+def test_what_is_wrong_is_told(changes: dict[str, object], text: str | None) -> None:
+    found = {"installed": ["a"], "data": ["d"], "rubbish": [], "failed": {}, "problems": [], **changes}
+    wanted = Expected({"a"}, {"a", "b"}, {"w"})
+    assert complaint(wanted, found, frozenset("o")) == text

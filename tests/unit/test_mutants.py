@@ -44,5 +44,7 @@ def test_survivor_of_a_change() -> None:
 def test_accepted_survivors() -> None:
     text = "| module | line |\n| `northstar/x.py` | `return a \\| 1` | `return a & 1` | a is 0 or 1 |\n"
     assert mutants.accepted_survivors(text) == {mutants.survivor("northstar/x.py", DIFF)}
-    for one in mutants.accepted_survivors(mutants.ACCEPTED.read_text()):
-        assert one.old in (ROOT / one.module).read_text(), one
+    accepted = mutants.accepted_survivors(mutants.ACCEPTED.read_text())
+    assert accepted
+    for one in accepted:
+        assert one.module == mutants.ANY or one.old in (ROOT / one.module).read_text(), one

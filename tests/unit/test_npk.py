@@ -520,6 +520,34 @@ def test_gen_key_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "already exists" in capsys.readouterr().err
 
 
+def test_a_key_that_comes_in_between_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "k.key").write_text("somebody else's")
+    monkeypatch.setattr(os.path, "lexists", lambda _: False)
+    with pytest.raises(NorthstarError, match=r"failed to write .*k\.key: File exists"):
+        keys.generate("k", str(tmp_path))
+    assert (tmp_path / "k.key").read_text() == "somebody else's"
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 129])
+def test_image_that_is_too_short_for_its_tree(blocks: int, tmp_path: Path) -> None:
+    """By one byte."""
+    path = tmp_path / "image"
+    offset = blocks * verity.BLOCK
+    path.write_bytes(bytes(offset) + verity.superblock(SALT, UUID, blocks))
+    hashes = signature.Hashes("", "", ROOT_HASH, offset)
+    whole = offset + verity.protection_size(offset)
+    with path.open("rb") as file:
+        image = archive.Entry(archive.IMAGE, 0, whole, 0)
+        assert package._verity(file.fileno(), image, hashes) == (ROOT_HASH, SALT, blocks)
+        with pytest.raises(verity.VerityError, match=r"fs\.img is too short for its hash tree"):
+            package._verity(file.fileno(), image._replace(size=whole - 1), hashes)
+        for wrong in (0, -4096, offset + 1, offset - 1):
+            with pytest.raises(verity.VerityError, match="is no positive multiple of 4096"):
+                package._verity(file.fileno(), image, hashes._replace(verity_offset=wrong))
+
+
 def test_rule_for_a_system_call_that_nobody_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from northstar.sextant import cli
 

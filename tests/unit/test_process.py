@@ -18,7 +18,7 @@ from northstar.engine.assembler import Program
 from northstar.errors import StartContainerFailed
 from northstar.names import Container
 from northstar.runtime.eventloop.loop import Loop
-from northstar.runtime.spawning import channel
+from northstar.runtime.spawning import channel, enginelink
 from northstar.runtime.spawning.enginelink import Newborn
 from northstar.runtime.spawning.process import ExitStatus, NeverBegan, Process
 
@@ -164,5 +164,16 @@ def test_killed_before_it_is_born() -> None:
     engine, loop = Engine([], kept_ready=True), Loop(fail)
     process = Process(loop, engine, Container.parse("a:0.0.1"))  # type: ignore[arg-type]
     assert process.kill()
+    killed: list[bool] = []
+
+    async def born_and_killed() -> None:
+        await process.create(engine.start, program().encode(), [])
+        # Nobody else has done it yet.
+        while not enginelink.ended(process.pidfd):
+            await loop.sleep(0.001)
+        killed.append(True)
+        await process.running(program)
+
     with pytest.raises(StartContainerFailed):
-        loop.run(live(process, engine))
+        loop.run(loop.wait_for(loop.spawn(born_and_killed()), 60.0))
+    assert killed

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from freetuples import none_is_left
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,3 +64,10 @@ def test_the_same_start_is_not_made_twice(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_program_that_is_too_large_fails_the_start() -> None:
     with pytest.raises(StartContainerFailed, match=r"hand over the program: a program of [0-9]+ bytes"):
         RecentPrograms().encoded(Container("c", Version(0, 0, 1)), order(("x" * isa.PROGRAM_LIMIT,), [], []))
+
+
+def test_places_of_starts_leave_no_memory() -> None:
+    assert PLACES.with_devices("/run/.own") == PLACES._replace(devices="/run/.own")
+    with none_is_left(40):
+        for _ in range(40):
+            PLACES.with_devices("/run/.own")

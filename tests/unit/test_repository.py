@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -193,3 +194,22 @@ def test_publishing_that_fails_leaves_nothing(
         insert.publish()
     insert.discard()
     assert os.listdir(tmp_path) == []
+
+
+def test_a_package_is_verified_through_a_descriptor_that_nobody_writes_to(
+    repository: DirectoryRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that it is mounted from later; a file that is open for writing does not stay as it was."""
+    modes: list[int] = []
+
+    def read(descriptor: int, _: str) -> Any:
+        modes.append(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE)
+        return SimpleNamespace(container=A)
+
+    insert: Any = repository.begin_insert(4)
+    insert.open()
+    insert.write(b"data")
+    monkeypatch.setattr(repository, "read", read)
+    insert.verify()
+    assert modes == [os.O_RDONLY]
+    insert.discard()

@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,3 +67,30 @@ def test_somebody_replaces_it(
     with pytest.raises(Unexpected, match="failed to create socket"):
         ContainerSockets(str(sockets), manifest)
     assert stat.S_IMODE(victim.stat().st_mode) == 0o600
+
+
+def test_the_umask_of_the_daemon_is_left_alone(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other threads make files meanwhile."""
+    seen: list[int] = []
+
+    def umask() -> int:
+        lines = Path(f"/proc/{os.getpid()}/status").read_text().splitlines()
+        return next(int(line.split()[1], 8) for line in lines if line.startswith("Umask:"))
+
+    class Watched(socket.socket):
+        def bind(self, address: Any) -> None:
+            seen.append(umask())
+            super().bind(address)
+
+    monkeypatch.setattr(socket, "socket", Watched)
+    made: list[ContainerSockets] = []
+    before = umask()
+    thread = threading.Thread(target=lambda: made.append(ContainerSockets(str(tmp_path), manifest)))
+    thread.start()
+    thread.join()
+    assert seen and set(seen) == {before}
+    made[0].close_ends()
+    made[0].remove()
+    assert os.listdir(tmp_path) == []

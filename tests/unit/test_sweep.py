@@ -166,6 +166,17 @@ def test_loop_backing_file(backing: str, ours: bool) -> None:
     assert sweep._is_our_file(backing, ["/data/repository"]) is ours
 
 
+def test_loop_devices_of_others_are_left_alone(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backing = [f"{tmp_path}/repository/a.npk", f"{tmp_path}/repository2/a.npk", "/var/lib/other.img", ""]
+    looked_at: list[int] = []
+    monkeypatch.setattr(loopdevice, "devices", lambda: list(enumerate(backing)))
+    monkeypatch.setattr(sweep, "_loop_device", lambda number, log: looked_at.append(number))
+    run(tmp_path)
+    assert looked_at == [0]
+
+
 def test_owner() -> None:
     prefix = mounter.DM_NAME_PREFIX
     assert sweep._owner_lives(f"{prefix}{mounter.owner_id(os.getpid())}-abcdef")

@@ -332,10 +332,15 @@ def test_all_listeners_together(server: Server, tmp_path: Path, monkeypatch: pyt
     rebuilt = server.call(console.ConsoleServer, server.loop, server.notifications, None, ConsoleOptions(), 4)
     monkeypatch.setattr(server, "console", rebuilt)
     made = [listen(server, tmp_path / name) for name in ("one", "two")]
+    server.logged()
     with many(tmp_path / "one", 6, CONNECT), many(tmp_path / "two", 4, CONNECT):
         for name in ("one", "two"):
             with many(tmp_path / name, 1) as refused:
                 assert everything(refused[0]) == b""
+    # Who is silent is closed as well, but not with this reason.
+    assert [line for line in server.logged() if line.startswith("warn")] == [
+        f"warn: Too many connections on unix://{tmp_path}/{name}, refusing more" for name in ("one", "two")
+    ]
     for listener in made:
         server.call(listener.close)
     wait_until(lambda: rebuilt.count_connections()["client"] == 0)

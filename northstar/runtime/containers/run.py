@@ -60,6 +60,7 @@ class Run:
         "_clean_ups",
         "_group",
         "_host",
+        "_sockets",
         "_streams",
         "ended",
         "groups",
@@ -77,6 +78,7 @@ class Run:
         self._host = host
         self._clean_ups = CleanUps()
         self._group: Group | None = None
+        self._sockets: ContainerSockets | None = None
         self._streams: Streams | None = None
         self._attached: Attached | None = None
         self.notify: NotifySocket | None = None
@@ -133,7 +135,7 @@ class Run:
 
     def _has_to_wait(self) -> bool:
         manifest = self.record.manifest
-        if self.notify is not None:
+        if self.notify is not None or manifest.sockets:
             return True
         if manifest.suppl_groups or any(isinstance(m, model.Persist) for m in manifest.mounts.values()):
             return True
@@ -148,6 +150,9 @@ class Run:
             run_dir = self._host.site.places.run_dir
             image = f"{run_dir}/{self.record.container}"
             self.notify.make(run_dir, image, extension.reachable_notify_place(manifest))
+        if manifest.sockets:
+            self._sockets = ContainerSockets(self._host.site.places.socket_dir, manifest)
+            self._clean_ups.add("remove its sockets", self._remove_sockets)
         return groups(manifest, _log.warn)
 
     async def _execute(self, plan: Plan, descriptors: list[int]) -> None:
@@ -235,10 +240,15 @@ class Run:
         return list(self._streams.descriptors.values())
 
     def _open_sockets(self, stack: contextlib.ExitStack) -> list[int]:
-        sockets = ContainerSockets(self._host.site.places.socket_dir, self.record.manifest)
-        self._clean_ups.add("remove its sockets", sockets.remove)
-        stack.callback(sockets.close_ends)
-        return sockets.descriptors
+        if self._sockets is None:
+            return []
+        stack.callback(self._sockets.close_ends)
+        return self._sockets.descriptors
+
+    async def _remove_sockets(self) -> None:
+        if self._sockets is not None:
+            self._sockets.close_ends()
+            await self._host.loop.in_thread(self._sockets.remove)
 
     def _network(self) -> list[int]:
         network = self.record.manifest.network

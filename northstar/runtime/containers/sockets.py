@@ -9,6 +9,7 @@ import socket
 import stat
 
 from northstar.errors import Unexpected
+from northstar.kernel import namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,7 +32,11 @@ class ContainerSockets:
     __slots__ = ("_paths", "_sockets")
 
     def __init__(self, socket_dir: str, manifest: Manifest) -> None:
-        """Create them all; raises Unexpected naming the socket, none is left then."""
+        """Create them all; raises Unexpected naming the socket, none is left then.
+
+        Blocks, as their directory may be on any disk: for a thread, which gets a umask of its own by it.
+        """
+        namespaces.unshare(namespaces.CLONE_FS)
         self._sockets: list[socket.socket] = []
         self._paths: list[str] = []
         for name in sorted(manifest.sockets):
@@ -56,7 +61,7 @@ class ContainerSockets:
         self._sockets.clear()
 
     def remove(self) -> None:
-        """Remove the files when the run is over, all that can be. Raises OSError."""
+        """Remove the files when the run is over, all that can be. Blocks. Raises OSError."""
         failure: OSError | None = None
         for path in self._paths:
             try:

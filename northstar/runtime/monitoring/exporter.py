@@ -17,10 +17,13 @@ from northstar.runtime.monitoring import openmetrics
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any
 
     from northstar.config.model import MetricsConfig
     from northstar.runtime.eventloop.loop import Loop, Task
+
+    Text = Callable[[], Coroutine[Any, Any, str]]
 
 _log = log.Logger("runtime::metrics")
 
@@ -36,7 +39,7 @@ CLIENT_LIMIT = 10.0
 class Exporter:
     """Makes the metrics available as the configuration says."""
 
-    def __init__(self, loop: Loop, config: MetricsConfig, text: Callable[[], str]) -> None:
+    def __init__(self, loop: Loop, config: MetricsConfig, text: Text) -> None:
         """Raises NorthstarError if the socket cannot be made."""
         self._file = FileExporter(loop, config.file, config.interval, text) if config.file else None
         self._socket = SocketExporter(loop, config.socket, config.mode, text) if config.socket else None
@@ -52,7 +55,7 @@ class Exporter:
 class FileExporter:
     """Writes the text to a file every `interval` seconds; readers see the old or the new text."""
 
-    def __init__(self, loop: Loop, path: str, interval: float, text: Callable[[], str]) -> None:
+    def __init__(self, loop: Loop, path: str, interval: float, text: Text) -> None:
         self._loop = loop
         self._path = path
         self._interval = interval
@@ -77,7 +80,7 @@ class FileExporter:
 
     async def _write(self) -> None:
         try:
-            await self._loop.in_thread(replace, self._path, self._text())
+            await self._loop.in_thread(replace, self._path, await self._text())
             self._failed = False
         except OSError as error:
             if not self._failed:
@@ -118,7 +121,7 @@ def replace(path: str, text: str) -> None:
 class SocketExporter:
     """Answers each connection with the text: as HTTP/1.0 if it asks with GET, else as it is."""
 
-    def __init__(self, loop: Loop, path: str, mode: int, text: Callable[[], str]) -> None:
+    def __init__(self, loop: Loop, path: str, mode: int, text: Text) -> None:
         self._loop = loop
         self._path = path
         self._text = text
@@ -171,7 +174,7 @@ class SocketExporter:
     async def _answer(self, sock: socket.socket) -> None:
         transport = Transport(self._loop, sock)
         try:
-            transport.write(self._response(await self._request(transport)))
+            transport.write(await self._response(await self._request(transport)))
             await transport.flush()
         except OSError as error:
             _log.debug(f"{self._path}: {error.strerror}")
@@ -191,12 +194,12 @@ class SocketExporter:
             data += chunk
         return data
 
-    def _response(self, request: bytes) -> bytes:
+    async def _response(self, request: bytes) -> bytes:
         if not request:
-            return self._text().encode()
+            return (await self._text()).encode()
         if not request.startswith(b"GET "):
             return b"HTTP/1.0 405 Method Not Allowed\r\nAllow: GET\r\nContent-Length: 0\r\n\r\n"
-        body = self._text().encode()
+        body = (await self._text()).encode()
         head = (
             "HTTP/1.0 200 OK\r\n"
             f"Content-Type: {openmetrics.CONTENT_TYPE}\r\n"

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import re
 
-from northstar.kernel import procfs
 from northstar.runtime.containers.events import Observer
-from northstar.runtime.monitoring import openmetrics
+from northstar.runtime.monitoring import openmetrics, usage
 from northstar.runtime.monitoring.openmetrics import Family, Histogram
 from northstar.supervision.state import QUARANTINED, READY, WAITING
 
@@ -19,9 +18,11 @@ if TYPE_CHECKING:
     from northstar.names import Container
     from northstar.runtime.containers.records import Containers
     from northstar.runtime.containers.run import Run
+    from northstar.runtime.eventloop.loop import Loop
+    from northstar.runtime.monitoring.usage import Usage
     from northstar.runtime.spawning.process import ExitStatus
 
-    Samples = Iterable[tuple[tuple[str, ...], float]]
+    Sample = tuple[tuple[str, ...], float]
 
 CONTAINER = ("container", "version")
 
@@ -112,6 +113,11 @@ class _Counts:
         self.oom_kills = self.oom_kills_ended = 0
         self.damages = 0
 
+    def update(self, used: Usage) -> None:
+        """What its run has used by now. Of processes that have ended nothing is known any more."""
+        self.cpu = max(self.cpu, used.cpu)
+        self.oom_kills = used.oom_kills
+
     def end_run(self) -> None:
         self.cpu_ended += self.cpu
         self.oom_kills_ended += self.oom_kills
@@ -123,11 +129,13 @@ class Metrics(Observer):
 
     def __init__(
         self,
+        loop: Loop,
         containers: Containers,
         count_connections: Callable[[], Mapping[str, int]],
         problems: Callable[[], Mapping[str, str]],
     ) -> None:
         """`count_connections`: of the console, by kind of peer. `problems`: what cannot be used."""
+        self._loop = loop
         self._containers = containers
         self._count_connections = count_connections
         self._problems = problems
@@ -153,7 +161,7 @@ class Metrics(Observer):
         counts = self._of(run.record.container)
         outcome = "signal" if status.signal is not None else "success" if status.success else "failure"
         counts.exits[outcome] += 1
-        _usage(run, counts)
+        counts.update(usage.of(run))
         counts.end_run()
 
     def damaged(self, container: Container) -> None:
@@ -185,41 +193,45 @@ class Metrics(Observer):
 
     # --- text
 
-    def text(self) -> str:
-        """Everything, as it is now."""
-        memory = {run.record.container: self._memory(run) for run in self._running()}
-        samples: dict[Family, Samples] = {
+    async def text(self) -> str:
+        """Everything, as it is now. Threads ask the kernel and put the text together."""
+        memory = await self._memory()
+        samples = {family: list(found) for family, found in self._samples(memory).items()}
+        return await self._loop.in_thread(_text, samples, self._start_times.render(START_TIME))
+
+    def _samples(self, memory: Mapping[Container, int]) -> dict[Family, Iterable[Sample]]:
+        """All but the histogram."""
+        counted = [(_labels(container), counts) for container, counts in self._counts.items()]
+        return {
             CONTAINERS: self._states(),
             STARTS: self._by_outcome(STARTS),
             EXITS: self._by_outcome(EXITS),
-            RESTARTS: ((_labels(c), counts.restarts) for c, counts in self._counts.items()),
-            CPU: ((_labels(c), counts.cpu_ended + counts.cpu) for c, counts in self._counts.items()),
+            RESTARTS: ((labels, counts.restarts) for labels, counts in counted),
+            CPU: ((labels, counts.cpu_ended + counts.cpu) for labels, counts in counted),
             MEMORY: ((_labels(container), value) for container, value in memory.items()),
-            OOM_KILLS: (
-                (_labels(c), counts.oom_kills_ended + counts.oom_kills) for c, counts in self._counts.items()
-            ),
-            DAMAGES: ((_labels(c), counts.damages) for c, counts in self._counts.items()),
+            OOM_KILLS: ((labels, counts.oom_kills_ended + counts.oom_kills) for labels, counts in counted),
+            DAMAGES: ((labels, counts.damages) for labels, counts in counted),
             CONNECTIONS: (((peer,), number) for peer, number in self._count_connections().items()),
             REQUESTS: (((kind,), number) for kind, number in self._requests.items()),
             DEGRADED: (((place,), 1) for place in self._problems()),
             UPDATES: (((result,), number) for result, number in self._updates.items()),
         }
-        texts = (
-            self._start_times.render(family)
-            if family is START_TIME
-            else openmetrics.render(family, samples[family])
-            for family in FAMILIES
-        )
-        return "".join(texts) + openmetrics.END
 
     def _running(self) -> list[Run]:
-        return [run for run in self._containers.runs() if run.process.started]
+        return [run for run in self._containers.runs() if _runs(run)]
 
-    def _memory(self, run: Run) -> int:
-        """What a run uses now. Its counters are brought up to date by the way."""
-        return _usage(run, self._of(run.record.container))
+    async def _memory(self) -> dict[Container, int]:
+        """What each run uses now. Its counters are brought up to date by the way."""
+        runs = self._running()
+        memory = {}
+        for run, used in zip(runs, await self._loop.in_thread(usage.of_all, runs), strict=True):
+            # Of one that has ended meanwhile everything is counted.
+            if _runs(run):
+                self._of(run.record.container).update(used)
+                memory[run.record.container] = used.memory
+        return memory
 
-    def _states(self) -> Iterator[tuple[tuple[str, ...], float]]:
+    def _states(self) -> Iterator[Sample]:
         records = list(self._containers)
         yield ("installed",), len(records)
         yield ("mounted",), sum(record.mounted for record in records)
@@ -227,54 +239,25 @@ class Metrics(Observer):
         for phase in (READY, WAITING, QUARANTINED):
             yield (phase,), sum(record.state.phase == phase for record in records)
 
-    def _by_outcome(self, family: Family) -> Iterator[tuple[tuple[str, ...], float]]:
+    def _by_outcome(self, family: Family) -> Iterator[Sample]:
         for container, counts in self._counts.items():
             values = counts.starts if family is STARTS else counts.exits
             for outcome, number in values.items():
                 yield (*_labels(container), outcome), number
 
 
+def _runs(run: Run) -> bool:
+    return run.process.pidfd >= 0
+
+
 def _labels(container: Container) -> tuple[str, str]:
     return container.name, str(container.version)
 
 
-def _usage(run: Run, counts: _Counts) -> int:
-    """Update the counters of a run; the memory it uses, in bytes.
-
-    What its control group does not tell is taken from the processes that there are: their CPU time ends with
-    them, so the largest sum seen counts.
-    """
-    cpu, memory = _cpu_seconds(run), _memory_bytes(run)
-    if cpu is None or memory is None:
-        processes = procfs.descendants(run.process.pid) if run.process.pidfd >= 0 else []
-        if cpu is None:
-            cpu = max(counts.cpu, sum(process.cpu_time for process in processes) / 1e9)
-        if memory is None:
-            memory = sum(process.resident for process in processes)
-    counts.cpu = cpu
-    counts.oom_kills = (
-        _keyed(run, "memory.events", "oom_kill") or _keyed(run, "memory.oom_control", "oom_kill") or 0
+def _text(samples: dict[Family, list[Sample]], start_times: str) -> str:
+    """All families; for a thread, as hundreds of containers have thousands of lines."""
+    texts = (
+        start_times if family is START_TIME else openmetrics.render(family, samples[family])
+        for family in FAMILIES
     )
-    return memory
-
-
-def _cpu_seconds(run: Run) -> float | None:
-    microseconds = _keyed(run, "cpu.stat", "usage_usec")
-    if microseconds is not None:
-        return microseconds / 1e6
-    nanoseconds = run.read_group("cpuacct.usage")
-    return None if nanoseconds is None else int(nanoseconds) / 1e9
-
-
-def _memory_bytes(run: Run) -> int | None:
-    text = run.read_group("memory.current") or run.read_group("memory.usage_in_bytes")
-    return None if text is None else int(text)
-
-
-def _keyed(run: Run, file: str, key: str) -> int | None:
-    """A number of a file with lines `key number`."""
-    for line in (run.read_group(file) or "").splitlines():
-        name, _, value = line.partition(" ")
-        if name == key:
-            return int(value)
-    return None
+    return "".join(texts) + openmetrics.END

@@ -131,7 +131,7 @@ def test_device_that_is_not_there(runtime: SharedRuntime, directory: Path) -> No
         assert runtime.run(client, "a:0.0.1")[1] == ["/dev/later", "here"]
         path.unlink()
         path.mkdir()
-        assert runtime.run(client, "a:0.0.1")[1][0] == "/dev/later"
+        assert "/dev/later" in runtime.run(client, "a:0.0.1")[1]
 
 
 def test_trees_are_shared_and_go_with_the_daemon(own_runtime: Runtime) -> None:

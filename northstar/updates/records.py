@@ -19,6 +19,8 @@ from northstar.updates.journal import (
     ROLLING_BACK,
     STAGED,
     Bad,
+    Change,
+    Commit,
     Journal,
     Last,
     Update,
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from northstar.names import Version
-    from northstar.updates.journal import Change
     from northstar.updates.machine import Close
 
 Writes = list[tuple[str, Journal]]
@@ -84,8 +85,8 @@ def _closed(
     journal = known.get(change.name, Journal())
     last = last or journal.last
     if close.result == GOOD:
-        floor = facts.floors.get(change.name)
-        return journals.committed(journal, change, last, keep=facts.keep, floor=floor)
+        commit, floor = Commit(close.update.id, facts.now), facts.floors.get(change.name)
+        return journals.committed(journal, change, last, commit, keep=facts.keep, floor=floor)
     failed = close.result in (ROLLED_BACK, ROLLBACK_FAILED) and change in close.update.blamed
     return journals.closed(journal, change, last, _bad(close.update, change, facts) if failed else None)
 
@@ -107,8 +108,9 @@ def check_room(update: Update, known: Mapping[str, Journal]) -> None:
         reason,
         1 << 40,
     )
+    commit = Commit(update.id, last.time)
     for change in update.changes:
-        journal = known.get(change.name, Journal())
+        journal = known.get(change.name, Journal())._replace(commit=commit)
         journaltext.encode(change.name, journals.opened(journal, change.name, worst)._replace(last=last))
 
 
@@ -125,6 +127,16 @@ def recover(known: Mapping[str, Journal]) -> tuple[list[Update], Writes]:
         if journal.pointer is not None and (journal.pointer.leader, journal.pointer.id) not in ids
     ]
     return updates, writes
+
+
+def committed(known: Mapping[str, Journal]) -> list[tuple[Update, int]]:
+    """The updates by which the active versions became that, to go back from, and when that was."""
+    changes: dict[Commit, list[Change]] = {}
+    for name, journal in sorted(known.items()):
+        if journal.commit is not None and journal.active is not None:
+            older = journal.previous[0] if journal.previous else None
+            changes.setdefault(journal.commit, []).append(Change(name, older, journal.active))
+    return [(Update(commit.id, tuple(members)), commit.time) for commit, members in changes.items()]
 
 
 def describe(known: Mapping[str, Journal]) -> dict[str, Any]:

@@ -6,32 +6,38 @@ from __future__ import annotations
 import os
 import select
 import signal
-import statistics
 import time
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from bench import pages, processes
+from bench import daemon as daemons
+from bench import processes, traced
 from bench.daemon import bare_manifest
 from bench.table import Row, milliseconds, ratio, show
 from bench.turns import in_turns
 from northstar.client import Client
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from bench.daemon import Bench
 
 RUNS = 60
 WARM_UP = 10
 UPDATES = 20
-MANY, AT_A_TIME = 100, 20
-"""Containers of each kind whose memory is compared."""
+MANY, FIRST = 60, 20
+"""Containers of each kind whose memory is compared, and how many fill the cache of programs first."""
+TRACED = Path(traced.__file__)
 PACKAGE = 10_000_000
 """Bytes of the package that is updated, about."""
-SUPERVISED = {"northstar": {"ready": "notify", "restart": {"policy": "always"}}}
+SECTIONS: tuple[dict[str, Any], ...] = (
+    {},
+    {"custom": {"northstar": {"ready": "notify", "restart": {"policy": "always"}}}},
+)
 
 
 def measure(bench: Bench) -> None:
@@ -39,13 +45,9 @@ def measure(bench: Bench) -> None:
     sleeper = ["sleep", "1000"]
     restart = {"policy": "always", "delay": 0, "burst": 1000, "window": "1s"}
     bench.pack(bare_manifest("again", args=sleeper, custom={"northstar": {"restart": restart}}))
-    names = [[f"{kind}-{number}" for number in range(MANY)] for kind in ("plain", "supervised")]
-    plain = [bare_manifest(name, args=sleeper) for name in names[0]]
-    bench.pack_all(plain)
-    bench.pack_all([bare_manifest(name, args=sleeper, custom=SUPERVISED) for name in names[1]])
-    with bench.daemon() as daemon, Client.connect(bench.console, notifications=True) as client:
-        rows = _restarts(client, "again:0.0.1") + _memory(client, daemon.pid, names) + _updates(bench, client)
-    show("Supervision", rows)
+    with bench.daemon(), Client.connect(bench.console, notifications=True) as client:
+        rows = [*_restarts(client, "again:0.0.1"), *_updates(bench, client)]
+    show("Supervision", [*rows, *_costs()])
 
 
 # --- a restart
@@ -100,36 +102,54 @@ def _wait_for(client: Client, kind: str, container: str) -> None:
 # --- memory
 
 
-def _memory(client: Client, daemon: int, names: list[list[str]]) -> list[Row]:
-    """In turns, as the heap has holes in the beginning; the first turns are not counted: they load code."""
-    grown, opened = [], []
-    for first in range(0, MANY, AT_A_TIME):
-        for kind in names:
-            before = _used(daemon)
-            for name in kind[first : first + AT_A_TIME]:
-                client.start(f"{name}:0.0.1")
-            used = _used(daemon)
-            grown.append((used[0] - before[0]) / AT_A_TIME)
-            opened.append((used[1] - before[1]) / AT_A_TIME)
-    for name in names[0] + names[1]:
-        client.stop(f"{name}:0.0.1", timeout=0)
-    plain, supervised = (statistics.median(grown[kind::2][1:]) for kind in (0, 1))
-    descriptors = opened[-1] - opened[-2]
+def _costs() -> list[Row]:
+    """Of containers that nobody has started yet. The first ones of each kind load code."""
+    with (
+        daemons.bench((*daemons.PYTHON, str(TRACED))) as setting,
+        _telling(setting.base / "allocated") as told,
+    ):
+        names = [[f"{kind}-{number}" for number in range(MANY)] for kind in ("plain", "supervised")]
+        for kind, custom in zip(names, SECTIONS, strict=True):
+            setting.pack_all([bare_manifest(name, args=["sleep", "1000"], **custom) for name in kind])
+        with setting.daemon() as process, Client.connect(setting.console) as client:
+            grown = [_growth(client, process.pid, told, kind) for kind in names]
+    (plain, few), (supervised, more) = grown
     return [
-        Row("memory of a container that asks for nothing", f"{plain:.0f} B", "daemon, private"),
-        Row(
-            "the same with readiness and restart, beyond that",
-            f"{supervised - plain:.0f} B",
-            "target <= 2 KB",
-        ),
-        Row("descriptors beyond those", f"{descriptors:.1f}", f"target <= 1; {opened[-2]:.1f} without"),
+        Row("memory per container that asks for nothing", f"{plain:.0f} B", "allocated by Python"),
+        Row("the same with readiness and restart", f"{supervised:.0f} B"),
+        Row("beyond that of one that asks for nothing", f"{supervised - plain:.0f} B", "target <= 2 KB"),
+        Row("descriptors beyond those", f"{more - few:.1f}", f"target <= 1; {few:.1f} without"),
     ]
 
 
-def _used(daemon: int) -> tuple[float, int]:
-    """Private memory and descriptors of the daemon."""
+@contextmanager
+def _telling(path: Path) -> Iterator[Path]:
+    """Daemons that are traced tell in this file."""
+    os.environ[traced.VARIABLE] = str(path)
+    try:
+        yield path
+    finally:
+        del os.environ[traced.VARIABLE]
+
+
+def _growth(client: Client, daemon: int, told: Path, names: list[str]) -> tuple[float, float]:
+    """Bytes and descriptors per container."""
+    for name in names[:FIRST]:
+        client.start(f"{name}:0.0.1")
+    before = _used(daemon, told)
+    for name in names[FIRST:]:
+        client.start(f"{name}:0.0.1")
+    after = _used(daemon, told)
+    memory, descriptors = (
+        (late - early) / (len(names) - FIRST) for early, late in zip(before, after, strict=True)
+    )
+    return memory, descriptors
+
+
+def _used(daemon: int, told: Path) -> tuple[int, int]:
+    """Memory that Python has allocated, and descriptors."""
     processes.settle()
-    return pages.alone([daemon])[daemon].private, len(os.listdir(f"/proc/{daemon}/fd"))
+    return traced.allocated(told), len(os.listdir(f"/proc/{daemon}/fd"))
 
 
 # --- an update

@@ -22,6 +22,7 @@ from northstar.supervision.notification import Message
 MOST = 800
 """Bytes of each. A container with readiness and a restart policy may cost 2 KB more than one without."""
 NUMBER = 20
+TRUNCATED = b"READY=1\nX=" + b"x" * 60_000
 PLACE = "/run/host/notify"
 RECORD: Any = SimpleNamespace(
     container=Container("a", Version(1, 0, 0)),
@@ -59,7 +60,7 @@ def send(path: str, *datagrams: bytes) -> None:
 
 
 def test_what_is_told(loop: Loop, make: Make) -> None:
-    """Also what was told before anybody listened."""
+    """Also before anybody listened; what is none, or too long to be read, is dropped."""
     told: list[Message] = []
 
     async def main() -> None:
@@ -69,7 +70,7 @@ def test_what_is_told(loop: Loop, make: Make) -> None:
         notify.began()
         notify.serve(RECORD, lambda record, message, descriptors: told.append(message), None)
         for status in (b"one", b"two"):
-            send(path, b"STATUS=" + status, b"\xff no notification")
+            send(path, b"STATUS=" + status, b"\xff no notification", TRUNCATED)
             await loop.sleep(0.01)
         await notify.close()
         assert not os.path.exists(path)

@@ -9,7 +9,20 @@ import subprocess
 import sys
 import time
 
-from bench import autostart, console, delta, device, fleet, importing, many, memory, start, startup, upstream
+from bench import (
+    autostart,
+    console,
+    delta,
+    device,
+    fleet,
+    importing,
+    many,
+    memory,
+    start,
+    startup,
+    supervision,
+    upstream,
+)
 from bench.daemon import bench
 from bench.installation import installed
 from northstar import __version__
@@ -23,6 +36,7 @@ SECTIONS = {
     "upstream": upstream.measure,
     "console": console.measure,
     "importing": importing.measure,
+    "supervision": supervision.measure,
     "device": device.measure,
     "delta": delta.measure,
     "fleet": fleet.measure,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JSON schema of `custom.northstar`, as far as it concerns supervision: `northstar.manifest.supervision`.
+"""JSON schema of `custom.northstar`, as far as it concerns supervision and updates.
 
 What other parts of the runtime, and others than the runtime, have in `custom` is not restricted.
 """
@@ -13,6 +13,8 @@ from northstar.manifest import supervision as settings
 from northstar.supervision import model
 
 Schema = dict[str, Any]
+
+VERSION_PATTERN = "^[0-9]+\\.[0-9]+\\.[0-9]+"
 
 _DURATION: Schema = {
     "description": "A duration such as 500ms, 30s, 1m 30s",
@@ -32,6 +34,11 @@ _COMMAND: Schema = {
 }
 _SIGNAL: Schema = {
     "enum": [text for number in signal.Signals for text in (number.name.removeprefix("SIG"), number.name)]
+}
+_FLOOR: Schema = {
+    "type": "string",
+    "pattern": VERSION_PATTERN,
+    "description": "The lowest version that may run once this one has proved itself in an update",
 }
 _COUNT: Schema = {"type": "integer", "minimum": 1, "maximum": settings.MAX_BURST}
 
@@ -110,7 +117,8 @@ def schema() -> Schema:
             "description": "How many descriptors are kept for the container between two runs",
         },
     }
-    return {"properties": {"northstar": {"properties": {key: sections[key] for key in model.SECTIONS}}}}
+    known = {"floor": _FLOOR, **{key: sections[key] for key in model.SECTIONS}}
+    return {"properties": {"northstar": {"properties": known}}}
 
 
 def _section(description: str, fields: Schema, required: list[str] | None = None) -> Schema:

@@ -198,7 +198,7 @@ _RULE: Schema = {
 
 _OVERRIDES: dict[tuple[str, str], Schema] = {
     ("Manifest", "name"): _NAME,
-    ("Manifest", "version"): {"type": "string", "pattern": "^[0-9]+\\.[0-9]+\\.[0-9]+"},
+    ("Manifest", "version"): {"type": "string", "pattern": extensionschema.VERSION_PATTERN},
     ("Manifest", "init"): {**_TEXT, "minLength": 1, "maxLength": 4096},
     ("Manifest", "env"): {"type": "object", "additionalProperties": _TEXT, "maxProperties": 64},
     ("Manifest", "uid"): _ID,

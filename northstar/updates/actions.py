@@ -47,6 +47,7 @@ class Actions:
         self._handlers: dict[type, Callable[[Update, Any], Coroutine[Any, Any, None]]] = {
             machine.Record: self._record,
             machine.Close: self._close,
+            machine.Prepare: self._prepare,
             machine.Stop: self._stop,
             machine.Start: self._start,
             machine.AwaitReady: self._await_ready,
@@ -88,7 +89,15 @@ class Actions:
         if action.result == GOOD:
             for change in update.changes:
                 self._device.accept(Container(change.name, change.new))
-                self.committed[change.name] = (update, time.monotonic())
+            self.remember(update, 0.0)
+
+    def remember(self, update: Update, age: float) -> None:
+        """An update was found good, so many seconds ago."""
+        for change in update.changes:
+            self.committed[change.name] = (update, time.monotonic() - age)
+
+    async def _prepare(self, update: Update, action: machine.Prepare) -> None:
+        await self._device.prepare(action.containers)
 
     async def _stop(self, update: Update, action: machine.Stop) -> None:
         await self._device.stop(action.container)

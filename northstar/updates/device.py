@@ -33,6 +33,9 @@ if TYPE_CHECKING:
         def running(self, name: str) -> Container | None:
             """The version of a name that runs, or is being started."""
 
+        async def prepare(self, containers: Sequence[Container]) -> None:
+            """Do what their starts need and what disturbs nobody. What goes wrong is told by the starts."""
+
         async def start(self, container: Container, environment: Mapping[str, str], *, trial: bool) -> None:
             """Done when its application executes.
 

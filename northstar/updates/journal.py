@@ -112,6 +112,13 @@ class Last(NamedTuple):
     time: int = 0
 
 
+class Commit(NamedTuple):
+    """The update by which the active version became that, and when (seconds since the epoch)."""
+
+    id: str
+    time: int
+
+
 class Journal(NamedTuple):
     """What is known about the versions of a name; an empty one if there is none.
 
@@ -126,6 +133,7 @@ class Journal(NamedTuple):
     update: Update | None = None
     pointer: Pointer | None = None
     last: Last | None = None
+    commit: Commit | None = None
     remove: tuple[Version, ...] = ()
     extra: dict[str, Any] = {}  # noqa: RUF012
 
@@ -145,7 +153,13 @@ def opened(journal: Journal, name: str, update: Update) -> Journal:
 
 
 def committed(
-    journal: Journal, change: Change, last: Last | None, *, keep: int, floor: Version | None = None
+    journal: Journal,
+    change: Change,
+    last: Last | None,
+    commit: Commit,
+    *,
+    keep: int,
+    floor: Version | None = None,
 ) -> Journal:
     """The new version is active from now on; of the older ones `keep` stay. Raises the floor."""
     older = [version for version in (change.old, *journal.previous) if version not in (None, change.new)]
@@ -159,6 +173,7 @@ def committed(
         update=None,
         pointer=None,
         last=last,
+        commit=commit,
         remove=_united(journal.remove, behind[keep:], without=(change.new, *behind[:keep])),
     )
 
@@ -174,6 +189,7 @@ def closed(journal: Journal, change: Change, last: Last | None, bad: Bad | None)
         update=None,
         pointer=None,
         last=last,
+        commit=journal.commit if journal.active == change.old else None,
         remove=remove,
     )
 

@@ -17,6 +17,7 @@ from northstar.updates.journal import (
     RESULTS,
     Bad,
     Change,
+    Commit,
     Journal,
     JournalError,
     Last,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _QUOTES = 2
-_KEYS = ("format", "name", "active", "previous", "floor", "bad", "update", "last", "remove")
+_KEYS = ("format", "name", "active", "previous", "floor", "bad", "update", "last", "committed", "remove")
 
 
 def encode(name: str, journal: Journal) -> bytes:
@@ -78,6 +79,8 @@ def _to_json(name: str, journal: Journal) -> dict[str, Any]:
         value["update"] = journal.pointer._asdict()
     if journal.last is not None:
         value["last"] = last_to_json(journal.last)
+    if journal.commit is not None:
+        value["committed"] = journal.commit._asdict()
     if journal.remove:
         value["remove"] = [str(version) for version in journal.remove]
     return {key: item for key, item in value.items() if item not in (None, [])} | journal.extra
@@ -155,6 +158,7 @@ def decode(name: str, data: bytes) -> tuple[Journal, list[str]]:
         update=update if isinstance(update, Update) else None,
         pointer=update if isinstance(update, Pointer) else None,
         last=read("last", _last, None),
+        commit=read("committed", lambda item: Commit(_text(item["id"]), _number(item["time"])), None),
         remove=read("remove", _versions, ()),
         extra={key: item for key, item in value.items() if key not in _KEYS},
     )

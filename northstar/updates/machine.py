@@ -40,6 +40,12 @@ class Close(NamedTuple):
     reason: str
 
 
+class Prepare(NamedTuple):
+    """Do what containers need for their starts while others run; a start tells what has gone wrong."""
+
+    containers: tuple[Container, ...]
+
+
 class Stop(NamedTuple):
     """End a container; done at once if it does not run."""
 
@@ -99,7 +105,18 @@ class CleanUp(NamedTuple):
 
 
 Action = (
-    Record | Close | Stop | Start | AwaitReady | Settle | CopyData | RestoreData | DropData | Report | CleanUp
+    Record
+    | Close
+    | Prepare
+    | Stop
+    | Start
+    | AwaitReady
+    | Settle
+    | CopyData
+    | RestoreData
+    | DropData
+    | Report
+    | CleanUp
 )
 
 
@@ -273,7 +290,7 @@ def _mark(state: State, boots: int) -> Step:
 
 def _try(state: State, *, again: bool = False) -> Step:
     update = state.update
-    actions: list[Action] = [] if again else [Report(update, TRYING)]
+    actions: list[Action] = [] if again else [Report(update, TRYING), Prepare(_new(update))]
     if again:
         actions += [Stop(container) for container in reversed(_new(update))]
     # Also after a restart, in which somebody may have started them.

@@ -19,6 +19,8 @@ from northstar.updates.journal import (
     ROLLING_BACK,
     STAGED,
     Bad,
+    Change,
+    Commit,
     Journal,
     Last,
     Update,
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from northstar.names import Version
-    from northstar.updates.journal import Change
 
 Writes = list[tuple[str, Journal]]
 """Names and their new journals, in the order in which they become durable."""
@@ -85,8 +86,8 @@ def _closed(
     journal = known.get(change.name, Journal())
     last = last or journal.last
     if close.result == GOOD:
-        floor = facts.floors.get(change.name)
-        return journals.committed(journal, change, last, keep=facts.keep, floor=floor)
+        commit, floor = Commit(close.update.id, facts.now), facts.floors.get(change.name)
+        return journals.committed(journal, change, last, commit, keep=facts.keep, floor=floor)
     failed = close.result in (ROLLED_BACK, ROLLBACK_FAILED) and change in close.update.blamed
     return journals.closed(journal, change, last, _bad(close.update, change, facts) if failed else None)
 
@@ -130,6 +131,16 @@ def recover(known: Mapping[str, Journal]) -> tuple[list[Update], Writes]:
         if journal.pointer is not None and (journal.pointer.leader, journal.pointer.id) not in ids
     ]
     return updates, writes
+
+
+def committed(known: Mapping[str, Journal]) -> list[tuple[Update, int]]:
+    """The updates by which the active versions became that, to go back from, and when that was."""
+    changes: dict[Commit, list[Change]] = {}
+    for name, journal in sorted(known.items()):
+        if journal.commit is not None and journal.active is not None:
+            older = journal.previous[0] if journal.previous else None
+            changes.setdefault(journal.commit, []).append(Change(name, older, journal.active))
+    return [(Update(commit.id, tuple(members)), commit.time) for commit, members in changes.items()]
 
 
 def versions_to_json(journal: Journal) -> dict[str, Any]:

@@ -101,6 +101,10 @@ def write(repository: str, name: str, journal: Journal) -> None:
             _write(top, temporary, data)
             os.rename(temporary, entry, src_dir_fd=top, dst_dir_fd=top)
         sync_directory(top)
+        if not data:
+            # It goes with the last of them; what is left of it by a power cut does no harm.
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.join(repository, JOURNALS))
     finally:
         os.close(top)
 

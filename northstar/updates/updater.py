@@ -246,6 +246,9 @@ class Updater:
             await self.ledger.write_all(writes, lambda name: None)
         except Unexpected as error:
             self._log.error(str(error))
+        for update, when in records.committed(self.ledger.all()):
+            # The clock may have been set back, or not been set yet.
+            self._actions.remember(update, max(0.0, time.time() - when))
         settings = self._settings
         for update in updates:
             step = machine.resume(update, max_boots=settings.max_boots, abort=settings.abort_on_power_loss)

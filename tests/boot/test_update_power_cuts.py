@@ -34,21 +34,17 @@ class Cut(NamedTuple):
     expected: tuple[str, ...]
 
 
-def phase(name: str) -> str:
-    return f'until grep -q \'"phase":"{name}"\' {JOURNAL}; do :; done'
-
-
 UPDATE = "nstar update update:{version} --settle 3s"
 CUTS = (
-    Cut("2 installed", GOOD, "true", (OLD,)),
-    Cut("3 staged", GOOD, UPDATE, (GOOD,)),
-    Cut("4 trying", GOOD, f"{UPDATE} && {phase('trying')}", (GOOD,)),
     Cut("5 on trial", GOOD, f"{UPDATE} && until nstar list | grep -q '{GOOD}.* [0-9]'; do :; done", (GOOD,)),
-    Cut("6 good", GOOD, f'{UPDATE} && until grep -q \'"active":"{GOOD}"\' {JOURNAL}; do :; done', (GOOD,)),
-    Cut("7 rolling back", BAD, f"{UPDATE} && {phase('rolling_back')}", (OLD,)),
-    Cut("8 rolled back", BAD, f"{UPDATE} && until grep -q rolled_back {JOURNAL}; do :; done", (OLD,)),
-    Cut("9 removed", BAD, f"{UPDATE} && while [ -e '{REPOSITORY}/update:{BAD}.npk' ]; do :; done", (OLD,)),
+    Cut(
+        "7 rolling back",
+        BAD,
+        f'{UPDATE} && until grep -q \'"phase":"rolling_back"\' {JOURNAL}; do :; done',
+        (OLD,),
+    ),
 )
+"""tests/faults has all steps, on one machine that is not booted again."""
 
 
 def booted(disk: Path) -> Machine:

@@ -8,151 +8,16 @@ to them, NORTHSTAR_FAULTS_SCALE multiplies the numbers. docs/reliability.md has 
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import threading
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import history
 import pytest
-from volatiledisk import VolatileDisk
+from subject import LEAVE, RETURN, SCALE, SEED, WORK_SECONDS, Device
 
-from northstar import manifest
-from northstar.npk import keys, pack
-from qemu import kernels, rootfs
-from qemu.machine import Machine, Options, make_data_disk
-from tests.integration import testimage
-
-HERE = Path(__file__).resolve().parent
-SEED = int(os.environ.get("NORTHSTAR_FAULTS_SEED", "0"))
-SCALE = int(os.environ.get("NORTHSTAR_FAULTS_SCALE", "1"))
 CUTS, KILLS, INTERRUPTIONS, CYCLES = 10 * SCALE, 30 * SCALE, 40 * SCALE, 200 * SCALE
-WORK_SECONDS = 1.5
 GROWTH = 200
 """Bytes per cycle; memory of processes is counted in pages."""
-
-OTHERS = frozenset(("quick:0.0.1", "sleeper:0.0.1"))
-"""Packages that tests install for themselves."""
-
-LEAVE = """
-kill -9 $(cat /run/northstar.pid) 2>/dev/null
-tries=0
-until umount /var/lib/northstar 2>/dev/null; do
-    tries=$((tries+1)); test $tries -lt 100 || exit 1; sleep 0.05
-done
-python3 /mnt/faults/workload.py forget /dev/vdb
-"""
-"""Nothing of the disk is in memory any more."""
-RETURN = """
-e2fsck -p /dev/vdb > /run/fsck.log 2>&1
-test $? -le 1 || { cat /run/fsck.log; exit 1; }
-mount /var/lib/northstar && rm -f /run/northstar.pid && /etc/init.d/northstar start > /dev/null
-"""
-
-
-def packed(directory: Path) -> list[Path]:
-    """Signed packages: some small ones, one that writes data, one that ends at once, one that does not."""
-    directory.mkdir()
-    key = keys.load_private(str(rootfs.keys() / "northstar.key"))
-    busybox, small = directory / "busybox.img", directory / "small.img"
-    testimage.make(rootfs.busybox(), busybox)
-    (directory / "root").mkdir()
-    (directory / "root/text").write_text("hello")
-    subprocess.run(["mksquashfs", directory / "root", small, "-quiet", "-no-progress"], check=True)
-    writes = "n=0; while test $n -lt 5; do echo $n > /data/$n; n=$((n+1)); done; sync"
-    programs = {"writer": writes, "quick": "exit 0", "sleeper": "exec sleep 100000"}
-    paths = []
-    for name in ("one", "two", "three", *programs):
-        fields: dict[str, Any] = {"name": name, "version": "0.0.1", "uid": 1000, "gid": 1000}
-        if name in programs:
-            mounts = {"/proc": {"type": "proc"}, "/dev": {"type": "dev"}, "/data": {"type": "persist"}}
-            fields |= {"init": "/bin/sh", "args": ["-c", programs[name]], "mounts": mounts}
-        parsed = manifest.parse(json.dumps(fields).encode())
-        image = busybox if name in programs else small
-        paths.append(Path(pack.pack_image(parsed, str(image), str(directory), key=key)))
-    busybox.unlink()
-    small.unlink()
-    return paths
-
-
-class Device:
-    """A machine, its disk, and what has been seen there."""
-
-    def __init__(self, machine: Machine, disk: VolatileDisk, packages: list[Path]) -> None:
-        self.machine = machine
-        self.disk = disk
-        self.packages = {path.name.rpartition("-")[0]: f"/mnt/packages/{path.name}" for path in packages}
-        self.installed: set[str] = set()
-
-    def run(self, command: str, timeout: float = 60.0) -> list[str]:
-        """Lines that a command prints; it must succeed."""
-        return self.machine.output(f"cd /tmp; {command}", timeout=timeout).splitlines()
-
-    def workload(self, *words: object) -> str:
-        return "python3 /mnt/faults/workload.py " + " ".join(map(str, words))
-
-    def look(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.run(self.workload("look"))[-1])
-        self.installed = set(found["installed"])
-        return found
-
-    def operate(self, seed: int, cut_after: float) -> tuple[list[str], list[str]]:
-        """Work while the power fails; the lines that had come by then, and those that came later."""
-        lines = ["", ""]
-        failed = threading.Event()
-
-        def collect(stream: str, data: bytes) -> None:
-            if stream == "stdout":
-                lines[failed.is_set()] += data.decode()
-                with suppress(RuntimeError):  # started by the first line
-                    timer.start()
-
-        def fail() -> None:
-            failed.set()
-            self.disk.cut(random.Random(seed))
-
-        timer = threading.Timer(cut_after, fail)
-        names = [self.packages[name] for name in ("one", "two", "three", "writer")]
-        self.machine.run(self.workload("operations", WORK_SECONDS, seed, *names), output=collect)
-        timer.join()
-        assert failed.is_set()
-        before, _, rest = lines[0].rpartition("\n")
-        return before.splitlines(), (rest + lines[1]).splitlines()
-
-    def check(self, expected: history.Expected) -> None:
-        """What is there is what may and must be there, and all of it can be used."""
-        complaint = history.complaint(expected, self.look(), OTHERS)
-        assert complaint is None, complaint
-
-
-@pytest.fixture(scope="module")
-def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
-    """One machine for all: after each test it works."""
-    base = tmp_path_factory.mktemp("faults")
-    packages = packed(base / "packages")
-    extra, data = base / "extra.squashfs", base / "data.ext4"
-    rootfs.test_disk(extra, {"faults": HERE, "packages": base / "packages"}, base / "log")
-    make_data_disk(data, 48)
-    disk = VolatileDisk(data, base / "nbd")
-    kernel = kernels.find(os.environ.get("NORTHSTAR_FAULTS_KERNEL", kernels.OWN))
-    options = Options(
-        kernel=kernel.image,
-        initramfs=kernel.initramfs,
-        rootfs=rootfs.image(rootfs.BUSYBOX) / "rootfs.squashfs",
-        data=disk.url,
-        extra=extra,
-    )
-    try:
-        with Machine(options) as machine:
-            assert machine.wait_for_console() is not None
-            machine.run("test -e /mnt/faults || mount -t squashfs -o ro /dev/vdc /mnt")
-            yield Device(machine, disk, packages)
-    finally:
-        disk.close()
 
 
 def test_power_cuts(device: Device) -> None:
@@ -164,9 +29,7 @@ def test_power_cuts(device: Device) -> None:
         installed = set(device.installed)
         cut_after = random.Random(seed).uniform(0.05, 0.95) * WORK_SECONDS
         before, later = device.operate(seed, cut_after)
-        device.run(LEAVE)
-        device.disk.power_on()
-        device.run(RETURN)
+        device.come_back()
         events = history.parse(before)
         acknowledged += sum(event.stage == "done" for event in events)
         device.check(history.expected(installed, events, history.parse(later)))

@@ -12,6 +12,7 @@ import random
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 BLOCK = 4096
@@ -28,6 +29,16 @@ _EIO, _EINVAL = 5, 22
 _REQUEST = struct.Struct(">IHHQQI")
 
 
+class _Plan:
+    """When the power is to fail."""
+
+    def __init__(self, recognised: Callable[[bytes], bool], flushes: int, chance: random.Random) -> None:
+        self.recognised = recognised
+        self.flushes = flushes
+        self.chance = chance
+        self.reached = False
+
+
 class VolatileDisk:
     """The disk and its server; methods may be called from any thread."""
 
@@ -38,6 +49,7 @@ class VolatileDisk:
         self._cached: dict[int, bytes] = {}
         """Blocks that were written since the last flush."""
         self._dead = self._failing = False
+        self._plan: _Plan | None = None
         self.flushes = self.lost = 0
         self._lock = threading.Lock()
         self.url = Path(f"nbd:unix:{path}")
@@ -56,14 +68,45 @@ class VolatileDisk:
     def cut(self, chance: random.Random) -> None:
         """The power fails now. Until `power_on` everything seems to work, and nothing of it lasts."""
         with self._lock:
-            share = chance.random()
-            for number, data in self._cached.items():
-                if chance.random() < share:
-                    self._medium[number * BLOCK : number * BLOCK + len(data)] = data
-                else:
-                    self.lost += 1
-            self._cached.clear()
-            self._dead = True
+            self._cut(chance)
+
+    def cut_at(self, recognised: Callable[[bytes], bool], flushes: int, chance: random.Random) -> None:
+        """The power will fail so many flushes after a write that is recognised."""
+        with self._lock:
+            self._plan = _Plan(recognised, flushes, chance)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the write that `cut_at` waits for has come."""
+        return self._plan is None or self._plan.reached
+
+    @property
+    def dead(self) -> bool:
+        """Whether the power has failed."""
+        return self._dead
+
+    def _cut(self, chance: random.Random) -> None:
+        share = chance.random()
+        for number, data in self._cached.items():
+            if chance.random() < share:
+                self._medium[number * BLOCK : number * BLOCK + len(data)] = data
+            else:
+                self.lost += 1
+        self._cached.clear()
+        self._dead = True
+        self._plan = None
+
+    def _follow_plan(self, written: bytes | None) -> None:
+        """Something was written, or flushed."""
+        plan = self._plan
+        if plan is None or self._dead:
+            return
+        if plan.reached:
+            plan.flushes -= written is None
+        elif written is not None:
+            plan.reached = plan.recognised(written)
+        if plan.reached and plan.flushes <= 0:
+            self._cut(plan.chance)
 
     def power_on(self) -> None:
         """The machine finds what is on the medium."""
@@ -93,6 +136,7 @@ class VolatileDisk:
                 self._cached.pop(number, None)
             else:
                 self._cached[number] = block
+        self._follow_plan(data)
 
     def _flush(self) -> None:
         if self._dead:
@@ -101,6 +145,7 @@ class VolatileDisk:
         for number, data in self._cached.items():
             self._medium[number * BLOCK : number * BLOCK + len(data)] = data
         self._cached.clear()
+        self._follow_plan(None)
 
     # --- protocol
 

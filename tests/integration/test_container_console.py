@@ -66,6 +66,23 @@ def test_permissions_are_those_of_the_manifest(runtime: SharedRuntime) -> None:
         runtime.wait_for_log("DEBUG: Container a:0.0.1 connected with permissions ident, list")
 
 
+def test_a_container_updates_itself(runtime: SharedRuntime) -> None:
+    """Its connection ends with it, the update goes on."""
+    update = {"request": {"update": {"containers": ["itself:0.0.2"], "settle": 0.1}}}
+    console = {"permissions": ["start", "kill", "uninstall"]}
+    old = shell("itself", say(CONNECT, update) + hear(2) + "sleep 1000", console=console)
+    runtime.pack(old)
+    runtime.pack({**shell("itself", "sleep 1000"), "version": "0.0.2"})
+    with runtime.started() as client:
+        client.start("itself:0.0.1")
+        wait_until(lambda: bool(client.updates().last), "the update ends", 30)
+        (last,) = client.updates().last
+        assert (last["result"], last["containers"]) == ("good", ["itself:0.0.2"])
+        assert client.inspect("itself:0.0.2").process is not None
+        assert client.inspect("itself:0.0.1").process is None
+        client.acknowledge_update(last["id"])
+
+
 def test_notifications_need_a_permission(runtime: SharedRuntime) -> None:
     script = say(SUBSCRIBE) + hear(1) + f"read -r line <&{CONSOLE} || echo closed"
     runtime.pack(shell("a", script, console={"permissions": ["ident"]}))

@@ -99,6 +99,7 @@ def test_good(runtime: Runtime, client: Client) -> None:
     ended = outcome(client, key)
     assert ended["phases"] == ["staged", "trying", "good"]
     assert ended["reference"] == "campaign 42"
+    assert "Mounted app:1.1.0" in runtime.output().partition("Sending SIGTERM to app:1.0.0")[0]
     assert running(client) == ["app:1.1.0"]
     assert runtime.printed("app:1.1.0") == ["1.1.0 1 1.0.0"]
     assert journal(runtime)["active"] == "1.1.0"

@@ -80,6 +80,8 @@ def test_examples_fit_the_schema(path: Path) -> None:
         {"custom": {"northstar": {"health": "check"}}},
         {"custom": {"northstar": {"after": {"database": "up"}}}},
         {"custom": {"northstar": {"fdstore": 129}}},
+        {"custom": {"northstar": {"floor": 1}}},
+        {"custom": {"northstar": {"floor": "1.0"}}},
     ],
     ids=str,
 )
@@ -97,6 +99,7 @@ def test_schema_and_parser_refuse_the_same(fields: dict[str, Any]) -> None:
         {"restart": {"policy": "always", "delay": 0, "window": "5m"}, "watchdog": "10s", "bind": "bus"},
         {"ready": {"by": "notify", "timeout": "1m 30s"}, "stop": {"signal": "SIGINT"}, "health": ["/check"]},
         {"ready": "exit", "after": {"bus": "started"}, "after_timeout": "1m", "fdstore": 1, "others": "too"},
+        {"floor": "0.0.1-rc.1"},
     ],
     ids=str,
 )

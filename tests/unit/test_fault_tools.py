@@ -58,6 +58,36 @@ def test_any_part_of_the_rest_may_be_lost(disk: VolatileDisk) -> None:
     assert len(found) == 8
 
 
+def planned(disk: VolatileDisk, flushes: int) -> bytes:
+    """What is left if the power fails so many flushes after a block of `x`."""
+    write(disk, 0, b"a")
+    disk.cut_at(lambda written: b"x" in written, flushes, random.Random(0))
+    disk._flush()
+    for block, byte in enumerate((b"b", b"x", b"c", b"d"), start=1):
+        write(disk, block, byte)
+        disk._flush()
+    assert disk.dead
+    disk.power_on()
+    return seen(disk)[:5]
+
+
+@pytest.mark.parametrize(("flushes", "left"), [(1, b"abx\0\0"), (2, b"abxc\0"), (3, b"abxcd")])
+def test_the_power_fails_at_a_certain_write(disk: VolatileDisk, flushes: int, left: bytes) -> None:
+    assert planned(disk, flushes) == left
+
+
+def test_the_power_fails_before_that_write_is_durable(disk: VolatileDisk) -> None:
+    assert planned(disk, 0) in (b"ab\0\0\0", b"abx\0\0")
+
+
+def test_a_write_that_never_comes(disk: VolatileDisk) -> None:
+    disk.cut_at(lambda written: b"x" in written, 0, random.Random(0))
+    write(disk, 0, b"a")
+    disk._flush()
+    assert not disk.reached
+    assert not disk.dead
+
+
 def events(text: str) -> list[Event]:
     return parse([f"{line.strip()}:0.0.1" for line in text.split(",") if line.strip()])
 

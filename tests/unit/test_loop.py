@@ -111,6 +111,26 @@ def test_a_failure_that_somebody_waits_for_is_theirs(loop: Loop, failures: list[
     assert failures == []
 
 
+def test_who_is_called_when_something_is_readable(loop: Loop) -> None:
+    """In a turn of its own, once for what came together, and not after the end."""
+    reader, writer = os.pipe()
+    called: list[bytes] = []
+
+    async def main() -> None:
+        channel = loop.listen(reader, lambda: called.append(os.read(reader, 10)))
+        for text in (b"one", b"two"):
+            os.write(writer, text)
+            await loop.sleep(0.01)
+        channel.close()
+        os.write(writer, b"more")
+        await loop.sleep(0.01)
+
+    loop.run(main())
+    assert called == [b"one", b"two", b"more"]
+    os.close(reader)
+    os.close(writer)
+
+
 def test_who_hears_of_failures_fails() -> None:
     def fail(failure: BaseException) -> None:
         raise failure

@@ -20,7 +20,6 @@ from consoleserver import PEER, TIMEOUT, Server, serve
 from test_listener import attempt
 
 from northstar.config import ConsoleConfig, ConsoleOptions
-from northstar.config.model import MetricsConfig
 from northstar.errors import NorthstarError, StartContainerFailed
 from northstar.kernel import sockets
 from northstar.manifest import parse
@@ -32,8 +31,8 @@ from northstar.runtime.console import server as console
 from northstar.runtime.console.connection import FIRST_LINE
 from northstar.runtime.console.listener import Listener
 from northstar.runtime.eventloop import transport
-from northstar.runtime.eventloop.loop import Loop
-from northstar.runtime.monitoring.exporter import Exporter
+from northstar.runtime.eventloop.loop import Loop, Task
+from northstar.runtime.monitoring.exporter import SocketExporter
 
 NOTHING = frozenset[str]()
 EVERYTHING = FULL | {"exec"}
@@ -245,9 +244,7 @@ def test_descriptors_before_a_connection_is_accepted(server: Server, kernel: str
 
 def test_descriptors_for_the_metrics(server: Server, kernel: str, tmp_path: Path) -> None:
     path = tmp_path / "metrics"
-    exporter: Exporter = server.call(
-        Exporter, server.loop, MetricsConfig(None, 15.0, str(path), 0o600), lambda: "text"
-    )
+    exporter: SocketExporter = server.call(SocketExporter, server.loop, str(path), 0o600, lambda: "text")
     with lingering(2) as descriptors:
         for descriptor in descriptors:
             with socket.socket(socket.AF_UNIX) as sock:
@@ -255,7 +252,9 @@ def test_descriptors_for_the_metrics(server: Server, kernel: str, tmp_path: Path
                 pass_on(sock, b"x", [descriptor])
                 with others_are_served(server):
                     pass
-    server.call(server.loop.spawn, exporter.stop())
+    stopped: Task = server.call(server.loop.spawn, exporter.stop())
+    # What is left in the middle of closing would do it again when it is collected, somewhere else.
+    wait_until(lambda: stopped.done and not exporter._clients)
 
 
 # --- how many

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from northstar.errors import UpdateRejected
 from northstar.names import Version
 from northstar.updates import journal, journaltext, records, versions
-from northstar.updates.journal import Bad, Change, Journal, JournalError, Last, Pointer, Update
+from northstar.updates.journal import Bad, Change, Commit, Journal, JournalError, Last, Pointer, Update
 from northstar.updates.machine import Close
 from northstar.updates.versions import Installed
 
@@ -59,10 +59,12 @@ JOURNALS = st.builds(
     st.none(),
     st.none() | st.builds(Pointer, IDS, NAMES),
     st.none() | LAST,
+    st.none() | st.builds(Commit, IDS, st.integers(0, 1 << 40)),
     st.lists(VERSIONS, max_size=2).map(tuple),
     st.dictionaries(st.sampled_from(["later", "more"]), st.integers() | st.text("abc")),
 )
 V = Version.parse
+COMMIT = Commit("u-1", 0)
 
 
 @given(JOURNALS, st.none() | UPDATES)
@@ -287,16 +289,18 @@ def test_what_stays_behind() -> None:
     """As many as wanted, the newest ones; the rest is to be removed."""
     known = Journal(active=V("1.0.2"), previous=(V("1.0.1"),))
     change = Change("a", V("1.0.2"), V("1.0.3"))
-    one = journal.committed(known, change, None, keep=1, floor=V("1.0.1"))
+    one = journal.committed(known, change, None, COMMIT, keep=1, floor=V("1.0.1"))
     assert (one.active, one.previous, one.remove, one.floor) == (
         V("1.0.3"),
         (V("1.0.2"),),
         (V("1.0.1"),),
         V("1.0.1"),
     )
-    assert journal.committed(known, change, None, keep=2).remove == ()
-    assert journal.committed(known, change, None, keep=0).remove == (V("1.0.2"), V("1.0.1"))
-    lower = journal.committed(known._replace(floor=V("1.0.2")), change, None, keep=1, floor=V("1.0.1"))
+    assert journal.committed(known, change, None, COMMIT, keep=2).remove == ()
+    assert journal.committed(known, change, None, COMMIT, keep=0).remove == (V("1.0.2"), V("1.0.1"))
+    lower = journal.committed(
+        known._replace(floor=V("1.0.2")), change, None, COMMIT, keep=1, floor=V("1.0.1")
+    )
     assert lower.floor == V("1.0.2")
 
 

@@ -31,9 +31,13 @@ def test_written_and_read(tmp_path: Path) -> None:
 
 
 def test_one_that_says_nothing_is_removed(tmp_path: Path) -> None:
+    """With the last one their directory."""
+    store.write(str(tmp_path), "b", ACTIVE)
     for known in (Journal(), ACTIVE, Journal(), Journal()):
         store.write(str(tmp_path), "a", known)
-    assert os.listdir(tmp_path / ".state") == []
+    assert os.listdir(tmp_path / ".state") == ["b.json"]
+    store.write(str(tmp_path), "b", Journal())
+    assert os.listdir(tmp_path) == []
 
 
 def test_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

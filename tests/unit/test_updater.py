@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,6 +63,9 @@ class Device:
 
     def running(self, name: str) -> Container | None:
         return self.runs.get(name)
+
+    async def prepare(self, containers: Sequence[Container]) -> None:
+        self.done.append(f"prepare {', '.join(map(str, containers))}")
 
     async def start(self, container: Container, environment: Mapping[str, str], *, trial: bool) -> None:
         self.manifest(container)
@@ -136,7 +140,12 @@ def test_good(scene: Scene) -> None:
     _, device, updater = scene
     assert play(scene, lambda: updater.begin(Order((A2,)))) == ["staged", "trying", "good"]
     variables = "NORTHSTAR_TRIAL=1 NORTHSTAR_UPDATE_FROM=1.0.0"
-    assert device.done == ["stop a:1.0.0", f"start a:1.1.0 {variables} on trial", "accept a:1.1.0"]
+    assert device.done == [
+        "prepare a:1.1.0",
+        "stop a:1.0.0",
+        f"start a:1.1.0 {variables} on trial",
+        "accept a:1.1.0",
+    ]
     assert store.load(device.repository, pytest.fail)["a"].active == A2.version
     assert updater.current("a") == A2
 
@@ -156,6 +165,7 @@ def test_a_group_stops_in_reverse(scene: Scene) -> None:
     _, device, updater = scene
     assert play(scene, lambda: updater.begin(Order((B2, A2))))[-1] == "good"
     assert [line.split()[:2] for line in device.done] == [
+        ["prepare", "b:1.1.0,"],
         ["stop", "a:1.0.0"],
         ["stop", "b:1.0.0"],
         ["start", "b:1.1.0"],
@@ -221,6 +231,37 @@ def test_late_rollback(scene: Scene) -> None:
     assert device.runs["a"] == A1
     with pytest.raises(InvalidContainer):
         scene[0].run(updater.begin(Order((A2,))))
+
+
+@pytest.mark.parametrize("clock", [0.0, -1e9])
+def test_late_rollback_of_a_group_after_a_restart(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, clock: float
+) -> None:
+    """Also if the clock has been set back, as by a restart of a device without a battery."""
+    loop, device, updater = scene
+    play(scene, lambda: updater.begin(Order((B2, A2))))
+    restarted = updater_of(loop, device)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + clock)
+
+    async def crash() -> None:
+        await restarted.ledger.load(device.repository)
+        await restarted.recover()
+        assert restarted.roll_back("b", "crashed too often")
+
+    assert play((loop, device, restarted), crash) == ["rolling_back", "rolled_back"]
+    assert device.runs == {"a": A1, "b": B1}
+
+
+def test_late_rollback_long_after_a_restart(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, device, updater = scene
+    play(scene, lambda: updater.begin(Order((A2,))))
+    restarted = updater_of(loop, device)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + SETTINGS.late_rollback + 10)
+    loop.run(restarted.ledger.load(device.repository))
+    loop.run(restarted.recover())
+    assert not restarted.roll_back("a", "crashed too often")
 
 
 def test_no_late_rollback(tmp_path: Path, scene: Scene) -> None:

@@ -8,6 +8,7 @@ import os
 import time
 
 from northstar.errors import ApiError, InvalidContainer
+from northstar.kernel import paths
 from northstar.runtime import log
 from northstar.runtime.duration import duration
 
@@ -132,6 +133,13 @@ class Mounts:
         async with self._mutex:
             await self.mount_records([record for record in needed if not record.mounted])
 
+    async def read_program(self, record: Record) -> None:
+        """Let the kernel read and unpack the program now, not when somebody waits for it."""
+        init = record.manifest.init
+        if record.mounted and init is not None:
+            with contextlib.suppress(OSError):
+                await self._loop.in_thread(_read_ahead, self.target(record.container), init)
+
     async def mount_records(self, records: Sequence[Record]) -> list[ApiError | None]:
         """Mount concurrently, at most `mount_parallel` at a time. The mutex is held."""
         results = await self._loop.gather(
@@ -182,3 +190,17 @@ class Mounts:
     def target(self, container: Container) -> str:
         """Where a package is mounted."""
         return f"{self._run_dir}/{container}"
+
+
+def _read_ahead(image: str, program: str) -> None:
+    """Blocks. Raises OSError. The image is not trusted."""
+    root = os.open(image, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        flags = paths.RESOLVE_IN_ROOT | paths.RESOLVE_NO_MAGICLINKS
+        file = paths.openat2(root, program, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, flags)
+    finally:
+        os.close(root)
+    try:
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_WILLNEED)
+    finally:
+        os.close(file)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from northstar.runtime.eventloop.loop import Future
     from northstar.runtime.supervision.descriptors import Stored
     from northstar.runtime.supervision.notifysocket import NotifySocket
+    from northstar.runtime.supervision.supervised import Supervised
     from northstar.supervision.notification import Message
 
     class Session(Protocol):
@@ -127,10 +128,7 @@ class Run:
         # Most containers have none.
         from northstar.runtime.supervision.notifysocket import NotifySocket
 
-        container, uid = self.record.container, self.record.manifest.uid
-        self.notify = NotifySocket(
-            self._host.loop, str(container), uid, stores=self.record.settings.fdstore > 0
-        )
+        self.notify = NotifySocket(self._host.loop)
         self._clean_ups.add("close its socket for notifications", self.notify.close)
 
     def _has_to_wait(self) -> bool:
@@ -217,11 +215,11 @@ class Run:
             len(self.stored),
         )
 
-    def listen(self, tell: Callable[[Message, list[int]], None]) -> None:
+    def listen(self, record: Supervised, tell: Callable[[Supervised, Message, list[int]], None]) -> None:
         """The program executes: hear what it tells."""
         if self.notify is not None:
             init = self.process.pid if self.record.settings.ready.access == MAIN else None
-            self.notify.serve(tell, init)
+            self.notify.serve(record, tell, init)
 
     def _connect(self, stack: contextlib.ExitStack) -> list[int]:
         manifest = self.record.manifest

@@ -140,10 +140,16 @@ class Starts:
         self._events.started(container, spent)
         self._supervisor.happen(record, s.Executing())
         self._host.loop.spawn(self._watch(record, run))
-        run.listen(lambda message, descriptors: self._told(record, message, descriptors))
+        run.listen(record, self._told)
         self._host.loop.spawn(binds.tell_left_out(self._host.loop, record))
 
-    def _told(self, record: Record, message: Message, descriptors: list[int]) -> None:
+    async def prepare(self, wanted: Sequence[Record]) -> None:
+        """What takes long about first starts, and can be done before; they tell what goes wrong."""
+        await self._mounts.mount_for(wanted)
+        for record in wanted:
+            await self._mounts.read_program(record)
+
+    def _told(self, record: Supervised, message: Message, descriptors: list[int]) -> None:
         if record.settings.fdstore:
             self.descriptors.told(record.container.name, record.settings.fdstore, message, descriptors)
         self._supervisor.told(record, message)

@@ -102,6 +102,10 @@ class Trials(Observer):
                 return run.record.container
         return None
 
+    async def prepare(self, containers: Sequence[Container]) -> None:
+        """Mount their images."""
+        await self._starts.prepare([self._containers.get(container) for container in containers])
+
     async def start(self, container: Container, environment: Mapping[str, str], *, trial: bool) -> None:
         """Done when its application executes. Raises ApiError."""
         record = self._containers.get(container)

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from northstar.runtime.eventloop.loop import Channel, Loop
+    from northstar.runtime.supervision.supervised import Supervised
     from northstar.supervision.notification import Message
 
-    Tell = Callable[[Message, list[int]], None]
+    Tell = Callable[[Supervised, Message, list[int]], None]
 
 _log = log.Logger("runtime::notify")
 
@@ -42,36 +43,34 @@ class NotifySocket:
     """Made before the start; `serve` begins when the program executes."""
 
     __slots__ = (
+        "_busy",
         "_channel",
         "_closed",
         "_complained",
         "_link",
         "_loop",
         "_main",
-        "_name",
         "_path",
+        "_record",
         "_socket",
-        "_stores",
         "_tell",
-        "_uid",
         "address",
         "place",
         "source",
         "theirs",
     )
 
-    def __init__(self, loop: Loop, name: str, uid: int, *, stores: bool) -> None:
-        """`name` is that of the container, `uid` its user; `stores`: it may give us descriptors."""
+    def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._name = name
-        self._uid: int | None = uid
-        self._stores = stores
+        self._record: Supervised
         self._tell: Tell
         self._main = 0
         self._socket: socket.socket | None = None
         self._channel: Channel | None = None
         self._link: socket.socket | None = None
         self._path = ""
+        self._busy = False
+        """Whether the next portion is on its way."""
         self._complained = False
         self._closed = False
         self.theirs: socket.socket | None = None
@@ -117,10 +116,10 @@ class NotifySocket:
         finally:
             os.close(held)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._uid = None  # who can reach the file is in the container
 
     def began(self) -> None:
         """The program executes: init has sent the socket. Raises OSError, Unexpected."""
+        self.address = self.place = self.source = ""
         if self.theirs is not None:
             self.theirs.close()
             self.theirs = None
@@ -132,31 +131,32 @@ class NotifySocket:
                 raise Unexpected("the socket for notifications has not arrived: too many open files?")
             self._socket = socket.socket(fileno=descriptors[0])
 
-    def serve(self, tell: Tell, init: int | None) -> None:
+    def serve(self, record: Supervised, tell: Tell, init: int | None) -> None:
         """Listen; with the pid of a container's init only to its application.
 
-        `tell` gets each message, and the descriptors that come with it if it wants them stored.
+        `tell` gets the record, each message, and the descriptors that come with it if they are to be stored.
         """
         if self._socket is None:
             return
-        self._tell = tell
+        self._record, self._tell = record, tell
         if init is not None:
             self._main = procfs.child_by_number(init, attendance.APPLICATION) or _NOBODY
         self._socket.setblocking(False)
-        self._channel = self._loop.register(self._socket.fileno())
-        self._loop.spawn(self._serve(self._channel))
+        self._channel = self._loop.listen(self._socket.fileno(), self._stirred)
 
-    async def _serve(self, channel: Channel) -> None:
-        while not self._closed:
-            garbage: list[int] = []
-            more = self._read(A_TURN, garbage)
-            if garbage:
-                # The last close of a file may take its time, in which more may come that nobody waits for.
-                await self._loop.in_thread(sockets.close_all, garbage)
-            elif more:
-                await self._loop.turn()
-            elif not self._closed:
-                await channel.readable()
+    def _stirred(self) -> None:
+        if not self._busy:
+            self._take_portion()
+
+    def _take_portion(self) -> None:
+        garbage: list[int] = []
+        self._busy = not self._closed and (self._read(A_TURN, garbage) or bool(garbage))
+        if garbage:
+            # The last close of a file may take its time, in which more may come that nobody waits for.
+            closing = self._loop.spawn(self._loop.in_thread(sockets.close_all, garbage))
+            self._loop.when_done(closing, self._take_portion)
+        elif self._busy:
+            self._loop.call_soon(self._take_portion)
 
     def drain(self, limit: int = A_TURN) -> None:
         """Take what is there now."""
@@ -187,21 +187,25 @@ class NotifySocket:
             message = None
         elif message is None:
             self._complain(f"a datagram of {len(datagram.data)} bytes is no notification")
-        kept = message is not None and message.fdstore and self._stores
+        kept = message is not None and message.fdstore and self._record.settings.fdstore
         if not kept:
             garbage += datagram.descriptors
         if message is not None:
-            self._tell(message, datagram.descriptors if kept else [])
+            self._tell(self._record, message, datagram.descriptors if kept else [])
 
     def _is_ours(self, datagram: sockets.Datagram) -> bool:
-        pid, uid = datagram.pid, datagram.uid
-        return (not self._main or pid == self._main) and (self._uid is None or uid == self._uid)
+        if self._main and datagram.pid != self._main:
+            return False
+        # Who can reach the file is in the container.
+        return bool(self._path) or datagram.uid == self._record.manifest.uid
 
     def _complain(self, text: str) -> None:
         """Once per run: who floods must not fill the log."""
         if not self._complained:
             self._complained = True
-            _log.warn(f"{self._name}: socket for notifications: {text}; there is no further warning")
+            _log.warn(
+                f"{self._record.container}: socket for notifications: {text}; there is no further warning"
+            )
 
     async def close(self) -> None:
         """The run is over, or has never begun. What was not read is lost."""

@@ -10,9 +10,15 @@ if TYPE_CHECKING:
     from northstar.names import Container
     from northstar.runtime.eventloop.loop import Timer
     from northstar.runtime.spawning.process import Process
-    from northstar.runtime.supervision.notifysocket import NotifySocket
     from northstar.supervision.model import Settings
     from northstar.supervision.state import State
+
+
+class Notifications(Protocol):
+    """What a program tells."""
+
+    def drain(self) -> None:
+        """Take what is there now."""
 
 
 class Run(Protocol):
@@ -23,7 +29,7 @@ class Run(Protocol):
         """Its init."""
 
     @property
-    def notify(self) -> NotifySocket | None:
+    def notify(self) -> Notifications | None:
         """Through which its program tells how it is."""
 
 

@@ -81,7 +81,7 @@ class Channel:
         self.dispatch(select.EPOLLIN | select.EPOLLOUT)
 
 
-class Listener(Channel):
+class CallingChannel(Channel):
     """One that nobody waits for: it calls somebody in the turn after its descriptor has become readable."""
 
     __slots__ = ("_callback",)
@@ -299,7 +299,7 @@ class Loop:
 
     def listen(self, fd: int, callback: Callable[[], None]) -> Channel:
         """The same for somebody who is called instead, which costs less memory than a task that waits."""
-        return self._watch(Listener(self, fd, callback))
+        return self._watch(CallingChannel(self, fd, callback))
 
     def _watch(self, channel: Channel) -> Channel:
         self._epoll.register(channel.fd, channel.events)

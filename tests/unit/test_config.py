@@ -430,7 +430,7 @@ def test_paths_that_a_policy_cannot_have(tmp_path: Path, rule: str, path: str) -
         ("pids_max = true", "pids_max: an integer expected, not a boolean"),
         ("pids_max = []", "pids_max: an integer expected, not a list"),
         ("pids_max = {}", "pids_max: an integer expected, not a table"),
-        ("pids_max = 2024-01-01", "pids_max: an integer expected, not date"),
+        ("pids_max = 2024-01-01", "pids_max: a date or time is not expected"),
         ("skip_missing_binds = 1", "skip_missing_binds: a boolean expected, not an integer"),
         ("loop_device_timeout = 5", 'loop_device_timeout: a duration such as "10s" expected, not an integer'),
         ("output_buffer_size = 5", 'output_buffer_size: a size such as "1MiB" expected, not an integer'),

@@ -56,11 +56,13 @@ def test_what_could_not_be_sent_is_not_answered() -> None:
 
     async def action(loop: Loop, engine: Engine) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        used = max(map(int, os.listdir("/proc/self/fd"))) + 1
-        gaps = [os.dup(0) for _ in range(used - len(os.listdir("/proc/self/fd")) + 1)]
+        highest = max(map(int, os.listdir("/proc/self/fd")))
+        gaps = [os.dup(0)]
+        while gaps[-1] <= highest:
+            gaps.append(os.dup(0))
         refused = 0
         for more in range(8):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(gaps) + more, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (gaps[-1] + more, hard))
             try:
                 born = await engine.join(answering(1).encode(), [])
             except OSError:

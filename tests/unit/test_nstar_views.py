@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +15,7 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from squashfsimage import image
 
 from northstar import manifest
 from northstar.client import ContainerData, Notification
@@ -210,19 +210,13 @@ def test_space_of_a_directory_that_is_missing() -> None:
     assert finding == ("warning", "space for data: /does/not/exist: No such file or directory")
 
 
-def image(path: Path, compressor: int) -> Path:
-    """An image as far as its superblock goes."""
-    fields = (0x73717368, 1, 0, 4096, 0, compressor, 12, 0, 1, 4, 0, 0, 4096, 96, 2**64 - 1, 96, 100, 96, 96)
-    path.write_bytes(struct.pack("<5I6H8Q", *fields).ljust(4096, b"\0"))
-    return path
-
-
 def test_kernel_that_cannot_read_installed_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packages = tmp_path / "packages"
     packages.mkdir()
     for name, compressor in (("a", 6), ("b", 1), ("c", 6), ("other", 4)):
         parsed = manifest.parse(f"name: {name}\nversion: 1.0.0\nuid: 1\ngid: 1\n".encode())
-        pack.pack_image(parsed, str(image(tmp_path / "image", compressor)), str(packages))
+        (tmp_path / "image").write_bytes(image(compressor))
+        pack.pack_image(parsed, str(tmp_path / "image"), str(packages))
     (packages / "no-package").write_text("no package")
     configuration = tmp_path / "northstar.toml"
     configuration.write_text(

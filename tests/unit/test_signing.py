@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from nacl.signing import SigningKey
+from squashfsimage import image
 
 from northstar.npk import package
 from northstar.sextant import cli
@@ -31,7 +32,7 @@ PKCS8_HEAD = bytes.fromhex("302e020100300506032b657004220420")
 def arguments(tmp_path: Path) -> list[str]:
     """Packs an image; the signing command is missing."""
     (tmp_path / "manifest.yaml").write_text(MANIFEST)
-    (tmp_path / "fs.img").write_bytes(bytes(4096))
+    (tmp_path / "fs.img").write_bytes(image())
     (tmp_path / "vendor.pub").write_bytes(bytes(KEY.verify_key))
     (tmp_path / "vendor.key").write_bytes(bytes(KEY))
     paths = ("-m", "manifest.yaml", "-i", "fs.img", "-o", "out.npk", "--public-key", "vendor.pub")

@@ -39,14 +39,18 @@ class Try:
             self.process = self._spawn([str(argument) for argument in arguments], out, errors)
 
     def _spawn(self, arguments: list[str], out: IO[str], errors: IO[str]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*TRY, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=errors,
-            env={**environment(), "TMPDIR": str(self.temporary)},
-            process_group=0,
-        )
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may be below nohup(1)
+        try:
+            return subprocess.Popen(
+                [*TRY, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=errors,
+                env={**environment(), "TMPDIR": str(self.temporary)},
+                process_group=0,
+            )
+        finally:
+            signal.signal(signal.SIGHUP, before)
 
     @property
     def out(self) -> str:

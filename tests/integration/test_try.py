@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, ClassVar
 
 import pytest
 from abilities import has_loop, has_mksquashfs, has_root, has_squashfs, needs
@@ -30,6 +30,8 @@ pytestmark = [pytest.mark.anywhere, needs(has_root, has_loop, has_squashfs)]
 class Try:
     """A running `northstar try`, whose output goes to files."""
 
+    running: ClassVar[list[subprocess.Popen[bytes]]] = []
+
     def __init__(self, base: Path, *arguments: object) -> None:
         self._stdout = base / "stdout"
         self._stderr = base / "stderr"
@@ -37,6 +39,7 @@ class Try:
         self.temporary.mkdir()
         with self._stdout.open("w") as out, self._stderr.open("w") as errors:
             self.process = self._spawn([str(argument) for argument in arguments], out, errors)
+        self.running.append(self.process)
 
     def _spawn(self, arguments: list[str], out: IO[str], errors: IO[str]) -> subprocess.Popen[bytes]:
         before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may be below nohup(1)
@@ -80,6 +83,17 @@ class Try:
 
     def nothing_left(self) -> bool:
         return not list(self.temporary.iterdir())
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """Also if a test fails in the middle."""
+    yield
+    while Try.running:
+        process = Try.running.pop()
+        if process.poll() is None:
+            process.terminate()
+            process.wait(TIMEOUT)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 
 import northstar
 from northstar.client import Client
@@ -29,6 +30,8 @@ MAX_SOCKET_PATH = 107
 _PACKAGES = "packages"
 _END_TIMEOUT = 30.0
 """Seconds for an orderly shutdown; the daemon gives up on a process that cannot be killed after 10."""
+_SWEEP_TIMEOUT, _SWEEP_PAUSE = 5.0, 0.02
+"""Seconds: the processes of a daemon that was killed die after it, and are in their groups until then."""
 _TAIL = 10
 _MARK = " ⬤  "
 _MANAGERS = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM")
@@ -166,10 +169,16 @@ def _sweep(directory: str) -> None:
     from northstar.runtime.storage import sweep
 
     loaded = config.load(f"{directory}/{CONFIGURATION}")
-    sweep.sweep(
-        run_dir=loaded.run_dir,
-        socket_dir=loaded.socket_dir,
-        repositories=[f"{directory}/{_PACKAGES}"],
-        cgroups=detect(loaded.cgroup, loaded.pids_max).paths(),
-        log=lambda level, message: None,
-    )
+    groups = detect(loaded.cgroup, loaded.pids_max).paths()
+    deadline = time.monotonic() + _SWEEP_TIMEOUT
+    while True:
+        sweep.sweep(
+            run_dir=loaded.run_dir,
+            socket_dir=loaded.socket_dir,
+            repositories=[f"{directory}/{_PACKAGES}"],
+            cgroups=groups,
+            log=lambda level, message: None,
+        )
+        if time.monotonic() > deadline or not any(map(os.path.exists, groups)):
+            return
+        time.sleep(_SWEEP_PAUSE)

@@ -85,21 +85,24 @@ class Runtime:
     def killed_at_work(self, seed: int, packages: list[str]) -> list[str]:
         """Kill the process while operations are under way; the lines that tell of these."""
         reader, writer = os.pipe()
+        asked: list[int] = []
+        before = signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
         worker = os.fork()
         if worker == 0:
             os.dup2(writer, 1)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             try:
-                workload.operations(LIMIT, seed, packages)
+                workload.operations(LIMIT, seed, packages, lambda: not asked)
             finally:
                 os._exit(0)
+        signal.signal(signal.SIGTERM, before)
         os.close(writer)
         time.sleep(random.Random(seed).uniform(0.0, LONGEST))
         os.kill(workload.victim(self._process, self._pid()), signal.SIGKILL)
         if self._process == "init":
-            # The daemon goes on, and so would the work.
+            # The daemon goes on, and ends what is under way.
             time.sleep(0.1)
-            os.kill(worker, signal.SIGKILL)
+            os.kill(worker, signal.SIGTERM)
         with open(reader) as stream:
             lines = stream.read().splitlines()
         os.waitpid(worker, 0)

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,16 @@ def run(client: Client, name: str) -> None:
             return
 
 
-def operations(seconds: float, seed: int, packages: list[str]) -> None:
+def operations(
+    seconds: float, seed: int, packages: list[str], go_on: Callable[[], bool] = lambda: True
+) -> None:
     """Installs, uninstalls, wipes and starts in a random order, until a signal ends the process."""
     chance = random.Random(seed)
     paths = {f"{Path(path).stem.rpartition('-')[0]}:0.0.1": path for path in packages}
     with Client.connect(URL, notifications=True) as client:
         installed = {name for name in client.list() if name in paths}
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        while True:
+        while go_on():
             name = chance.choice(sorted(paths))
             if name not in installed:
                 kind = "install"

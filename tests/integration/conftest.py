@@ -28,6 +28,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "covers(field, ...): manifest fields whose effect the test sees in a container"
     )
+    config.addinivalue_line(
+        "markers", "anywhere: depends on no kernel and no device; on devices only if asked for (-k)"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -165,6 +165,7 @@ def test_leaving_a_chatty_container(runtime: SharedRuntime) -> None:
         assert list(other.notifications(timeout=0.1)) == []
 
 
+@pytest.mark.anywhere
 def test_leaving_a_chatty_container_with_asyncio(runtime: SharedRuntime) -> None:
     asyncio = pytest.importorskip("asyncio")
     aio = pytest.importorskip("northstar.client.aio")

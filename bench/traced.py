@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 PAUSE = 0.1
@@ -19,8 +20,8 @@ VARIABLE = "NORTHSTAR_TRACED"
 
 def allocated(path: Path) -> int:
     """Bytes, of a moment after this call."""
-    before = path.stat().st_mtime_ns
-    while path.stat().st_mtime_ns == before:
+    path.unlink(missing_ok=True)
+    while not path.exists():
         time.sleep(PAUSE)
     return int(path.read_text())
 
@@ -28,10 +29,11 @@ def allocated(path: Path) -> int:
 def _tell(path: Path) -> None:
     temporary = path.with_suffix(".new")
     while True:
-        gc.collect()
-        temporary.write_text(str(tracemalloc.get_traced_memory()[0]))
-        temporary.replace(path)
         time.sleep(PAUSE)
+        gc.collect()
+        with suppress(OSError):  # the daemon begins with closing whatever is open
+            temporary.write_text(str(tracemalloc.get_traced_memory()[0]))
+            temporary.replace(path)
 
 
 def main() -> None:

@@ -254,8 +254,11 @@ class _Converter:
             if path == "/" or outer is not None:
                 self._note("mounts", f"the volume {path} is left out: {outer or 'the root'} covers it")
                 continue
-            volumes.append(path)
             node = self._contents.tree.lookup(path)
+            if node is not None and node.children is None:
+                self._note("mounts", f"the volume {path} is left out: in the image it is no directory")
+                continue
+            volumes.append(path)
             if node is not None and node.children:
                 self._note(
                     "mounts",

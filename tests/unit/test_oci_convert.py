@@ -167,12 +167,14 @@ def test_environment_within_the_limits() -> None:
 
 def test_volumes() -> None:
     volumes = {"/data": {}, "data/sub": {}, "/": {}, "/proc/x": {}, "/cache/../var": {}, "/full": {}}
+    volumes["/full/file"] = volumes["/app"] = {}
     made = draft({"Volumes": volumes}, "full/file")
     persist = [path for path, mount in parsed(made).mounts.items() if type(mount).__name__ == "Persist"]
     assert sorted(persist) == ["/data", "/full", "/var"]
     assert notes(made, "the volumes /data, /full, /var share one directory")
     assert notes(made, "the volume /full has files in the image")
-    assert len(notes(made, "covers it")) == 3
+    assert len(notes(made, "covers it")) == 4
+    assert notes(made, "the volume /app is left out: in the image it is no directory")
 
 
 @pytest.mark.parametrize(

@@ -47,10 +47,11 @@ else:
             return tuple(self)
 
         def _replace(self, /, **changed):
-            made = tuple.__new__(type(self), map(changed.pop, self._fields, self))
+            # Of a list, as its length is known: CPython keeps tuples that are made shorter, up to 2,000.
+            values = [changed.pop(field, value) for field, value in zip(self._fields, self, strict=True)]
             if changed:
                 raise TypeError(f"{type(self).__name__} has no field {', '.join(changed)}")
-            return made
+            return tuple.__new__(type(self), values)
 
         def _asdict(self):
             return dict(zip(self._fields, self, strict=True))

@@ -67,7 +67,6 @@ def test_a_program_that_is_too_large_fails_the_start() -> None:
 
 
 def test_places_of_starts_leave_no_memory() -> None:
-    assert PLACES.with_devices("/run/.own") == PLACES._replace(devices="/run/.own")
-    with none_is_left(40):
-        for _ in range(40):
-            PLACES.with_devices("/run/.own")
+    with none_is_left(100):
+        for _ in range(100):
+            PLACES._replace(devices="/run/.own")

@@ -100,7 +100,7 @@ class Host:
         return plan.build(
             manifest,
             command,
-            self.site.places.with_devices(devices_tree),
+            self.site.places._replace(devices=devices_tree),
             resources,
             plan.roles(manifest, group_roles, notify),
             self.site.facts,

@@ -108,12 +108,6 @@ class Places(NamedTuple):
     persist_noexec: bool = False
     """No program can be executed in persistent directories."""
 
-    def with_devices(self, tree: str) -> Places:
-        """The same with another tree of devices."""
-        # Of each `_replace` CPython keeps a tuple, up to 2,000: no start may leave one.
-        options = (self.skip_missing_binds, self.persist_noexec)
-        return Places(self.run_dir, self.data_dir, self.socket_dir, tree, *options)
-
 
 def resources(manifest: Manifest, known: Collection[Container]) -> dict[str, Container]:
     """For each resource mount (by target) the highest known version that the requirement accepts.

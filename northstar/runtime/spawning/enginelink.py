@@ -114,7 +114,7 @@ class Engine:
         try:
             # Whoever waits for the start at hand gets the answer first.
             await self._loop.turn()
-            self._ready = await self._birth(control.NAMESPACES, kept_ready=True)
+            self._ready = (await self._birth(control.NAMESPACES))._replace(kept_ready=True)
         except (OSError, EngineDied):
             # The next start meets the same error and reports it.
             return
@@ -194,7 +194,7 @@ class Engine:
             raise
         return newborn
 
-    async def _birth(self, flags: int, *, kept_ready: bool = False) -> Newborn:
+    async def _birth(self, flags: int) -> Newborn:
         ours, theirs = channel.pair()
         try:
             report = await self._ask(_birth_program(flags), [theirs.fileno()])
@@ -212,7 +212,7 @@ class Engine:
             raise
         finally:
             theirs.close()
-        return Newborn(report.value, pidfd, ours, kept_ready)
+        return Newborn(report.value, pidfd, ours, kept_ready=False)
 
     async def _hand_over(self, init: Newborn, encoded: Encoded, descriptors: Sequence[int]) -> bool:
         """Send the program; False if init has ended, because somebody has killed it while it waited.

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 EXIT_FAILURE, EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 1, 130, 141
 """Shells say 130 of a program that SIGINT has ended, 141 of one with SIGPIPE: nobody reads the output."""
+SIGNALLED = 128
+"""Shells add the number of the signal that has ended a program to it."""
 
 
 def prepare_streams() -> None:

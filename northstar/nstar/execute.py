@@ -14,14 +14,13 @@ import os
 import sys
 
 from northstar.client.errors import ClientError
+from northstar.terminal import SIGNALLED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
     from northstar.nstar.context import Session
-
-_SIGNALLED = 128
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,4 +69,4 @@ def run(session: Session, options: argparse.Namespace) -> NoReturn:
         streams.close_ends()
         stack.enter_context(streams.attached())
         status = streams.copy(session.client)
-    sys.exit(status.code if status.signal is None else _SIGNALLED + status.signal)
+    sys.exit(status.code if status.signal is None else SIGNALLED + status.signal)

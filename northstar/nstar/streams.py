@@ -11,6 +11,8 @@ import sys
 import termios
 import tty
 
+from northstar.terminal import SIGNALLED
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from northstar.client import Client, ExitStatus
 
 _CHUNK = 1 << 16
-_SIGNALLED = 128
 _END_OF_INPUT = b"\x04"
 
 
@@ -195,4 +196,4 @@ def _read(descriptor: int) -> bytes:
 
 def _leave(number: int, _: FrameType | None) -> NoReturn:
     """End in order: the terminal is restored, and the runtime notices."""
-    sys.exit(_SIGNALLED + number)
+    sys.exit(SIGNALLED + number)

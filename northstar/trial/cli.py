@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from northstar.client import Client
     from northstar.manifest import Manifest
 
-_SIGNALLED = 128
 _DESCRIPTION = """\
 Start containers in a throw-away runtime.
 
@@ -75,10 +74,10 @@ def main(arguments: Sequence[str]) -> int:
         with wish.heard() as wake:
             return _try(options, wish, wake)
     except Interrupted as interrupted:
-        return _SIGNALLED + interrupted.number
+        return terminal.SIGNALLED + interrupted.number
     except NorthstarError as error:
         if wish.times:  # a program that we have called got the signal as well
-            return _SIGNALLED + wish.number
+            return terminal.SIGNALLED + wish.number
         terminal.complain(error)
         return terminal.EXIT_FAILURE
     except OSError as error:
@@ -107,7 +106,7 @@ def _try(options: argparse.Namespace, wish: Wish, wake: int) -> int:
                 note("the runtime has ended\n" + trial.last_words())
                 return terminal.EXIT_FAILURE
     if wish.times:
-        return _SIGNALLED + wish.number
+        return terminal.SIGNALLED + wish.number
     return terminal.EXIT_FAILURE if follower.failed or trial.daemon.returncode else 0
 
 

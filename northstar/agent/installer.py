@@ -9,7 +9,6 @@ import os
 import socket
 import struct
 import time
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from northstar.agent.actions import Failure, Found, Update
 from northstar.client import address
@@ -19,8 +18,10 @@ from northstar.client.updates import GOOD, NOTIFICATION
 from northstar.errors import NorthstarError
 from northstar.names import Container
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, Protocol, TypeVar
 
     from northstar.agent.actions import Begin
     from northstar.agent.state import Package
@@ -29,43 +30,43 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+    class Installer(Protocol):
+        """A runtime."""
+
+        def updates(self) -> tuple[Update, ...] | Failure:
+            """The updates that it knows."""
+
+        def versions(self) -> dict[str, str]:
+            """The active version of each container; empty if it cannot be asked."""
+
+        def find(self, package: Package) -> Found | Failure:
+            """Look whether a package is installed."""
+
+        def install(self, package: Package, path: str) -> str | Failure:
+            """Install a package from a file; the container."""
+
+        def begin(self, update: Begin) -> str | Failure:
+            """Begin an update; its identifier."""
+
+        def watch(self, reference: str, seconds: float) -> Update | Failure | None:
+            """Wait for the verdict about an update, at most so many seconds."""
+
+        def revoke(self, identifier: str) -> bool:
+            """Cancel an update; whether that was possible."""
+
+        def acknowledge(self, identifier: str) -> None:
+            """Forget an update that is over."""
+
+        def remove(self, name: str) -> Failure | None:
+            """Stop and remove a container, or all versions of a name."""
+
+
 WATCH_INTERVAL = 1.0
 """Seconds between two looks at an update that is open."""
 TIMEOUT = 600
 """Seconds in which the runtime has to answer; an install reads all of a package."""
 MAX_LINES = 20
 _REPETITION = "install_duplicate"
-
-
-class Installer(Protocol):
-    """A runtime."""
-
-    def updates(self) -> tuple[Update, ...] | Failure:
-        """The updates that it knows."""
-
-    def versions(self) -> dict[str, str]:
-        """The active version of each container; empty if it cannot be asked."""
-
-    def find(self, package: Package) -> Found | Failure:
-        """Look whether a package is installed."""
-
-    def install(self, package: Package, path: str) -> str | Failure:
-        """Install a package from a file; the container."""
-
-    def begin(self, update: Begin) -> str | Failure:
-        """Begin an update; its identifier."""
-
-    def watch(self, reference: str, seconds: float) -> Update | Failure | None:
-        """Wait for the verdict about an update, at most so many seconds."""
-
-    def revoke(self, identifier: str) -> bool:
-        """Cancel an update; whether that was possible."""
-
-    def acknowledge(self, identifier: str) -> None:
-        """Forget an update that is over."""
-
-    def remove(self, name: str) -> Failure | None:
-        """Stop and remove a container, or all versions of a name."""
 
 
 class Console:

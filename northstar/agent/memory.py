@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
-
 from northstar.agent import ddi, policy
 from northstar.agent.actions import Action, Answer, Keep, Log
 from northstar.agent.state import Volatile
 from northstar.namedtuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from typing import Any, TypeVar
 
     from northstar.agent.offers import Limits
     from northstar.agent.state import State

@@ -5,20 +5,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, TypeVar
 
 from northstar.agent.state import Job, Package
 from northstar.delta import index
 from northstar.namedtuple import NamedTuple
 from northstar.names import Version, check_name
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from northstar.agent.actions import Facts
     from northstar.agent.ddi import Artifact, Module, Offer
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
 
 SUFFIX = ".npk"
 MAX_INDEX_SIZE = 4 << 20

@@ -22,8 +22,7 @@ def main() -> NoReturn:
         from northstar.trial import cli
 
         sys.exit(cli.main(sys.argv[2:]))
-    # What is made until the daemon is up stays; it then switches the collector on.
-    gc.disable()
+    gc.disable()  # what is loaded stays; the daemon switches it on when it begins to serve
     from northstar.runtime.main import main as daemon
 
     daemon()

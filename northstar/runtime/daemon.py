@@ -148,7 +148,6 @@ class Daemon:
         self._manager.ready()
         # What start-up needed once, such as the tables of the configuration's parser.
         gc.collect()
-        gc.enable()
         libc.trim_heap()
         _log.info("Runtime up and running")
 

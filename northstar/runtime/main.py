@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import resource
 import sys
@@ -163,6 +164,7 @@ def run(options: Options, *, system_log: bool = True) -> int:
         daemon = Daemon(configuration, host_root=host_root, open_files=open_files, private_mounts=private)
         for place, reason in degraded.items():
             daemon.degrade(place, reason)
+        gc.enable()
         return daemon.run()
     except ConfigError as error:
         _tell(f"Error: failed to read configuration file {error.path}", *(f"  {p}" for p in error.problems))

@@ -18,6 +18,8 @@ from northstar.agent.offers import Limits as OfferLimits
 from northstar.agent.state import State
 from northstar.agent.store import Store
 
+PACKAGE = ("hello-1.0.1.npk", b"a package" * 1000)
+OTHER = ("other-2.0.0.npk", b"another one" * 500)
 QUICK = Limits(low_speed=0, patience=1.0)
 
 

@@ -3,35 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from agentrig import Rig
-from ddiserver import DdiServer, serving
+from agentrig import OTHER, Rig
+from ddiserver import DdiServer
 from fakeruntime import PowerCut
 
-PACKAGE = ("hello-1.0.1.npk", b"a package" * 1000)
-OTHER = ("other-2.0.0.npk", b"another one" * 500)
-
 pytestmark = pytest.mark.usefixtures("no_sync")
-
-
-@pytest.fixture
-def server() -> Iterator[DdiServer]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def rig(server: DdiServer, tmp_path: Path) -> Rig:
-    return Rig(server.device, tmp_path)
-
-
-@pytest.fixture
-def hello(server: DdiServer) -> dict[str, Any]:
-    return server.module("hello", "1.0.1", PACKAGE)
 
 
 def test_cancel_before_the_download(server: DdiServer, rig: Rig, hello: Any) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from agentrig import Rig
-from ddiserver import DdiServer, serving, status
+from ddiserver import DdiServer, status
 from fakeruntime import PowerCut
 from test_agent_download import cut
 
@@ -23,12 +22,6 @@ DATA = random.Random(3).randbytes(50_000)
 FINAL = ("success", "failure", "canceled")
 
 pytestmark = pytest.mark.usefixtures("no_sync")
-
-
-@pytest.fixture
-def server() -> Iterator[DdiServer]:
-    with serving() as server:
-        yield server
 
 
 class Cutting:

@@ -9,14 +9,13 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from agentrig import QUICK, Rig
-from ddiserver import DdiServer, Handler, Request, serving, status
+from ddiserver import DdiServer, Handler, Request, status
 
 from northstar.agent import download, policy
 from northstar.delta import index
@@ -25,17 +24,6 @@ DATA = random.Random(1).randbytes(600_000)
 NAME = "hello-1.0.1.npk"
 
 pytestmark = pytest.mark.usefixtures("no_sync")
-
-
-@pytest.fixture
-def server() -> Iterator[DdiServer]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def rig(server: DdiServer, tmp_path: Path) -> Rig:
-    return Rig(server.device, tmp_path)
 
 
 def cut(after: int) -> Any:

@@ -8,12 +8,11 @@ import multiprocessing
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from ddiserver import DEVICE, TOKEN, DdiServer, Handler, Request, serving
+from ddiserver import DEVICE, TOKEN, DdiServer, Handler, Request
 from fakeruntime import FakeRuntime
 from scriptedconsole import ScriptedConsole, inspected
 
@@ -131,12 +130,6 @@ class Board:
 
 def done(kind: str, container: str, **data: Any) -> Any:
     return {kind: {"ok": {"container": container, "data": data}}}
-
-
-@pytest.fixture
-def server() -> Iterator[DdiServer]:
-    with serving() as server:
-        yield server
 
 
 def deployment(server: DdiServer, directory: Path, moment: int, way: str, seed: int) -> tuple[str, int]:

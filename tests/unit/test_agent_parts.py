@@ -9,12 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ddiserver import DEVICE, DdiServer, serving
+from ddiserver import DEVICE, DdiServer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -302,12 +301,6 @@ def test_answers_of_a_person(tmp_path: Path) -> None:
 
 
 # --- the command
-
-
-@pytest.fixture
-def server() -> Iterator[DdiServer]:
-    with serving() as server:
-        yield server
 
 
 @pytest.fixture

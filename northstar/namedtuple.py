@@ -48,9 +48,11 @@ else:
 
         def _replace(self, /, **changed):
             # Of a list, as its length is known: CPython keeps tuples that are made shorter, up to 2,000.
-            values = [changed.pop(field, value) for field, value in zip(self._fields, self, strict=True)]
-            if changed:
-                raise TypeError(f"{type(self).__name__} has no field {', '.join(changed)}")
+            values = list(self)
+            for field, value in changed.items():
+                if field not in self._fields:
+                    raise TypeError(f"{type(self).__name__} has no field {field}")
+                values[self._fields.index(field)] = value
             return tuple.__new__(type(self), values)
 
         def _asdict(self):

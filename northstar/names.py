@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from northstar.namedtuple import NamedTuple
 from northstar.sizes import MAX_U64
@@ -71,13 +72,19 @@ class Container(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Container:
         """From `name:version`; ValueError."""
-        name, colon, version = text.partition(":")
-        if not colon:
-            raise ValueError(f"invalid container {text[:80]!r}: not of the form name:version")
-        return cls(check_name(name), Version.parse(version))
+        return _container(text)
 
     def __str__(self) -> str:
         return f"{self.name}:{self.version}"
+
+
+@lru_cache(maxsize=64)
+def _container(text: str) -> Container:
+    """Whoever works with a container names it again and again."""
+    name, colon, version = text.partition(":")
+    if not colon:
+        raise ValueError(f"invalid container {text[:80]!r}: not of the form name:version")
+    return Container(check_name(name), Version.parse(version))
 
 
 class _Comparator(NamedTuple):

@@ -12,7 +12,7 @@ import socket
 import termios
 
 from northstar.kernel import capabilities as kernel_capabilities
-from northstar.kernel import mount, namespaces, paths, prctl, process
+from northstar.kernel import mount, namespaces, paths, prctl, process, scheduling
 from northstar.kernel.libc import AT_EMPTY_PATH, AT_RECURSIVE
 
 
@@ -59,7 +59,7 @@ FLAGS: dict[str, dict[int, str]] = {
     "ioctl": {termios.TIOCSCTTY: "TIOCSCTTY", namespaces.SIOCSIFFLAGS: "SIOCSIFFLAGS"},
     "keyctl": _named(process, "KEYCTL_"),
     "close_range": _named(process, "CLOSE_RANGE_"),
-    "sched": {**_named(process, "SCHED_"), 0: "SCHED_OTHER"},
+    "sched": {**_named(scheduling, "SCHED_"), 0: "SCHED_OTHER"},
     "seccomp": _named(prctl, "SECCOMP_"),
     "family": {socket.AF_UNIX: "AF_UNIX", socket.AF_INET: "AF_INET"},
     "socket": {
@@ -135,6 +135,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "setns": ("fd", "clone"),
     "socket": ("family", "socket", "int"),
     "socketpair": ("family", "socket", "int", "memory"),
+    "statx": ("fd", "text", "open", "int", "memory"),
     "umask": ("octal",),
     "umount2": ("text", "umount"),
     "unshare": ("clone",),

@@ -57,6 +57,7 @@ NUMBERS = {
     "setsockopt": (54, 208),
     "socket": (41, 198),
     "socketpair": (53, 199),
+    "statx": (332, 291),
     "umask": (95, 166),
     "umount2": (166, 39),
     "unshare": (272, 97),

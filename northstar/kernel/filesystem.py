@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File systems: type of a mounted one (statfs(2)), device nodes, room for files, early writeback."""
+"""File systems and their devices: type (statfs(2)), nodes, read-ahead, room for files, early writeback."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import stat
 
@@ -12,6 +13,7 @@ from northstar.kernel.libc import check, encode, error, function
 
 CGROUP_SUPER_MAGIC = 0x27E0EB
 CGROUP2_SUPER_MAGIC = 0x63677270
+_BLKRASET, _SECTOR = 0x1262, 512
 _NO_DRIVER = (errno.ENODEV, errno.ENXIO)
 
 
@@ -109,6 +111,14 @@ def make_block_node(path: str | bytes, device: tuple[int, int], mode: int = 0o60
 def make_character_node(path: str | bytes, device: tuple[int, int], mode: int = 0o600) -> None:
     """As `make_block_node` for a character device."""
     _make_node(path, stat.S_IFCHR | mode, os.makedev(*device))
+
+
+def set_read_ahead(device: int, size: int) -> None:
+    """BLKRASET: how many bytes the kernel reads around what is asked of a block device, open as `device`.
+
+    EACCES: no CAP_SYS_ADMIN; ENOTTY: no block device.
+    """
+    fcntl.ioctl(device, _BLKRASET, size // _SECTOR)
 
 
 def open_control(path: str, node: str | None, device: tuple[int, int], unavailable: str) -> int:

@@ -64,6 +64,7 @@ class mount_attr(ctypes.Structure):
 
 _mount = function("mount", ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 _umount2 = function("umount2", ctypes.c_char_p, ctypes.c_int)
+_pivot_root = syscall(155, 41, ctypes.c_char_p, ctypes.c_char_p)
 _open_tree = syscall(428, 428, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _move_mount = syscall(429, 429, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _fsopen = syscall(430, 430, ctypes.c_char_p, ctypes.c_uint)
@@ -100,6 +101,15 @@ def mount(
 def umount(target: str | bytes, flags: int = 0) -> None:
     """umount2(2). EBUSY: in use (not with MNT_DETACH); EINVAL: no mount point; EAGAIN: MNT_EXPIRE only."""
     check(_umount2(encode(target, "umount"), flags), "umount", target)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2): `new_root`, a mount point, becomes the root, and the old one is moved to `put_old`.
+
+    EINVAL: the old one is no mount point, as in a chroot, or the kernel's initramfs; EBUSY: `new_root` is the
+    old one.
+    """
+    check(_pivot_root(encode(new_root, "pivot_root"), encode(put_old, "pivot_root")), "pivot_root", new_root)
 
 
 def open_tree(dirfd: int, path: str | bytes, flags: int = 0) -> int:

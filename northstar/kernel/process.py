@@ -12,12 +12,6 @@ CLOSE_RANGE_CLOEXEC = 4
 MAX_FD = 0xFFFFFFFF
 """Upper end of a descriptor range that means "all"."""
 
-SCHED_OTHER = 0
-SCHED_FIFO = 1
-SCHED_RR = 2
-SCHED_BATCH = 3
-SCHED_IDLE = 5
-SCHED_DEADLINE = 6
 PER_LINUX = 0
 """The personality of a Linux program, without any of its flags such as ADDR_NO_RANDOMIZE."""
 

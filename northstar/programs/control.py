@@ -11,10 +11,11 @@ import os
 import resource
 import signal
 import struct
+from socket import AF_INET, SOCK_CLOEXEC, SOCK_DGRAM
 
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Label, Program
-from northstar.kernel import namespaces, prctl
+from northstar.kernel import namespaces, prctl, scheduling
 from northstar.kernel.libc import AT_FDCWD
 from northstar.kernel.process import KEYCTL_JOIN_SESSION_KEYRING, MAP_FIXED, MAX_FD
 
@@ -37,12 +38,11 @@ BURIED = ord("B")
 _CLONE_ARGS = struct.Struct("<11Q")
 _CGROUP_OFFSET = 80
 _SIGNALS = 64
-SCHED_ATTR = struct.Struct("<IIQiIQQQ")
-"""`struct sched_attr` (sched_setattr(2)), its first version."""
 _PROCESSORS = 1024
 """Bytes of a mask of all that there can be (CONFIG_NR_CPUS)."""
 _IOPRIO_WHO_PROCESS, _IOPRIO_NONE = 1, 0
 _MPOL_DEFAULT = 0
+_IFREQ_SIZE = 40
 
 
 def set_up(daemon: int, open_files: tuple[int, int], core_files: int, oom_score_adj: int | None) -> Program:
@@ -90,6 +90,11 @@ def birth(flags: int) -> Program:
     p.call("prctl", prctl.PR_SET_PDEATHSIG, signal.SIGKILL)
     p.call("prctl", prctl.PR_SET_NAME, "northstar-spare")
     p.call("setsid")
+    # What it does takes long in the container's program alone, which has slices as others have.
+    short = p.put(scheduling.attributes(slice_length=scheduling.SHORTEST_SLICE))
+    p.call("sched_setattr", 0, short, 0, tolerate=errno.EPERM)
+    if flags & namespaces.CLONE_NEWNET:
+        set_up_loopback(p, isa.ANY_ERROR)
     share_board(p)
     p.place(end)
     p.call("getpid")
@@ -143,6 +148,20 @@ def share_board(p: Program) -> None:
     p.call("mmap", isa.BOARD_ADDRESS, isa.BOARD_SIZE, protection, flags, -1, 0)
 
 
+def set_up_loopback(p: Program, tolerate: int = 0) -> None:
+    """Make the loopback interface work (netdevice(7)), if the kernel has IPv4."""
+    p.purpose = "set up the loopback interface"
+    after = Label()
+    unknown = tolerate or errno.EAFNOSUPPORT
+    socket = p.value("socket", AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0, of="socket", tolerate=unknown)
+    p.jump_if_negative(socket, after)
+    request = b"lo".ljust(16, b"\0") + namespaces.IFF_UP.to_bytes(2, "little")
+    address = p.put(request.ljust(_IFREQ_SIZE, b"\0"))
+    p.call("ioctl", socket, namespaces.SIOCSIFFLAGS, address, tolerate=tolerate)
+    p.call("close", socket)
+    p.place(after)
+
+
 def report(p: Program, kind: int, value: int | Register = 0) -> None:
     """Tell the daemon."""
     address = p.put(isa.REPORT.pack(kind, 0, 0))
@@ -177,8 +196,7 @@ def _reset_scheduling(p: Program) -> None:
 
     A kernel without NUMA or block devices lacks some of it; a daemon without privileges keeps what it has.
     """
-    ordinary = p.put(SCHED_ATTR.pack(SCHED_ATTR.size, 0, 0, 0, 0, 0, 0, 0))
-    p.call("sched_setattr", 0, ordinary, 0, tolerate=errno.EPERM)
+    p.call("sched_setattr", 0, p.put(scheduling.attributes()), 0, tolerate=errno.EPERM)
     all_processors = p.put(b"\xff" * _PROCESSORS)
     p.call("sched_setaffinity", 0, _PROCESSORS, all_processors, tolerate=isa.ANY_ERROR)
     p.call("ioprio_set", _IOPRIO_WHO_PROCESS, 0, _IOPRIO_NONE, tolerate=isa.ANY_ERROR)

@@ -11,9 +11,9 @@ import os
 import signal
 import struct
 
-from northstar.kernel import capabilities, prctl
+from northstar.kernel import capabilities, prctl, scheduling
 from northstar.kernel.process import CLOSE_RANGE_CLOEXEC, MAX_FD
-from northstar.programs.control import SCHED_ATTR, set_limit
+from northstar.programs.control import set_limit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,11 +151,13 @@ def _read_back_ids(p: Program, call: str, number: int) -> None:
 
 def _schedule(p: Program, plan: Plan) -> None:
     if plan["scheduling"] is None:
+        p.purpose = "be scheduled as any other program"
+        # EPERM: a daemon without privileges keeps what it was given, and so do its containers.
+        p.call("sched_setattr", 0, p.put(scheduling.attributes()), 0, tolerate=errno.EPERM)
         return
     policy, priority, nice = plan["scheduling"]
     p.purpose = f"set scheduling policy {policy}, priority {priority}, nice {nice}"
-    attributes = SCHED_ATTR.pack(SCHED_ATTR.size, policy, 0, nice, priority, 0, 0, 0)
-    p.call("sched_setattr", 0, p.put(attributes), 0)
+    p.call("sched_setattr", 0, p.put(scheduling.attributes(policy, priority, nice)), 0)
 
 
 def _set_capabilities(p: Program, wanted: int) -> None:

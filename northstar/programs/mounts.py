@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mounts of a container, made by its init in its new mount namespace, a copy of the daemon's at first.
+"""The mounts of a container, made by its init in a new mount namespace.
 
-Sources are cloned as detached trees and carry their attributes before anybody can see them (open_tree(2),
-mount_setattr(2), Linux 5.12). Targets are resolved inside the image only (openat2(2) with RESOLVE_IN_ROOT):
-no link or `..` in an image leads outside.
+That is the copy of an empty one, as there may be hundreds of mounts in the daemon's. Sources, the image too,
+are cloned as detached trees before it is entered, and carry their attributes before anybody can see them
+(open_tree(2), mount_setattr(2), Linux 5.12). Targets are resolved inside the image only (openat2(2) with
+RESOLVE_IN_ROOT): no link or `..` in an image leads outside.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import struct
 
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Label
-from northstar.kernel import mount, paths
+from northstar.kernel import mount, namespaces, paths
 from northstar.kernel.libc import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
 
 TYPE_CHECKING = False
@@ -30,6 +31,9 @@ _MOUNT_ATTR = struct.Struct("<4Q")
 _STAT_SIZE = 144
 _IDENTITY_SIZE = 16
 """st_dev and st_ino come first in `struct stat`."""
+_STATX_SIZE = 256
+_STATX_MOUNT_ROOT_BYTE, _MOUNT_ROOT = 9, b"\x20"
+"""Where stx_attributes has STATX_ATTR_MOUNT_ROOT (statx(2), Linux 5.8); of squashfs alone in its byte."""
 _RETRIES = 1000
 """openat2(2) gives EAGAIN if anything is renamed or mounted during the look-up of ".."."""
 
@@ -44,17 +48,19 @@ class _Tree:
         self.there = there
 
 
-def assemble(p: Program, plan: Plan) -> Register:
+def assemble(p: Program, plan: Plan, empty: Register) -> Register:
     """Attach all mounts below the image's root; a descriptor of that root.
 
-    All sources are looked up before anything is attached: what is attached could be meant by a later one.
+    `empty` is a mount namespace with nothing in it. All sources are looked up before it is entered.
     """
     how = p.put(_OPEN_HOW.pack(_PATH, 0, _INSIDE))
     trees = [_Tree(mount_plan, _clone(p, mount_plan, how)) for mount_plan in plan["mounts"]]
-    p.purpose = "make mounts slaves of the host's"
-    p.call("mount", None, "/", None, mount.MS_SLAVE | mount.MS_REC, None)
     p.purpose = f"open image root {plan['root']}"
-    root = p.value("openat", AT_FDCWD, plan["root"], _PATH | os.O_DIRECTORY, 0, of="root")
+    root = _clone_root(p, plan["root"])
+    p.purpose = "enter a mount namespace of its own"
+    p.call("setns", empty, namespaces.CLONE_NEWNS)
+    p.call("unshare", namespaces.CLONE_NEWNS)
+    p.call("move_mount", root, "", AT_FDCWD, "/", mount.MOVE_MOUNT_F_EMPTY_PATH)
     if trees:
         found, forbidden = p.reserve(_STAT_SIZE), p.reserve(_STAT_SIZE)
         p.call("fstat", root, forbidden)
@@ -64,13 +70,33 @@ def assemble(p: Program, plan: Plan) -> Register:
 
 
 def enter(p: Program, root: Register) -> None:
-    """Make a directory the root of the namespace (pivot_root(2))."""
+    """Make a directory the root of the namespace (pivot_root(2)).
+
+    The old root is stacked on it then, until `leave_old_root`.
+    """
     p.purpose = "pivot_root"
     p.call("fchdir", root)
     p.call("pivot_root", ".", ".")
-    # The old root is now stacked on the new one; "." still is the old one's place.
+
+
+def leave_old_root(p: Program) -> None:
+    """The namespace has nothing but the container's mounts from now on.
+
+    The kernel waits for a moment here, so it is left to who has the time.
+    """
+    p.purpose = "umount the old root"
     p.call("umount2", ".", mount.MNT_DETACH)
     p.call("chdir", "/")
+
+
+def _clone_root(p: Program, path: str) -> Register:
+    """EINVAL: somebody has umounted the image, and what is there is only a directory of the host."""
+    found = p.reserve(_STATX_SIZE)
+    p.call("statx", AT_FDCWD, path, 0, 0, found)
+    p.require_same(found + _STATX_MOUNT_ROOT_BYTE, p.put(_MOUNT_ROOT), 1, errno.EINVAL)
+    root = p.value("open_tree", AT_FDCWD, path, _CLONE, of="root")
+    _make_slave(p, root, 0, 0)
+    return root
 
 
 def _clone(p: Program, plan: MountPlan, how: int) -> Register | None:
@@ -93,11 +119,15 @@ def _clone(p: Program, plan: MountPlan, how: int) -> Register | None:
     after = Label()
     if absent:
         p.jump_if_negative(tree, after)
-    # A clone of a shared mount is its peer: what is mounted below it would be mounted on the host as well.
-    attributes = p.put(_MOUNT_ATTR.pack(plan["attributes"], 0, mount.MS_SLAVE, 0))
-    p.call("mount_setattr", tree, "", AT_EMPTY_PATH | recursive, attributes, _MOUNT_ATTR.size)
+    _make_slave(p, tree, plan["attributes"], recursive)
     p.place(after)
     return tree
+
+
+def _make_slave(p: Program, tree: Register, attributes: int, recursive: int) -> None:
+    """A clone of a shared mount is its peer: what is mounted below it would be mounted on the host, too."""
+    wanted = p.put(_MOUNT_ATTR.pack(attributes, 0, mount.MS_SLAVE, 0))
+    p.call("mount_setattr", tree, "", AT_EMPTY_PATH | recursive, wanted, _MOUNT_ATTR.size)
 
 
 def _attach(p: Program, root: Register, tree: _Tree, how: int, identities: tuple[int, int]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-from socket import AF_INET, SOCK_CLOEXEC, SOCK_DGRAM
 
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Label, Program
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 _INIT = 1
 """Init's pid, seen from inside."""
-_IFREQ_SIZE = 40
 
 
 def build(plan: Plan, machine: str | None = None) -> Program:
@@ -46,9 +44,7 @@ def build(plan: Plan, machine: str | None = None) -> Program:
     _use_network(p, roles.get("network"))
     if plan["notify"]:
         notify.offer(p, plan["notify"], roles[notify.ROLE])
-    p.purpose = "unshare namespaces"
-    p.call("unshare", namespaces.CLONE_NEWNS)
-    root = mounts.assemble(p, plan)
+    root = mounts.assemble(p, plan, roles["mounts"])
     mounts.enter(p, root)
     identity.bound_capabilities(p, plan)
     link = attendance.Link(p)
@@ -91,22 +87,15 @@ def _use_network(p: Program, network: Register | None) -> None:
         p.purpose = "enter network namespace"
         p.call("setns", network, namespaces.CLONE_NEWNET)
         return
-    p.purpose = "set up the loopback interface"
-    after = Label()
-    socket = p.value(
-        "socket", AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0, of="socket", tolerate=errno.EAFNOSUPPORT
-    )
-    p.jump_if_negative(socket, after)
-    request = b"lo".ljust(16, b"\0") + namespaces.IFF_UP.to_bytes(2, "little")
-    p.call("ioctl", socket, namespaces.SIOCSIFFLAGS, p.put(request.ljust(_IFREQ_SIZE, b"\0")))
-    p.call("close", socket)
-    p.place(after)
+    # Done before, as it takes its time; again to be sure, as that tells what is wrong.
+    control.set_up_loopback(p)
 
 
 def _attend(p: Program, plan: Plan, link: attendance.Link, pid: Register, failed: Label) -> None:
     """Init's part after the clone: retire, let the application execute, wait for its end."""
     link.keep(p)
     attendance.name_process(p, plan["name"])
+    mounts.leave_old_root(p)
     identity.retire(p, plan)
     if plan["init_filter"]:
         identity.install_filter(p, plan["init_filter"])
@@ -124,6 +113,7 @@ def _become_application(
     failed = Label()
     p.purpose = "become the application"
     p.on_failure(failed)
+    p.call("chdir", "/")
     p.purpose = "unshare control group namespace"
     p.call("unshare", namespaces.CLONE_NEWCGROUP)
     p.purpose = "join a new session keyring"

@@ -172,7 +172,7 @@ def _parse(line: bytes) -> Any:
     if sum(map(text.count, ",:[{")) > MAX_VALUES:
         raise ProtocolError(f"more than {MAX_VALUES} values in a line")
     try:
-        value = json.loads(text, object_pairs_hook=_members, parse_constant=_constant)
+        value = _DECODER.decode(text)
     except RecursionError:
         raise ProtocolError(f"nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:
@@ -207,6 +207,9 @@ def _constant(name: str) -> NoReturn:
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     return members if len(members) == len(pairs) else _Members(pairs)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_constant)
 
 
 def _request(value: Any) -> requests.Request:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NOT_A_MESSAGE = "data did not match any variant of untagged enum Message"
 
+_from_json = json.JSONDecoder().decode
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -69,7 +70,7 @@ class ServerMessage(NamedTuple):
 def decode_server(line: bytes) -> ServerMessage:
     """The message in a line of a server; raises ProtocolError."""
     try:
-        value = json.loads(line)
+        value = _from_json(line.decode())
     except ValueError as error:
         raise ProtocolError(f"invalid JSON: {error}") from None
     if isinstance(value, dict) and len(value) == 1:

@@ -10,7 +10,7 @@ import signal
 import time
 
 from northstar.errors import ApiError, NorthstarError, StorageError, Unexpected
-from northstar.kernel import libc
+from northstar.kernel import libc, scheduling
 from northstar.programs import control
 from northstar.runtime import log
 from northstar.runtime.console.listener import Listener
@@ -116,6 +116,7 @@ class Daemon:
 
     async def _start_up(self) -> None:
         await self._set_up_engine()
+        _be_served_soon()
         try:
             self._parts.cgroups.open()
         except OSError as error:
@@ -268,6 +269,14 @@ class Daemon:
         _log.error(f"Internal error: {type(failure).__name__}: {failure}")
         for line in _traceback(failure):
             _log.debug(line)
+
+
+def _be_served_soon() -> None:
+    """Whoever waits for the daemon shall not wait for what the programs of containers compute."""
+    try:
+        scheduling.ask_for_slice(scheduling.SHORTEST_SLICE)
+    except OSError as error:
+        _log.debug(f"The scheduler grants no shorter slices: {error.strerror}")
 
 
 def _watch(loop: Loop) -> None:

@@ -47,6 +47,8 @@ SYSLOG_SOCKET = "/dev/log"
 
 _width = 30
 _colour = False
+_clock = (0, "00:00:00")
+"""The second of the last line, and how it is written."""
 _NO_FIELDS: Mapping[str, str] = {}
 _sinks: list[_Sink] = []
 _on_backlog: Callable[[], None] | None = None
@@ -233,9 +235,12 @@ class _StderrSink(_Sink):
 
 
 def _line(level: str, target: str, message: str) -> bytes:
-    global _width
+    global _width, _clock
     now = time.time()
-    clock = time.strftime("%H:%M:%S", time.gmtime(now))
+    second, clock = _clock
+    if second != int(now):
+        clock = time.strftime("%H:%M:%S", time.gmtime(now))
+        _clock = (int(now), clock)
     name, _, colour = LEVELS[level]
     _width = max(_width, min(len(target), 60))
     if _colour:

@@ -16,9 +16,10 @@ from isolated import isolated
 from northstar.engine import binary
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Program
-from northstar.kernel import filesystem, libc, mount, namespaces
+from northstar.kernel import filesystem, libc, mount
 from northstar.programs import control, mounts
 from northstar.programs.plan import MountPlan, Plan
+from northstar.runtime.containers import emptymounts
 from northstar.runtime.spawning import channel, enginelink, reports
 
 pytestmark = needs(has_root)
@@ -101,12 +102,14 @@ class Mounted:
         self.entries = entries(self.pid)
 
     def _run(self, plan: Plan) -> reports.Report:
-        p = Program()
+        p = Program(["mounts"])
+        mounts.enter(p, mounts.assemble(p, plan, p.descriptors[0]))
+        mounts.leave_old_root(p)
         p.call("close_range", isa.CHANNEL + 1, 0xFFFFFFFF, 0)
-        p.call("unshare", namespaces.CLONE_NEWNS)
-        mounts.enter(p, mounts.assemble(p, plan))
         control.report(p, control.READY)
-        enginelink._send_program(self.socket, p.encode(), [])
+        empty = emptymounts.make(plan["root"])
+        enginelink._send_program(self.socket, p.encode(), [empty])
+        os.close(empty)
         assert select.select([self.socket], [], [], TIMEOUT)[0]
         self.program = p
         return reports.decode(self.socket.recv(100))
@@ -195,11 +198,10 @@ def test_root_itself_is_no_target(root: pathlib.Path, target: str) -> None:
 
 
 def test_magic_links_are_no_target(root: pathlib.Path) -> None:
-    """Not even those of a procfs that the image's root has."""
+    """Not even those of the container's own procfs."""
 
     def check() -> None:
-        mount.mount("proc", str(root / "proc"), "proc", 0)
-        with Mounted(root, planned("tmpfs", "/magic")) as mounted:
+        with Mounted(root, planned("proc", "/proc"), planned("tmpfs", "/magic")) as mounted:
             assert "ELOOP" in mounted.failure
 
     in_tmpfs(root, check)
@@ -255,9 +257,8 @@ def test_nothing_of_the_old_root_remains(root: pathlib.Path) -> None:
 def test_root_that_is_no_mount_point(root: pathlib.Path) -> None:
     def check() -> None:
         with Mounted(root) as mounted:
-            # EBUSY: on the mount of the current root; EINVAL: if that is no mount point either (chroot)
-            assert mounted.report.value in (errno.EBUSY, errno.EINVAL)
-            assert mounted.failure.startswith("pivot_root")
+            assert mounted.report.value == errno.EINVAL
+            assert mounted.failure.startswith(f"open image root {root}")
 
     isolated(check)
 

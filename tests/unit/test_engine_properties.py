@@ -169,7 +169,7 @@ _masks = st.integers(0, (1 << 41) - 1)
 _filters = st.integers(0, 8).map(lambda count: bytes(8 * count))
 _start_roles = st.lists(
     st.sampled_from(["stdout", "stderr", "network", "cgroup", "procs", 3, 4, 5, 9]), unique=True
-)
+).map(lambda roles: [*roles, "mounts"])
 _session_roles = st.lists(st.sampled_from(["cgroup", "procs"]), unique=True).map(
     lambda roles: ["init", *roles, 0, 1, 2]
 )

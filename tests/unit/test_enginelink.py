@@ -42,7 +42,8 @@ def run(action: Action) -> list[str]:
 
 async def end(loop: Loop, engine: Engine, born: Newborn) -> None:
     """End a process and let the engine wait for it."""
-    born.channel.close()
+    born.reports.close()
+    born.socket.close()
     while not enginelink.ended(born.pidfd):
         await loop.sleep(0.001)
     os.close(born.pidfd)

@@ -46,7 +46,8 @@ HOSTILE = {
 class Engine:
     """Makes a child that does nothing, and sends in its name."""
 
-    def __init__(self, reports: Sequence[bytes], *, kept_ready: bool = False) -> None:
+    def __init__(self, loop: Loop, reports: Sequence[bytes], *, kept_ready: bool = False) -> None:
+        self.loop = loop
         self.reports = reports
         self.kept_ready = kept_ready
         self.reaped: list[tuple[int, int]] = []
@@ -63,7 +64,8 @@ class Engine:
         for data in self.reports:
             theirs.send(data)
         theirs.close()
-        return Newborn(pid, os.pidfd_open(pid), ours, self.kept_ready)
+        born = Newborn.watched(self.loop, pid, os.pidfd_open(pid), ours)
+        return born._replace(kept_ready=self.kept_ready)
 
     async def bury(self, pid: int) -> None:
         self.reaped.append(os.waitpid(pid, 0))
@@ -77,9 +79,13 @@ def program() -> Program:
 
 
 async def live(process: Process, engine: Engine) -> ExitStatus:
-    await process.create(engine.start, program().encode(), [])
-    await process.running(program)
-    return await process.exited()
+    try:
+        await process.create(engine.start, program().encode(), [])
+        await process.running(program)
+        return await process.exited()
+    finally:
+        # It is buried after that.
+        await engine.loop.turn()
 
 
 def outcome(reports: Sequence[bytes]) -> ExitStatus | StartContainerFailed:
@@ -88,7 +94,8 @@ def outcome(reports: Sequence[bytes]) -> ExitStatus | StartContainerFailed:
     def fail(failure: BaseException) -> None:
         raise failure
 
-    engine, loop = Engine(reports), Loop(fail)
+    loop = Loop(fail)
+    engine = Engine(loop, reports)
     process = Process(loop, engine, Container.parse("a:0.0.1"))  # type: ignore[arg-type]
     gc.collect()  # what other tests have left
     before = set(os.listdir("/proc/self/fd"))
@@ -145,7 +152,8 @@ def test_init_that_was_killed_while_it_waited() -> None:
     def fail(failure: BaseException) -> None:
         raise failure
 
-    engine, loop = Engine([], kept_ready=True), Loop(fail)
+    loop = Loop(fail)
+    engine = Engine(loop, [], kept_ready=True)
     process = Process(loop, engine, Container.parse("a:0.0.1"))  # type: ignore[arg-type]
     with pytest.raises(NeverBegan):
         loop.run(live(process, engine))
@@ -161,7 +169,8 @@ def test_killed_before_it_is_born() -> None:
     def fail(failure: BaseException) -> None:
         raise failure
 
-    engine, loop = Engine([], kept_ready=True), Loop(fail)
+    loop = Loop(fail)
+    engine = Engine(loop, [], kept_ready=True)
     process = Process(loop, engine, Container.parse("a:0.0.1"))  # type: ignore[arg-type]
     assert process.kill()
     killed: list[bool] = []

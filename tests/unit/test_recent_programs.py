@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def order(arguments: tuple[str, ...], roles: list[str | int], numbers: list[int]
         st.tuples(
             st.integers(0, 2 * KEPT),
             st.tuples(st.sampled_from(["", "x", "y"])),
-            st.sampled_from([[], ["cgroup"], [3, "procs"]]),
+            st.sampled_from([["mounts"], ["mounts", "cgroup"], [3, "mounts", "procs"]]),
             st.sampled_from([[], [5]]),
         ),
         max_size=60,
@@ -48,22 +49,25 @@ def test_what_is_kept_is_what_would_be_made(
 ) -> None:
     recent = RecentPrograms()
     for number, arguments, roles, numbers in starts:
-        wanted = order(arguments, roles, numbers)
-        made = recent.encoded(Container(f"c{number}", Version(0, 0, 1)), wanted)
-        assert made == start.build(wanted).encode()
+        wanted = (arguments, roles, numbers)
+        plan = order(*wanted)
+        made = recent.ready(Container(f"c{number}", Version(0, 0, 1)), wanted, partial(order, *wanted))
+        assert made == (plan, start.build(plan).encode())
         assert len(recent._kept) <= KEPT
 
 
 def test_the_same_start_is_not_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     recent, container = RecentPrograms(), Container("c", Version(0, 0, 1))
-    first = recent.encoded(container, order(("x",), [], []))
+    first = recent.ready(container, (["x"],), lambda: order(("x",), ["mounts"], []))
     monkeypatch.setattr(programs.start, "build", None)
-    assert recent.encoded(container, order(("x",), [], [])) is first
+    assert recent.ready(container, (["x"],), lambda: order(("y",), ["mounts"], [])) is first
 
 
 def test_a_program_that_is_too_large_fails_the_start() -> None:
     with pytest.raises(StartContainerFailed, match=r"hand over the program: a program of [0-9]+ bytes"):
-        RecentPrograms().encoded(Container("c", Version(0, 0, 1)), order(("x" * isa.PROGRAM_LIMIT,), [], []))
+        RecentPrograms().ready(
+            Container("c", Version(0, 0, 1)), (), lambda: order(("x" * isa.PROGRAM_LIMIT,), ["mounts"], [])
+        )
 
 
 def test_places_of_starts_leave_no_memory() -> None:

@@ -51,13 +51,14 @@ class Handlers:
         self._loop = loop
         self._runtime = runtime
         self._authority = authority
+        self._listed: tuple[list[str], bytes] = ([], b"")
+        """All containers, and the answer to who asks for them."""
         self._handlers: dict[type, Callable[[Peer, Any], Coroutine[Any, Any, Any]]] = {
             requests.Boot: self._boot,
             requests.Explain: self._explain,
             requests.Ident: self._ident,
             requests.Inspect: self._inspect,
             requests.Kill: self._kill,
-            requests.List: self._list,
             requests.Mount: self._mount,
             requests.Problems: self._problems,
             requests.Repositories: self._repositories,
@@ -80,6 +81,8 @@ class Handlers:
         """The response line of any request but install."""
         if not self._runtime.up and not isinstance(request, _EARLY):
             await self._runtime.wait_until_up()
+        if isinstance(request, requests.List):
+            return self._list()
         answer = self._handlers[type(request)](peer, request)
         if isinstance(request, _OPERATIONS):
             return messages.response(await self._loop.spawn(answer))
@@ -88,8 +91,12 @@ class Handlers:
     async def _ident(self, peer: Peer, _: requests.Ident) -> object:
         return {"ident": str(peer.identity)}
 
-    async def _list(self, _: Peer, __: requests.List) -> object:
-        return {"list": self._runtime.containers.names()}
+    def _list(self) -> bytes:
+        """Kept, as some clients ask for it all the time and it rarely changes."""
+        names = self._runtime.containers.names()
+        if names is not self._listed[0]:
+            self._listed = (names, messages.response({"list": names}))
+        return self._listed[1]
 
     async def _repositories(self, _: Peer, __: requests.Repositories) -> object:
         return {"repositories": list(self._runtime.repositories)}

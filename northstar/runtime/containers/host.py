@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from northstar.names import Container
     from northstar.programs.plan import Plan
     from northstar.runtime.containers.command import Command
+    from northstar.runtime.containers.programs import Ready
     from northstar.runtime.controlgroups.cgroups import Cgroups
     from northstar.runtime.debugging.debugger import Debugger
     from northstar.runtime.eventloop.loop import Loop
@@ -55,8 +56,28 @@ class Site(NamedTuple):
     """Descriptor of / in the host's mount namespace."""
     network: int
     """Descriptor of the host's network namespace."""
+    mounts: int
+    """Descriptor of a mount namespace with nothing in it."""
     output_buffer_size: int
     """Bytes of its last output that are kept for each container."""
+
+
+class Order(NamedTuple):
+    """Everything that tells one start from another, on this host."""
+
+    manifest: Manifest
+    filter: bytes
+    """System call filter of the application, a BPF program."""
+    command: Command
+    resources: Mapping[str, Container]
+    """The versions that were chosen, by mount point."""
+    group_roles: list[str]
+    """Of the entrances of its control group."""
+    group_numbers: list[int]
+    """Its supplementary groups."""
+    devices: str
+    """Tree that becomes its /dev."""
+    notify: plan.Notify | None = None
 
 
 class Host:
@@ -85,27 +106,21 @@ class Host:
         self.debugger = debugger
         self.programs = RecentPrograms()
 
-    def plan(
-        self,
-        application: Application,
-        command: Command,
-        resources: Mapping[str, Container],
-        group_roles: list[str],
-        group_numbers: list[int],
-        devices_tree: str,
-        notify: plan.Notify | None = None,
-    ) -> Plan:
+    def plan(self, order: Order) -> Plan:
         """The plan of a start, be it to be carried out or explained. Raises StartContainerFailed."""
-        manifest = application.manifest
         return plan.build(
-            manifest,
-            command,
-            self.site.places._replace(devices=devices_tree),
-            resources,
-            plan.roles(manifest, group_roles, notify),
+            order.manifest,
+            order.command,
+            self.site.places._replace(devices=order.devices),
+            order.resources,
+            plan.roles(order.manifest, order.group_roles, order.notify),
             self.site.facts,
-            group_numbers=group_numbers,
-            application_filter=application.filter,
+            group_numbers=order.group_numbers,
+            application_filter=order.filter,
             hold=self.debugger is not None,
-            notify=notify,
+            notify=order.notify,
         )
+
+    def ready(self, container: Container, order: Order) -> Ready:
+        """The start of a container, perhaps as it was made the last time. Raises StartContainerFailed."""
+        return self.programs.ready(container, order, lambda: self.plan(order))

@@ -171,9 +171,8 @@ class Packages:
 
     def _check_wipe(self, record: Record) -> None:
         """Raises Unexpected if the persistent data is in use by another version."""
-        for run in self._containers.runs():
-            other = run.record
-            if other is not record and other.container.name == record.container.name:
+        for other in self._containers.named(record.container.name):
+            if other is not record and other.run is not None:
                 raise Unexpected(f"the persistent data is in use: {other.container} is running")
 
     async def _wipe(self, container: Container) -> None:

@@ -10,7 +10,7 @@ import grp
 import resource
 
 from northstar.errors import StartContainerFailed, StartContainerMissingResource
-from northstar.kernel import capabilities, process, procfs
+from northstar.kernel import capabilities, procfs, scheduling
 from northstar.kernel.mount import (
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
@@ -54,12 +54,12 @@ RLIMITS = {
 """Resource limit numbers of Linux (setrlimit(2)), equal on x86-64 and aarch64."""
 
 POLICIES = {
-    "other": process.SCHED_OTHER,
-    "fifo": process.SCHED_FIFO,
-    "round_robin": process.SCHED_RR,
-    "batch": process.SCHED_BATCH,
-    "idle": process.SCHED_IDLE,
-    "deadline": process.SCHED_DEADLINE,
+    "other": scheduling.SCHED_OTHER,
+    "fifo": scheduling.SCHED_FIFO,
+    "round_robin": scheduling.SCHED_RR,
+    "batch": scheduling.SCHED_BATCH,
+    "idle": scheduling.SCHED_IDLE,
+    "deadline": scheduling.SCHED_DEADLINE,
 }
 
 _UNLIMITED = (1 << 63) - 1
@@ -143,7 +143,7 @@ def groups(manifest: Manifest, warn: Callable[[str], None]) -> list[int]:
 def roles(manifest: Manifest, group_roles: list[str], notify: Notify | None = None) -> list[str | int]:
     """What travels with a start, in this order: a number is that of the application's descriptor.
 
-    `group_roles` are those of the control group.
+    `group_roles` are those of the control group. "mounts" is a mount namespace with nothing in it.
     """
     stored = 0 if notify is None else notify.stored
     number = FIRST_DESCRIPTOR + stored
@@ -155,6 +155,7 @@ def roles(manifest: Manifest, group_roles: list[str], notify: Notify | None = No
         streams = (("stdout", manifest.io.stdout), ("stderr", manifest.io.stderr))
         found += [name for name, kind in streams if kind != "discard"]
     found += range(number, number + len(manifest.sockets))
+    found.append("mounts")
     if manifest.network is not None:
         found.append("network")
     if notify is not None and notify.name:

@@ -87,6 +87,7 @@ class Containers:
 
     def __init__(self) -> None:
         self._records: dict[Container, Record] = {}
+        self._versions: dict[str, tuple[Record, ...]] = {}
         self._names: list[str] | None = None
         self.usable: Callable[[Container], bool] | None = None
         """Whether a resource may be chosen, if updates have something to say about that."""
@@ -103,6 +104,10 @@ class Containers:
             self._names = [str(container) for container in sorted(self._records)]
         return self._names
 
+    def named(self, name: str) -> tuple[Record, ...]:
+        """All versions of a name."""
+        return self._versions.get(name, ())
+
     def known(self) -> list[Container]:
         """All containers."""
         return list(self._records)
@@ -117,11 +122,17 @@ class Containers:
     def add(self, record: Record) -> None:
         """A package was loaded or installed."""
         self._records[record.container] = record
+        name = record.container.name
+        self._versions[name] = (*self.named(name), record)
         self._names = None
 
     def remove(self, record: Record) -> None:
         """A package was uninstalled."""
         del self._records[record.container]
+        name = record.container.name
+        self._versions[name] = tuple(other for other in self.named(name) if other is not record)
+        if not self._versions[name]:
+            del self._versions[name]
         self._names = None
         record.output.remove()
 
@@ -133,8 +144,8 @@ class Containers:
         """Raises StartContainerStarted if it, or another version of the name, is running."""
         if record.run is not None:
             raise StartContainerStarted(record.container)
-        for other in self:
-            if other.container.name == record.container.name and other.run is not None:
+        for other in self.named(record.container.name):
+            if other.run is not None:
                 raise StartContainerStarted(other.container)
 
     def running(self, container: Container) -> Run:
@@ -160,7 +171,7 @@ class Containers:
     def resources_of(self, manifest: Manifest) -> dict[str, Container]:
         """The resources that a start would use now; raises StartContainerMissingResource."""
         names = {mount.name for mount in manifest.mounts.values() if isinstance(mount, model.Resource)}
-        known: Iterable[Container] = [container for container in self._records if container.name in names]
+        known: Iterable[Container] = [record.container for name in names for record in self.named(name)]
         if self.usable is not None:
             known = filter(self.usable, known)
         return plan.resources(manifest, list(known))

@@ -13,6 +13,7 @@ from northstar.programs import attendance, start
 from northstar.runtime import log
 from northstar.runtime.containers import devices
 from northstar.runtime.containers.cleanups import CleanUps
+from northstar.runtime.containers.host import Order
 from northstar.runtime.containers.plan import Notify, groups
 from northstar.runtime.containers.sockets import ContainerSockets
 from northstar.runtime.output.streams import Streams
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from northstar.programs.plan import Plan
     from northstar.runtime.containers.command import Command
     from northstar.runtime.containers.host import Application, Host
+    from northstar.runtime.containers.programs import Ready
     from northstar.runtime.controlgroups.group import Group
     from northstar.runtime.debugging.debugger import Attached, Debugger
     from northstar.runtime.eventloop.loop import Future
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
 
 _log = log.Logger("runtime::run")
+_state_log = log.Logger("runtime::state")
 MAX_DRAINED = 1024
 """Notifications that are read after the end of a program."""
 _NETWORK_NAMESPACES = "/run/netns"
@@ -107,17 +110,18 @@ class Run:
             if self._has_to_wait():
                 self.groups = await self._host.loop.in_thread(self._prepare_apart)
             with contextlib.ExitStack() as stack:
-                descriptors, plan = self._prepare(command, resources, stack)
+                descriptors, order = self._prepare(command, resources, stack)
+                ready = self._host.ready(self.record.container, order)
                 try:
-                    await self._execute(plan, descriptors)
+                    await self._execute(ready, descriptors)
                 except NeverBegan:
                     await self._detach()
-                    await self._execute(plan, descriptors)
+                    await self._execute(ready, descriptors)
         except BaseException as error:
             await self._clean_ups.run()
             raise self._translate(error) from None
         finally:
-            self._host.loop.spawn(self._host.engine.prepare())
+            self._host.engine.prepare_when_idle()
 
     def _close_stored(self) -> None:
         for each in self.stored:
@@ -153,13 +157,14 @@ class Run:
             self._clean_ups.add("remove its sockets", self._remove_sockets)
         return groups(manifest, _log.warn)
 
-    async def _execute(self, plan: Plan, descriptors: list[int]) -> None:
-        program = self._host.programs.encoded(self.record.container, plan)
-        await self.process.create(self._host.engine.start, program, descriptors)
+    async def _execute(self, ready: Ready, descriptors: list[int]) -> None:
+        await self.process.create(self._host.engine.start, ready.program, descriptors)
+        # Only now, while the engine works.
+        _tell_details(self.record, ready.plan)
         if self._host.debugger is not None:
             self._clean_ups.add("end the tools that watch it", self._detach)
             await self._attach(self._host.debugger)
-        await self.process.running(lambda: start.build(plan))
+        await self.process.running(lambda: start.build(ready.plan))
         self._close_stored()
         if self.notify is not None:
             try:
@@ -183,7 +188,7 @@ class Run:
 
     def _prepare(
         self, command: Command, resources: Mapping[str, Container], stack: contextlib.ExitStack
-    ) -> tuple[list[int], Plan]:
+    ) -> tuple[list[int], Order]:
         """Make what the container gets; `stack` closes those ends of it that the engine has copied."""
         host, manifest = self._host, self.record.manifest
         descriptors = [
@@ -191,12 +196,15 @@ class Run:
             *self._connect(stack),
             *self._open_streams(stack),
             *self._open_sockets(stack),
+            self._host.site.mounts,
             *self._network(),
         ]
         notify = self._plan_notify(descriptors)
         group_roles, entrances = self._make_group(stack)
         tree = devices.tree_for(host.site.places.devices, manifest)
-        order = host.plan(self.record, command, resources, group_roles, self.groups, tree, notify)
+        order = Order(
+            manifest, self.record.filter, command, resources, group_roles, self.groups, tree, notify
+        )
         return descriptors + entrances, order
 
     def _plan_notify(self, descriptors: list[int]) -> Notify | None:
@@ -355,6 +363,15 @@ class Run:
     def read_group(self, file: str) -> str | None:
         """Content of a file of the control group, None if there is none."""
         return None if self._group is None else self._group.read(file)
+
+
+def _tell_details(record: Application, plan: Plan) -> None:
+    container, streams = record.container, record.manifest.io
+    _state_log.debug(f'Container {container} init is "{plan["argv"][0]}"')
+    _state_log.debug(f'Container {container} argv is "{" ".join(plan["argv"])}"')
+    _state_log.debug(f'Container {container} env is "{", ".join(plan["env"])}"')
+    _state_log.debug(f"Container {container} stdout is {streams.stdout if streams else 'discard'}")
+    _state_log.debug(f"Container {container} stderr is {streams.stderr if streams else 'discard'}")
 
 
 def _describe(process: procfs.Process) -> dict[str, Any]:

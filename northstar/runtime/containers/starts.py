@@ -22,6 +22,7 @@ from northstar.errors import (
 from northstar.kernel import sockets
 from northstar.runtime import log
 from northstar.runtime.containers import binds, command, devices, plan
+from northstar.runtime.containers.host import Order
 from northstar.runtime.containers.records import PLAIN
 from northstar.runtime.containers.run import Run
 from northstar.runtime.containers.startlimit import START_LIMIT, within_limit
@@ -51,8 +52,12 @@ if TYPE_CHECKING:
 
 _log = log.Logger("runtime::state")
 
-AUTOSTART_PARALLEL = 1 + (os.cpu_count() or 1)
+AUTOSTART_PARALLEL = 6 * (os.cpu_count() or 1)
 """Starts at a time; more only wait for each other in the kernel."""
+
+
+MOUNTED_AHEAD = 4
+"""Packages that are mounted while others start; the mutex is held for so long."""
 
 
 class Starts:
@@ -179,7 +184,7 @@ class Starts:
             self._currency.check_floor(container)
             await self._check_trust(record)
             self._check_generation(record, generation)
-            self._command(record, *request)
+            chosen = self._command(record, *request)
             resources = self._containers.resources_of(record.manifest)
             needed = [record, *(self._containers.get(resource) for resource in set(resources.values()))]
             missing = [needed_record for needed_record in needed if not needed_record.mounted]
@@ -191,7 +196,9 @@ class Starts:
             record.left_out = []
             stored = await self.descriptors.handed_over(container.name) if record.settings.fdstore else []
             try:
-                chosen = self._command(record, *request, len(stored))
+                if missing or stored:
+                    # It may have become unusable, and what was left for it changes numbers.
+                    chosen = self._command(record, *request, len(stored))
                 self._check_generation(record, generation)
             except ApiError:
                 sockets.close_all([each.number for each in stored])
@@ -204,19 +211,12 @@ class Starts:
             record.request = request
             record.run.stored = stored
         _log.info(f"Creating {container}")
-        _log.debug(f'Container {container} init is "{chosen.argv[0]}"')
-        _log.debug(f'Container {container} argv is "{" ".join(chosen.argv)}"')
-        _log.debug(f'Container {container} env is "{", ".join(chosen.env)}"')
-        streams = record.manifest.io
-        _log.debug(f"Container {container} stdout is {streams.stdout if streams else 'discard'}")
-        _log.debug(f"Container {container} stderr is {streams.stderr if streams else 'discard'}")
         return record, chosen, resources
 
     def _withdraw_others(self, record: Record) -> None:
         """Another version that waits for its next start would only find this one running."""
-        for other in self._containers:
-            same = other.container.name == record.container.name and other is not record
-            if same and other.state.phase == s.WAITING:
+        for other in self._containers.named(record.container.name):
+            if other is not record and other.state.phase == s.WAITING:
                 self._supervisor.happen(other, s.Stop())
 
     async def _check_trust(self, record: Record) -> None:
@@ -274,8 +274,8 @@ class Starts:
         except OSError as error:
             raise Unexpected(f"{error.filename}: {error.strerror}") from None
         notify = plan.expected_notify(manifest, record.settings)
-        order = host.plan(record, chosen, resources, group_roles, numbers, tree, notify)
-        return {"lines": explanation.lines(order)}
+        order = Order(manifest, record.filter, chosen, resources, group_roles, numbers, tree, notify)
+        return {"lines": explanation.lines(host.plan(order))}
 
     async def _watch(self, record: Record, run: Run) -> None:
         """Deal with the end of a run. Whatever fails, it is over in the end."""
@@ -325,13 +325,17 @@ class Starts:
         began = time.monotonic()
         for record in wanted:
             _log.info(f"Autostarting {record.container} ({str(record.manifest.autostart).capitalize()})")
-        await self._mounts.mount_for(wanted)
         if (longest := self._ordering.longest_stop()) > 0:
             _log.info(f"Stopping these containers may take up to {longest:.0f} s")
         free = self._ordering.hold(wanted)
-        results = await self._host.loop.gather(
-            *(self._autostart_one(record) for record in free), limit=AUTOSTART_PARALLEL
-        )
+        mounted = {record: Future() for record in wanted}
+        mounting = self._host.loop.spawn(self._mount_ahead(mounted))
+        try:
+            results = await self._host.loop.gather(
+                *(self._autostart_one(record, mounted[record]) for record in free), limit=AUTOSTART_PARALLEL
+            )
+        finally:
+            mounting.cancel()
         critical: Exception | None = None
         for record, result in zip(free, results, strict=True):
             if not isinstance(result, Exception):
@@ -346,8 +350,23 @@ class Starts:
         started = sum(not isinstance(result, Exception) for result in results)
         _log.info(f"Successfully started {started} container(s) in {duration(time.monotonic() - began)}")
 
-    async def _autostart_one(self, record: Record) -> None:
+    async def _mount_ahead(self, mounted: Mapping[Record, Future]) -> None:
+        """Mount some containers while those before them start; what goes wrong is told by their starts."""
+        records = list(mounted)
+        try:
+            for begin in range(0, len(records), MOUNTED_AHEAD):
+                some = records[begin : begin + MOUNTED_AHEAD]
+                await self._mounts.mount_for(some)
+                for record in some:
+                    mounted[record].set_result()
+                await self._host.loop.turn()
+        finally:
+            for record in records:
+                mounted[record].set_result()
+
+    async def _autostart_one(self, record: Record, mounted: Future) -> None:
         """Who is not waited for any more, because of a shutdown, is ended by that as all others are."""
+        await mounted
         self._supervisor.happen(record, s.Start(asked=False))
         await self._host.loop.spawn(self.start(record.container, *PLAIN, begun=record))
 

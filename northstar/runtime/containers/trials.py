@@ -83,8 +83,7 @@ class Trials(Observer):
         """All versions of a name."""
         return [
             Installed(record.container.version, record.package.digest, record.repository.writable)
-            for record in self._containers
-            if record.container.name == name
+            for record in self._containers.named(name)
         ]
 
     def manifest(self, container: Container) -> Manifest:
@@ -97,9 +96,9 @@ class Trials(Observer):
 
     def running(self, name: str) -> Container | None:
         """The version of a name that runs, or is being started."""
-        for run in self._containers.runs():
-            if run.record.container.name == name:
-                return run.record.container
+        for record in self._containers.named(name):
+            if record.run is not None:
+                return record.container
         return None
 
     async def prepare(self, containers: Sequence[Container]) -> None:

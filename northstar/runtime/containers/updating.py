@@ -100,9 +100,9 @@ class Updating:
     def current(self, name: str) -> Container | None:
         """The version that a name stands for."""
         if self._updater is None:
-            versions = [record.container for record in self._containers if record.container.name == name]
+            versions = self._containers.named(name)
             if len(versions) < 2:
-                return versions[0] if versions else None
+                return versions[0].container if versions else None
         return self.updater.current(name)
 
     def describe(self) -> dict[str, Any]:
@@ -140,8 +140,7 @@ class Updating:
 
     async def before_install(self, container: Container, repository: Repository) -> None:
         """A package is about to be added. Raises Unexpected."""
-        others = any(record.container.name == container.name for record in self._containers)
-        if self._updater is not None or others:
+        if self._updater is not None or self._containers.named(container.name):
             await (await self.load()).before_install(container, repository.journals)
 
     async def after_uninstall(self, container: Container) -> None:

@@ -121,6 +121,7 @@ class Loop:
         self._epoll = select.epoll()
         self._channels: dict[int, Channel] = {}
         self._ready: deque[Callable[[], None]] = deque()
+        self._idle: deque[Callable[[], None]] = deque()
         self._timers: list[Timer] = []
         self._cancelled_timers = 0
         self._on_failure = on_failure
@@ -131,6 +132,10 @@ class Loop:
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call on the next turn of the loop."""
         self._ready.append(callback)
+
+    def when_idle(self, callback: Callable[[], None]) -> None:
+        """Call in a turn in which there is nothing else to do. That may take as long as others are busy."""
+        self._idle.append(callback)
 
     def call_from_outside(self, callback: Callable[[], None]) -> None:
         """The same from a signal handler or another thread, which interrupts the wait of the loop."""
@@ -329,7 +334,8 @@ class Loop:
         return result
 
     def _turn(self) -> None:
-        for fd, events in self._epoll.poll(self._patience()):
+        reported = self._epoll.poll(self._patience())
+        for fd, events in reported:
             if fd == self._wakeup:
                 self._drain_wakeup()
                 continue
@@ -339,6 +345,8 @@ class Loop:
         now = time.monotonic()
         while self._next_timer() and self._timers[0].when <= now:
             self._call(heapq.heappop(self._timers).take())
+        if self._idle and not (reported or self._ready):
+            self._ready.append(self._idle.popleft())
         for _ in range(len(self._ready)):
             self._call(self._ready.popleft())
 
@@ -359,7 +367,7 @@ class Loop:
         return bool(self._timers)
 
     def _patience(self) -> float:
-        if self._ready:
+        if self._ready or self._idle:
             return 0
         if self._next_timer():
             return max(0.0, self._timers[0].when - time.monotonic())

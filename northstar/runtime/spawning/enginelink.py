@@ -23,10 +23,10 @@ from northstar.runtime.spawning import channel, reports
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from socket import socket
+    from socket import socket as Socket
 
     from northstar.engine.assembler import Encoded, Program
-    from northstar.runtime.eventloop.loop import Loop
+    from northstar.runtime.eventloop.loop import Channel, Loop
 
 _MEMFD = "northstar-program"
 _MFD_EXEC = 0x10
@@ -50,9 +50,21 @@ class Newborn(NamedTuple):
 
     pid: int
     pidfd: int
-    channel: socket
+    socket: Socket
+    """The channel to it."""
+    reports: Channel
+    """When it may have told something."""
+    end: Channel
+    """When it may have ended."""
     kept_ready: bool
     """Born before it was needed, so it may have been killed meanwhile."""
+
+    @classmethod
+    def watched(cls, loop: Loop, pid: int, pidfd: int, sock: Socket) -> Newborn:
+        """Of its pidfd, and our end of the channel."""
+        sock.setblocking(False)
+        os.set_blocking(pidfd, False)
+        return cls(pid, pidfd, sock, loop.register(sock.fileno()), loop.register(pidfd), kept_ready=False)
 
 
 class Engine:
@@ -69,6 +81,7 @@ class Engine:
         self._sending = Mutex()
         self._ready: Newborn | None = None
         self._preparing: Future | None = None
+        self._to_prepare = False
         self.died = False
         """Whether it has ended without having been told to."""
         self._socket, theirs = channel.pair()
@@ -106,14 +119,22 @@ class Engine:
         """Give a program to a new process in the namespaces of the host; as `start`."""
         return await self._bear(0, encoded, descriptors)
 
+    def prepare_when_idle(self) -> None:
+        """As `prepare`, once whoever waits for an answer has got it."""
+        if not self._to_prepare:
+            self._to_prepare = True
+            self._loop.when_idle(self._begin_to_prepare)
+
+    def _begin_to_prepare(self) -> None:
+        self._to_prepare = False
+        self._loop.spawn(self.prepare())
+
     async def prepare(self) -> None:
-        """Have an init ready for the next start, now that the processors are free."""
+        """Have an init ready for the next start."""
         if self._ready is not None or self._preparing is not None:
             return
         self._preparing = prepared = Future()
         try:
-            # Whoever waits for the start at hand gets the answer first.
-            await self._loop.turn()
             self._ready = (await self._birth(control.NAMESPACES))._replace(kept_ready=True)
         except (OSError, EngineDied):
             # The next start meets the same error and reports it.
@@ -188,7 +209,7 @@ class Engine:
     async def _bear(self, flags: int, encoded: Encoded, descriptors: Sequence[int]) -> Newborn:
         newborn = await self._birth(flags)
         try:
-            _send_program(newborn.channel, encoded, descriptors)
+            _send_program(newborn.socket, encoded, descriptors)
         except BaseException:
             await self._abandon(newborn)
             raise
@@ -212,7 +233,7 @@ class Engine:
             raise
         finally:
             theirs.close()
-        return Newborn(report.value, pidfd, ours, kept_ready=False)
+        return Newborn.watched(self._loop, report.value, pidfd, ours)
 
     async def _hand_over(self, init: Newborn, encoded: Encoded, descriptors: Sequence[int]) -> bool:
         """Send the program; False if init has ended, because somebody has killed it while it waited.
@@ -220,7 +241,7 @@ class Engine:
         Raises OSError; then it ends.
         """
         try:
-            _send_program(init.channel, encoded, descriptors)
+            _send_program(init.socket, encoded, descriptors)
             return True
         except OSError as error:
             await self._abandon(init)
@@ -230,14 +251,14 @@ class Engine:
 
     async def _abandon(self, newborn: Newborn) -> None:
         """End a process that has no program."""
-        newborn.channel.close()
+        newborn.reports.close()
+        newborn.socket.close()
         # It may have ended with the engine, and then somebody else has waited for it.
         with contextlib.suppress(ProcessLookupError):
             process.pidfd_send_signal(newborn.pidfd, signal.SIGKILL)
-        gone = self._loop.register(newborn.pidfd)
         while not ended(newborn.pidfd):
-            await gone.readable()
-        gone.close()
+            await newborn.end.readable()
+        newborn.end.close()
         os.close(newborn.pidfd)
         await self.bury(newborn.pid)
 
@@ -303,7 +324,7 @@ def _birth_program(flags: int) -> Encoded:
     return control.birth(flags).encode()
 
 
-def _send_program(sock: socket, encoded: Encoded, descriptors: Sequence[int]) -> None:
+def _send_program(sock: Socket, encoded: Encoded, descriptors: Sequence[int]) -> None:
     memfd = channel.sealed(_MEMFD, encoded.memory)
     try:
         if len(descriptors) > isa.MAX_DESCRIPTORS:

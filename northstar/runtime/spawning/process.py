@@ -132,11 +132,7 @@ class Process:
             raise StartContainerFailed(self.container, f"{what}: {error.strerror}") from None
         except enginelink.EngineDied as error:
             raise StartContainerFailed(self.container, str(error)) from None
-        self.pid, self.pidfd, self._status, self._replaceable = born
-        self._status.setblocking(False)
-        self._channel = self._loop.register(self._status.fileno())
-        os.set_blocking(self.pidfd, False)
-        self._exit_channel = self._loop.register(self.pidfd)
+        self.pid, self.pidfd, self._status, self._channel, self._exit_channel, self._replaceable = born
         self.started = time.monotonic()
         if self._doomed:
             self.kill()
@@ -277,6 +273,10 @@ class Process:
         await self._close_status()
         os.close(self.pidfd)
         self.pidfd = -1
-        # If the engine has died, the kernel has buried it.
+        # Nobody has to wait for that.
+        self._loop.spawn(self._bury())
+
+    async def _bury(self) -> None:
+        # If the engine has died, the kernel has done it.
         with contextlib.suppress(enginelink.EngineDied):
             await self._engine.bury(self.pid)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import pathlib
@@ -11,12 +12,12 @@ from typing import Any
 
 import pytest
 from abilities import has_root, needs
-from isolated import isolated
+from isolated import isolated, wait_until
 
 from northstar.engine import binary
 from northstar.engine import instructions as isa
 from northstar.engine.assembler import Program
-from northstar.kernel import filesystem, libc, mount
+from northstar.kernel import filesystem, libc, mount, namespaces
 from northstar.programs import control, mounts
 from northstar.programs.plan import MountPlan, Plan
 from northstar.runtime.containers import emptymounts
@@ -85,6 +86,49 @@ def test_descriptor_is_not_inherited() -> None:
     fd = mount.open_tree(libc.AT_FDCWD, "/")
     assert os.get_inheritable(fd) is False
     os.close(fd)
+
+
+# --- a namespace with nothing in it
+
+
+def test_empty_namespace(tmp_path: pathlib.Path) -> None:
+    """Nobody else notices, and whoever enters it has one directory, in which there is nothing."""
+
+    def check() -> None:
+        table = pathlib.Path("/proc/self/mountinfo")
+        before, directory = table.read_text(), os.getcwd()
+        empty = emptymounts.make(str(tmp_path))
+        assert table.read_text() == before
+        assert os.getcwd() == directory
+        assert not os.get_inheritable(empty)
+        assert namespaces.nstype(empty) == namespaces.CLONE_NEWNS
+        wait_until(lambda: len(os.listdir("/proc/self/task")) == 1, "the thread has ended")
+        libc.check(libc.function("setns", ctypes.c_int, ctypes.c_int)(empty, 0), "setns")
+        assert os.listdir("/") == []
+        assert os.statvfs("/").f_flag & os.ST_RDONLY
+        with pytest.raises(OSError, match="Read-only"):
+            os.mkdir("/x")
+
+    isolated(check)
+    assert not os.path.ismount(tmp_path)
+
+
+def test_no_empty_namespace_in_a_chroot(tmp_path: pathlib.Path) -> None:
+    """pivot_root(2) does not work there; nothing is left."""
+
+    def check() -> None:
+        place = tmp_path / "place"
+        place.mkdir()
+        (tmp_path / "proc").mkdir()
+        mount.mount("proc", str(tmp_path / "proc"), "proc", 0)
+        os.chroot(tmp_path)
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(OSError) as caught:
+            emptymounts.make("/place")
+        assert caught.value.errno == errno.EINVAL
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    isolated(check)
 
 
 # --- programs

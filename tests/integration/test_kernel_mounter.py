@@ -138,6 +138,33 @@ def entry_of(target: pathlib.Path) -> mount.MountEntry:
     return next(entry for entry in mount.mountinfo() if entry.target == str(target))
 
 
+def read_ahead_of(target: pathlib.Path) -> int:
+    """Of the device that a file system is on, in bytes."""
+    device = os.stat(target).st_dev
+    path = pathlib.Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/queue/read_ahead_kb")
+    return int(path.read_text()) * 1024
+
+
+def test_read_ahead(mounter: Mounter, samples: Callable[..., Sample], run_dir: pathlib.Path) -> None:
+    """As much as Linux reads by default, also where the disk below asks for more."""
+    target = mount_sample(mounter, samples(), run_dir)
+    assert read_ahead_of(target) == module.READ_AHEAD
+    mounter.umount(str(target))
+
+
+@needs(has_device_mapper)
+def test_read_ahead_of_a_verified_image(
+    mounter: Mounter,
+    samples: Callable[..., Sample],
+    run_dir: pathlib.Path,
+    key: Key,
+    mapped: Callable[[], list[str]],
+) -> None:
+    target = mount_sample(mounter, samples(key=key), run_dir)
+    assert read_ahead_of(target) == module.READ_AHEAD
+    mounter.umount(str(target))
+
+
 def test_mount_and_umount(mounter: Mounter, samples: Callable[..., Sample], run_dir: pathlib.Path) -> None:
     sample = samples()
     target = mount_sample(mounter, sample, run_dir)

@@ -52,7 +52,7 @@ def raising(failure: BaseException) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=repr)
-@pytest.mark.parametrize("way", ["soon", "later", "outside", "when done"])
+@pytest.mark.parametrize("way", ["soon", "later", "outside", "when done", "idle"])
 def test_a_call_that_raises(
     loop: Loop, failures: list[BaseException], way: str, failure: BaseException
 ) -> None:
@@ -67,6 +67,9 @@ def test_a_call_that_raises(
         elif way == "later":
             loop.call_later(0, call)
             loop.call_later(0, lambda: others.append("the one behind"))
+        elif way == "idle":
+            loop.when_idle(call)
+            loop.when_idle(lambda: others.append("the one behind"))
         elif way == "outside":
             threading.Thread(target=loop.call_from_outside, args=(call,)).start()
             others.append("the one behind")

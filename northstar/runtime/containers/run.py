@@ -141,12 +141,12 @@ class Run:
             return True
         if manifest.suppl_groups or any(isinstance(m, model.Persist) for m in manifest.mounts.values()):
             return True
-        return self._host.cgroups.has_leftover(self.record.container, manifest)
+        return self._host.cgroups.has_group(self.record.container, manifest)
 
     def _prepare_apart(self) -> list[int]:
-        """What may wait for a disk, users' databases or dying processes; for a thread. The group numbers."""
+        """What may wait for a disk, users' databases or the kernel; for a thread. The group numbers."""
         manifest = self.record.manifest
-        self._host.cgroups.remove_leftover(self.record.container, manifest)
+        self._make_group()
         persist.prepare(self._host.site.places.data_dir, manifest)
         if self.notify is not None:
             run_dir = self._host.site.places.run_dir
@@ -200,7 +200,7 @@ class Run:
             *self._network(),
         ]
         notify = self._plan_notify(descriptors)
-        group_roles, entrances = self._make_group(stack)
+        group_roles, entrances = self._enter_group(stack)
         tree = devices.tree_for(host.site.places.devices, manifest)
         order = Order(
             manifest, self.record.filter, command, resources, group_roles, self.groups, tree, notify
@@ -281,14 +281,18 @@ class Run:
             raise StartContainerFailed(self.record.container, reason) from None
         return descriptor
 
-    def _make_group(self, stack: contextlib.ExitStack) -> tuple[list[str], list[int]]:
-        """The control group; roles and descriptors of its entrances."""
-        manifest = self.record.manifest
-        group = self._host.cgroups.create(self.record.container, manifest)
+    def _make_group(self) -> None:
+        container, manifest = self.record.container, self.record.manifest
+        self._host.cgroups.remove_leftover(container, manifest)
+        self._group = self._host.cgroups.create(container, manifest)
+        if self._group is not None:
+            self._clean_ups.add("remove its control group", self._remove_group)
+
+    def _enter_group(self, stack: contextlib.ExitStack) -> tuple[list[str], list[int]]:
+        """Roles and descriptors of the entrances of the control group."""
+        group, manifest = self._group, self.record.manifest
         if group is None:
             return [], []
-        self._group = group
-        self._clean_ups.add("remove its control group", self._remove_group)
         stack.callback(group.close_entrances)
         if manifest.cgroups is not None and manifest.cgroups.memory is not None:
             self._watch_memory(group, manifest.cgroups.memory)
@@ -307,7 +311,6 @@ class Run:
             _log.info(f"Destroying cgroup of {self.record.container}")
             group, self._group = self._group, None
             await self._host.loop.in_thread(group.remove)
-            group.remove_parents()
 
     def entrances(self, stack: contextlib.ExitStack) -> list[tuple[str, int]]:
         """What a process of the host needs to come in, by role; valid until `stack` is closed.

@@ -13,12 +13,12 @@ from northstar.errors import StartContainerFailed
 from northstar.kernel import cgroup
 from northstar.runtime import log
 from northstar.runtime.controlgroups import delegation, groupnames, groupsettings, removal
+from northstar.runtime.controlgroups.group import Group, Parents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from northstar.manifest import Manifest
     from northstar.names import Container
-    from northstar.runtime.controlgroups.group import Group
     from northstar.runtime.controlgroups.groupsettings import Setting
 
 _log = log.Logger("runtime::cgroups")
@@ -39,7 +39,7 @@ class Cgroups:
         self._hierarchies = hierarchies
         self._pids_max = pids_max
         self._roots: dict[str, int] = {}
-        self._made: set[tuple[int, str]] = set()
+        self._parents = Parents()
         self._handed_over = ""
         """Where a manifest's `parent` is relative to, with a final slash if it is not the root."""
         self._name = self._place(name)
@@ -72,7 +72,7 @@ class Cgroups:
     # --- groups of containers
 
     def create(self, container: Container, manifest: Manifest) -> Group | None:
-        """The container's group with all its settings; None if it has none.
+        """The container's group with all its settings; None if it has none. Blocks.
 
         Raises StartContainerFailed naming the setting that the kernel refuses.
         """
@@ -90,10 +90,10 @@ class Cgroups:
             for setting in settings:
                 group.apply(setting)
         except OSError as error:
-            _give_back(group)
+            group.remove()
             raise StartContainerFailed(container, f"cgroup: {path}: {error.strerror}") from None
         except BaseException:
-            _give_back(group)
+            group.remove()
             raise
         return group
 
@@ -112,19 +112,19 @@ class Cgroups:
             settings = self._limited(container, settings)
         return settings
 
-    def has_leftover(self, container: Container, manifest: Manifest) -> bool:
-        """Whether there is a group in the way that only a daemon that was killed can have left.
-
-        Raises StartContainerFailed.
-        """
-        path, roots = self._own_path(container), self._below_ours(manifest)
-        wanted = self._controllers(self._settings(container, manifest))
-        return any(os.path.exists(f"{roots[name]}/{path}") for name in wanted if name in roots)
+    def has_group(self, container: Container, manifest: Manifest) -> bool:
+        """Whether the container gets one. Raises StartContainerFailed."""
+        return bool(self._controllers(self._settings(container, manifest)))
 
     def remove_leftover(self, container: Container, manifest: Manifest) -> None:
-        """Remove such groups, with the processes in them. May block for `REMOVE_TIMEOUT`; for a thread."""
+        """Remove groups in the way, which only a daemon that was killed can have left, and what is in them.
+
+        May block for `REMOVE_TIMEOUT`.
+        """
         path = self._own_path(container)
         for controller, root in self._below_ours(manifest).items():
+            if not os.path.exists(f"{root}/{path}"):
+                continue
             if delegation.is_below(cgroup.own_group(controller) or "", path):
                 continue
             try:
@@ -197,12 +197,7 @@ class Cgroups:
         path = self._directories().get(controller)
         if path is None:
             raise OSError(errno.ENODEV, f"controller {controller} is not available")
-        if path not in self._roots:
-            self._roots[path] = cgroup.open_root(path)
-        return self._roots[path]
-
-
-def _give_back(group: Group) -> None:
-    """Nothing has run in the group: this does not block."""
-    group.remove()
-    group.remove_parents()
+        with self._parents:
+            if path not in self._roots:
+                self._roots[path] = cgroup.open_root(path)
+            return self._roots[path]

@@ -22,22 +22,36 @@ if TYPE_CHECKING:
 _log = log.Logger("runtime::cgroups")
 
 
+class Parents:
+    """Groups above those of containers that did not exist before, by root and path.
+
+    Several threads make and remove groups. Whoever holds the lock, `with parents:`, is the only one who does.
+    """
+
+    def __init__(self) -> None:
+        self.made: set[tuple[int, str]] = set()
+        self._lock = _thread.allocate_lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class Group:
     """The groups of one running container, by controller; with version 2 there is one, without a name."""
 
     entrance_role: str
     """What an entrance is to the engine (`programs.plan`)."""
 
-    def __init__(self, container: Container, path: str, made: set[tuple[int, str]], *, ours: bool) -> None:
-        """`made` are the groups above containers that did not exist before, by root and path.
-
-        `ours`: it is below the runtime's own group, and not where a manifest says.
-        """
+    def __init__(self, container: Container, path: str, parents: Parents, *, ours: bool) -> None:
+        """`ours`: it is below the runtime's own group, and not where a manifest says."""
         self._container = container
         self._path = path
         self._fds: dict[str, int] = {}
         self._roots: dict[str, int] = {}
-        self._made = made
+        self._parents = parents
         self._ours = ours
         self._in_use = _thread.allocate_lock()
         """Held while files are read, and while the descriptors are closed: that may be in two threads."""
@@ -71,7 +85,7 @@ class Group:
     # --- its life
 
     def open(self, controller: str, root: int, settings: list[Setting]) -> None:
-        """Make the group in one hierarchy. Raises OSError.
+        """Make the group in one hierarchy. Blocks. Raises OSError.
 
         What a daemon that was killed has left there is removed first, lest old limits survive, with the
         processes in it, lest they count as the container's. EBUSY: there are processes in a group of somebody
@@ -80,16 +94,17 @@ class Group:
         own = cgroup.own_group(controller)
         if own is not None and delegation.is_below(own, self._path):
             raise OSError(errno.EBUSY, "the runtime itself is in this group")
-        self._prepare_parents(root, settings)
-        parent, name = removal.parent_of(root, self._path)
-        try:
-            if self._ours:
-                removal.remove_with_processes(parent, name, self._path)
-            else:
-                cgrouptree.remove(parent, name)
-            self._fds[controller] = cgroup.create(parent, name)
-        finally:
-            os.close(parent)
+        with self._parents:
+            self._prepare_parents(root, settings)
+            parent, name = removal.parent_of(root, self._path)
+            try:
+                if self._ours:
+                    removal.remove_with_processes(parent, name, self._path)
+                else:
+                    cgrouptree.remove(parent, name)
+                self._fds[controller] = cgroup.create(parent, name)
+            finally:
+                os.close(parent)
         self._roots[controller] = root
         self._after_creation(controller, root)
         self.entrances.append((self.entrance_role, self._open_entrance(self._fds[controller])))
@@ -104,7 +119,7 @@ class Group:
                 os.close(cgroup.open_group(root, above))
             except FileNotFoundError:
                 os.close(cgroup.create(root, above))
-                self._made.add((root, above))
+                self._parents.made.add((root, above))
 
     def apply(self, setting: Setting) -> None:
         """Write one setting. Raises StartContainerFailed."""
@@ -160,15 +175,14 @@ class Group:
             self._fds.clear()
         for controller in controllers:
             removal.remove(self._roots[controller], self._path, removal.remove_with_processes)
+        self._remove_parents()
 
-    def remove_parents(self) -> None:
-        """Remove the groups above that were made for containers, if this was the last one below.
-
-        Not in a thread: a start at the same time relies on the groups above.
-        """
-        for root, path in sorted(self._made, key=lambda made: made[1], reverse=True):
-            if self._path.startswith(f"{path}/") and removal.remove_unused(root, path):
-                self._made.discard((root, path))
+    def _remove_parents(self) -> None:
+        """Remove the groups above that were made for containers, if this was the last one below."""
+        with self._parents:
+            for root, path in sorted(self._parents.made, key=lambda made: made[1], reverse=True):
+                if self._path.startswith(f"{path}/") and removal.remove_unused(root, path):
+                    self._parents.made.discard((root, path))
 
     def statistics(self) -> dict[str, Any]:
         """What `inspect` tells, by controller."""

@@ -34,7 +34,7 @@ class LegacyCgroups(Cgroups):
         return dict(self._hierarchies.controllers)
 
     def _new_group(self, container: Container, path: str, *, ours: bool) -> Group:
-        return LegacyGroup(container, path, self._made, ours=ours)
+        return LegacyGroup(container, path, self._parents, ours=ours)
 
 
 class LegacyGroup(Group):

@@ -49,7 +49,7 @@ class UnifiedCgroups(Cgroups):
         return {} if path is None else {UNIFIED: path}
 
     def _new_group(self, container: Container, path: str, *, ours: bool) -> Group:
-        return UnifiedGroup(container, path, self._made, ours=ours)
+        return UnifiedGroup(container, path, self._parents, ours=ours)
 
 
 class UnifiedGroup(Group):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutation tests: small wrong changes, one after the other, each of which some unit test should notice.
 
-    python3 -m tests.mutants [--minutes N] [MODULE...]
+    python3 -m tests.mutants [--minutes N] [--sample N] [MODULE...]
 
 Made by cosmic-ray on a copy of the repository. Results are kept by what module and tests contain, so a run
 that was ended goes on where it was. Survivors that no test has to notice are in docs/mutants.md.
@@ -13,14 +13,16 @@ import argparse
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,7 +48,7 @@ exclude-operators = ["core/ReplaceBinaryOperator_BitOr_.*", "core/RemoveDecorato
 """
 
 TESTS: dict[str, tuple[str, ...]] = {
-    "northstar/npk/archive.py": ("npk", "limits"),
+    "northstar/npk/archive.py": ("archive", "npk", "limits"),
     "northstar/npk/package.py": ("npk", "limits"),
     "northstar/npk/signature.py": ("npk", "limits"),
     "northstar/npk/verity.py": ("npk", "limits"),
@@ -54,9 +56,14 @@ TESTS: dict[str, tuple[str, ...]] = {
     "northstar/protocol": ("protocol", "client", "limits"),
     "northstar/config": ("config", "policy"),
     "northstar/seccomp": ("seccomp", "seccomp_calls"),
-    f"{_RUNTIME}/console/outbox.py": ("console",),
-    f"{_RUNTIME}/console/throttle.py": ("console",),
+    f"{_RUNTIME}/console/outbox.py": ("outbox",),
+    f"{_RUNTIME}/console/throttle.py": ("throttle",),
     f"{_RUNTIME}/containers/damage.py": ("damage",),
+    f"{_RUNTIME}/containers/cleanups.py": ("cleanups",),
+    f"{_RUNTIME}/containers/command.py": ("explain", "limits"),
+    f"{_RUNTIME}/containers/plan.py": ("explain", "recent_programs", "policy"),
+    f"{_RUNTIME}/containers/programs.py": ("recent_programs",),
+    f"{_RUNTIME}/spawning/reports.py": ("reports", "process"),
     f"{_RUNTIME}/storage/persist.py": ("persist",),
     f"{_RUNTIME}/controlgroups/groupsettings.py": ("cgroup_settings",),
     f"{_RUNTIME}/controlgroups/oom.py": ("oom",),
@@ -65,6 +72,19 @@ TESTS: dict[str, tuple[str, ...]] = {
     f"{_RUNTIME}/output/lastoutput.py": ("lastoutput",),
     f"{_RUNTIME}/storage/directory.py": ("repository", "repository_names", "repository_files"),
     "northstar/npk/superblock.py": ("superblock",),
+    "northstar/engine/assembler.py": ("engine", "engine_properties", "explain"),
+    "northstar/engine/validator.py": ("engine", "engine_properties"),
+    "northstar/programs": ("explain", "engine_properties"),
+    "northstar/supervision": (
+        "supervision_machine",
+        "supervision_lives",
+        "supervision_notification",
+        "supervision_order",
+        "manifest_supervision",
+    ),
+    "northstar/updates/machine.py": ("update_machine", "updater"),
+    "northstar/updates/journal.py": ("update_journal", "update_machine"),
+    "northstar/updates/journaltext.py": ("update_journal",),
 }
 """Which unit tests are run for the modules below a path."""
 
@@ -91,6 +111,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tests/run --mutants", description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help="files or directories (default: all)")
     parser.add_argument("--minutes", type=float, metavar="N", help="end after so long, and go on next time")
+    parser.add_argument("--sample", type=int, metavar="N", help="try so many of each module, always the same")
     options = parser.parse_args(arguments)
     end = time.monotonic() + options.minutes * 60 if options.minutes is not None else None
     work = _copy()
@@ -99,7 +120,7 @@ def main(arguments: list[str]) -> int:
     for module, tests in modules(options.modules):
         if end is not None and time.monotonic() > end:
             break
-        score = _run(work, module, tests, end)
+        score = _run(work, module, tests, end, options.sample)
         missed = [one for one in score.survivors if not accepted & {one, one._replace(module=ANY)}]
         scores.append(score._replace(survivors=missed))
         _show(scores[-1])
@@ -139,12 +160,13 @@ def _copy() -> Path:
     return work
 
 
-def _run(work: Path, module: str, tests: tuple[str, ...], end: float | None) -> Score:
+def _run(work: Path, module: str, tests: tuple[str, ...], end: float | None, sample: int | None) -> Score:
     """Try the mutants of a module that have not been tried yet."""
     files = [f"tests/unit/test_{name}.py" for name in tests]
     content = b"".join((REPOSITORY / path).read_bytes() for path in (module, *files))
     name = module.removesuffix(".py").replace("/", "-")
-    session = cache.directory() / "mutants" / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}"
+    chosen = "" if sample is None else f"-{sample}"
+    session = cache.directory() / "mutants" / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}{chosen}"
     settings = session.with_suffix(".toml")
 
     def tool(*words: str | Path) -> None:
@@ -158,6 +180,8 @@ def _run(work: Path, module: str, tests: tuple[str, ...], end: float | None) -> 
                 session.unlink(missing_ok=True)
                 tool("cosmic-ray", "init", settings, session)
                 tool("cr-filter-operators", session, settings)
+                if sample is not None:
+                    _thin_out(session, sample)
                 tool("cosmic-ray", "--verbosity=ERROR", "baseline", settings)
                 session.with_suffix(".ready").touch()
             tool("cosmic-ray", "exec", settings, session)
@@ -166,6 +190,20 @@ def _run(work: Path, module: str, tests: tuple[str, ...], end: float | None) -> 
         finally:
             shutil.copy(REPOSITORY / module, work / module)
     return _score(work, module, session)
+
+
+def _thin_out(session: Path, size: int) -> None:
+    """Leave so many of the mutants that cosmic-ray has planned."""
+    with closing(sqlite3.connect(session)) as plan, plan:
+        skipped = {job for (job,) in plan.execute("select job_id from work_results")}
+        order = "operator_name, operator_args, occurrence"
+        planned = plan.execute(f"select job_id from mutation_specs order by {order}")
+        jobs = [job for (job,) in planned if job not in skipped]
+        kept = set(random.Random(0).sample(jobs, min(size, len(jobs))))
+        for job in jobs:
+            if job not in kept:
+                plan.execute("delete from mutation_specs where job_id = ?", (job,))
+                plan.execute("delete from work_items where job_id = ?", (job,))
 
 
 @contextmanager

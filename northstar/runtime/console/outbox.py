@@ -43,6 +43,7 @@ class Outbox:
 
     def follow(self, container: Container, output: LastOutput) -> None:
         """Include what the container writes from now on."""
+        self.unfollow(container)
         self._followers[container] = Follower(container, output, self._wake)
 
     def unfollow(self, container: Container) -> None:

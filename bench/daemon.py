@@ -33,9 +33,7 @@ run_dir = "{base}/run"
 data_dir = "{base}/data"
 socket_dir = "{base}/sockets"
 cgroup = "{cgroup}"
-# With control groups of version 1 a limit is a group; the peer runs with --cgroup-manager=disabled.
-pids_max = 0
-
+{ours}
 [console.global]
 bind = "unix://{base}/console"
 permissions = "full"
@@ -47,6 +45,12 @@ type = {{ fs = {{ dir = "{base}/repository" }} }}
 [repositories.memory]
 type = "mem"
 """
+
+OURS = """\
+# With control groups of version 1 a limit is a group; the peer runs with --cgroup-manager=disabled.
+pids_max = 0
+"""
+"""What upstream does not know."""
 
 
 def bare_manifest(name: str, **more: object) -> dict[str, object]:
@@ -80,7 +84,8 @@ class Bench:
             (self.root / name).mkdir(parents=True)
         shutil.copy("/bin/busybox", self.root / "bin/busybox")
         self.repository.mkdir()
-        configuration = CONFIGURATION.format(base=base, cgroup=base.name, limit=request_limit)
+        ours = OURS if PROGRAM[0] == program[0] else ""
+        configuration = CONFIGURATION.format(base=base, cgroup=base.name, limit=request_limit, ours=ours)
         (base / "northstar.toml").write_text(configuration)
 
     def pack(

@@ -2,7 +2,7 @@
 """Runs the tiers of the tests and adds up their results.
 
 An emulated machine keeps one processor busy. So tiers that leave this machine's own devices alone run beside
-the longest one; what they print comes when they are done.
+the others; what they print comes when they are done.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ ON_DEMAND: dict[str, tuple[str, ...]] = {
 }
 TIERS = ("unit", "host", "fleet", *devices.DEVICES)
 LONGEST = "qemu"
-BESIDE = ("fleet", "qemu-debian", "qemu-systemd")
+BESIDE = ("qemu-debian", "qemu-systemd", "fleet")
+"""In this order: fleet has processes on this machine, which are no business of the tests for the host."""
 QEMU_PARTS = ("kernel", "boot", "faults")
-"""What belongs to the own kernel, and boots machines of its own; boot is one of those that run beside."""
+"""What belongs to the own kernel, and boots machines of its own: the first is quick, others run beside."""
 NOT_SLOW = "not slow"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -59,21 +60,31 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="northstar-tests-") as work:
         builds = Builds([name for name in wanted if name in devices.DEVICES and None in images])
         run = partial(run_tiers, builds=builds, images=images, selection=selection, work=Path(work))
-        beside = [name for name in wanted if name in BESIDE] if LONGEST in wanted else []
-        if LONGEST in wanted and None in images:
-            beside.append("boot")
-        tiers = run([name for name in wanted if name not in (*beside, LONGEST)], fast=options.fast)
+        first, then, beside = lanes(wanted, own=None in images)
+        tiers = run(first, fast=options.fast)
         for name in wanted:
             # What is built is known to this process only.
             builds.wait(name)
         with Beside(partial(run, beside), Path(work) / "beside.log") as others:
-            tiers += run([LONGEST] if LONGEST in wanted else [])
+            tiers += run(then)
         tiers += others.tiers
     if options.match is not None and not any(tier.results or tier.problem for tier in tiers):
         tiers.append(Tier("all", [], 0.0, f"no test matches {options.match}"))
     if options.failed and not wanted:
         print("nothing has failed last time")
     return results.summarise(tiers, ON_DEMAND, complete=complete)
+
+
+def lanes(wanted: Sequence[str], *, own: bool) -> tuple[list[str], list[str], list[str]]:
+    """Tiers that run while images are built, those after that, and those beside these.
+
+    `own`: the images are those that are built here.
+    """
+    if LONGEST not in wanted:
+        return list(wanted), [], []
+    beside = [*(QEMU_PARTS[1:] if own else ()), *(name for name in BESIDE if name in wanted)]
+    then = [name for name in wanted if name in ("host", LONGEST)]
+    return [name for name in wanted if name not in (*then, *beside)], then, beside
 
 
 def run_tiers(
@@ -170,11 +181,11 @@ def here(name: str, selection: Selection, work: Path, *, fast: bool) -> Tier:
 
 
 def on_device(name: str, images: Images, selection: Selection, work: Path) -> list[Tier]:
-    """A tier in QEMU; with the own kernel also the tests of its options, and of what faults do to it."""
+    """A tier in QEMU; with the own kernel also the tests of its options."""
     tiers = []
     if name == LONGEST and None in images:
-        parts = [part for part in QEMU_PARTS if part != "boot"]
-        tiers += [pytest_tier(part, work, selection, f"tests/{part}") for part in parts]
+        part = QEMU_PARTS[0]
+        tiers.append(pytest_tier(part, work, selection, f"tests/{part}"))
     return [*tiers, devices.run(name, images, selection, cache_directory(name), work)]
 
 

@@ -135,6 +135,28 @@ def test_settings_of_the_unit_reach_tests() -> None:
     assert "-k 'a or b'" in command
 
 
+@pytest.mark.parametrize(
+    ("wanted", "own", "expected"),
+    [
+        (["unit", "host"], True, (["unit", "host"], [], [])),
+        (["qemu"], True, ([], ["qemu"], ["boot", "faults"])),
+        (["qemu"], False, ([], ["qemu"], [])),
+        (["host", "qemu", "story"], False, (["story"], ["host", "qemu"], [])),
+        (["fleet", "qemu-debian"], True, (["fleet", "qemu-debian"], [], [])),
+    ],
+)
+def test_lanes(wanted: list[str], own: bool, expected: tuple[list[str], list[str], list[str]]) -> None:
+    assert tiers.lanes(wanted, own=own) == expected
+
+
+def test_every_tier_is_in_a_lane() -> None:
+    """Once; and the parts of the own kernel, but for the first, which is with the longest one."""
+    first, then, beside = tiers.lanes(tiers.TIERS, own=True)
+    assert sorted((*first, *then, *beside)) == sorted((*tiers.TIERS, *tiers.QEMU_PARTS[1:]))
+    assert first == ["unit"]
+    assert beside[-1] == "fleet"
+
+
 def test_tiers_beside_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """What they print comes in one piece, when they have ended."""
     found = Tier("one", [Result("t", results.PASSED)], 1.0)

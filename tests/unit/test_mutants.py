@@ -23,6 +23,7 @@ DIFF = """\
 def test_modules_and_tests_are_there() -> None:
     found = dict(mutants.modules([]))
     assert len(found) > 40
+    assert len(found) == len(list(mutants.modules([])))
     for module, tests in found.items():
         assert (ROOT / module).is_file()
         assert tests

@@ -40,13 +40,13 @@ def refusal(section: object, **fields: object) -> str:
 def at(path: str, value: Any) -> dict[str, Any]:
     """The section with this value, and what it needs beside it."""
     name, _, key = path.partition(".")
-    beside: dict[str, Any] = {
+    needed: dict[str, dict[str, Any]] = {
         "restart": {"delay": 0},
         "ready": {"by": "notify", "timeout": "1ms"},
         "watchdog": {"interval": "100ms"},
         "health": {"exec": "/check"},
-    }.get(name, {})
-    inner: Any = {**beside, key: value} if key else value
+    }
+    inner: Any = {**needed.get(name, {}), key: value} if key else value
     section: dict[str, Any] = {name: inner}
     return section | ({"bind": "b"} if name == "after_timeout" else {})
 

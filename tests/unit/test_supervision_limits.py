@@ -255,6 +255,13 @@ def test_a_resource_has_none(section: str) -> None:
     )
 
 
+def test_nothing_asked_for() -> None:
+    nothings: list[Any] = [{}, {"floor": "1.0.0"}, dict.fromkeys(model.SECTIONS), [], "x"]
+    for nothing in nothings:
+        assert read(nothing) is read(nothing, autostart="relaxed") is model.DEFAULTS
+        assert read(nothing, autostart="critical") is model.CRITICAL
+
+
 def test_boots() -> None:
     for autostart, boot, critical in (
         (None, "optional", False),

@@ -163,6 +163,13 @@ def test_no_permissions(case: Case, permissions: str, problem: str) -> None:
     assert case.problems(text) == [f"console.global.permissions: {problem}"]
 
 
+def test_a_console_says_what_is_permitted(case: Case) -> None:
+    text = NEW + CONSOLE.replace("permissions = 'full'\n", "")
+    assert case.problems(text) == [
+        'console.global.permissions: is missing, "full" or a list of permissions expected'
+    ]
+
+
 @pytest.mark.parametrize("url", ["unix:///c", "tcp://localhost:1"])
 def test_exec_is_for_unix_sockets(case: Case, url: str) -> None:
     text = NEW + CONSOLE.replace("unix:///c", url)

@@ -67,6 +67,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "northstar/protocol/tokens.py": ("protocol_edges", "protocol"),
     "northstar/protocol/url.py": ("console_url",),
     "northstar/protocol": ("protocol", "client", "limits"),
+    "northstar/config/apart.py": ("config_apart",),
     "northstar/config/reader.py": ("config_reader", "config"),
     "northstar/config": ("config", "policy"),
     "northstar/seccomp": ("seccomp_limits", "seccomp", "seccomp_calls"),

@@ -366,6 +366,28 @@ def test_tracers_of_the_old_dialect(case: Case, output: str) -> None:
     assert case.problems(f"{OLD}[debug.strace]\n") == ["debug.strace.output: is missing, a string expected"]
 
 
+@pytest.mark.parametrize("text", [NEW, OLD])
+def test_keys_of_repositories(case: Case, text: str) -> None:
+    text += "[repositories.one]\ntype = 'mem'\n"
+    assert case.load(text).repositories["one"].keys == ()
+    assert case.load(f"{text}key = '/k'\n").repositories["one"].keys == ("/k",)
+    if text.startswith(OLD):
+        assert case.problems(f"{text}key = ['/k']\n")
+        return
+    assert case.load(f"{text}key = ['/k', '/l']\n").repositories["one"].keys == ("/k", "/l")
+    for wrong in ("''", "[]", "['/k', '']", "'/k\\u0000'".replace("'", '"'), "['']"):
+        assert case.problems(f"{text}key = {wrong}\n") == [
+            "repositories.one.key: a path, or a list of at least one path, is expected"
+        ]
+
+
+def test_size_of_the_file(case: Case) -> None:
+    longest = "#".ljust((1 << 20) - len(NEW)) + "\n" + NEW[:-1]
+    assert len(longest) == 1 << 20
+    assert case.load(longest).cgroup == "northstar"
+    assert case.problems(longest + "\n") == ["it has more than 1048576 bytes"]
+
+
 # --- what a check looks at
 
 

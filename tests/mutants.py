@@ -60,7 +60,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "northstar/manifest/extension.py": ("supervision_limits", "manifest"),
     "northstar/manifest/supervision.py": ("supervision_limits", "manifest_supervision"),
     "northstar/manifest/yaml.py": ("encodings", "manifest"),
-    "northstar/manifest": ("limits", "supervision_limits", "manifest", "numbers"),
+    "northstar/manifest": ("manifest_forms", "limits", "supervision_limits", "manifest", "numbers"),
     "northstar/protocol/base64text.py": ("base64text",),
     "northstar/protocol/messages.py": ("protocol_edges", "protocol"),
     "northstar/protocol/permissions.py": ("protocol_edges", "protocol"),

@@ -69,7 +69,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "northstar/protocol": ("protocol", "client", "limits"),
     "northstar/config/apart.py": ("config_apart",),
     "northstar/config/reader.py": ("config_reader", "config"),
-    "northstar/config": ("config", "policy"),
+    "northstar/config": ("config_reader", "config", "policy"),
     "northstar/seccomp": ("seccomp_limits", "seccomp", "seccomp_calls"),
     f"{_RUNTIME}/console/outbox.py": ("outbox",),
     f"{_RUNTIME}/console/throttle.py": ("throttle",),

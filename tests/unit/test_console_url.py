@@ -15,7 +15,7 @@ from northstar.protocol.url import DEFAULT_PORT, ConsoleUrl
 @pytest.mark.parametrize(
     ("text", "host", "port"),
     [
-        ("tcp://localhost", "localhost", DEFAULT_PORT),
+        ("tcp://localhost", "localhost", 4200),
         ("tcp://localhost:", "localhost", DEFAULT_PORT),
         ("tcp://a:0", "a", 0),
         ("tcp://a:1", "a", 1),

@@ -203,6 +203,38 @@ def test_number_of_sockets() -> None:
     assert refusal(sockets(65)) == "sockets: 65 sockets, at most 64 are allowed"
 
 
+@pytest.mark.parametrize("name", ["/", "a/b", "/a"])
+def test_names_that_no_socket_has(name: str) -> None:
+    fields = f'"sockets":{{"{name}":{{"type":"stream","mode":0}}}}'
+    assert refusal(fields) == f"sockets.{name}: the name {name!r} contains '/'"
+
+
+@pytest.mark.parametrize(
+    ("mount", "key"),
+    [
+        ("type: bind, host: {}", "host"),
+        ("type: bind, host: /h, options: {}", "options"),
+        ("type: tmpfs, size: {}", "size"),
+        ("type: resource, name: {}, version: '1', dir: /", "name"),
+        ("type: resource, name: r, version: {}, dir: /", "version"),
+        ("type: resource, name: r, version: '1', dir: {}", "dir"),
+    ],
+)
+@pytest.mark.parametrize("value", ["1.0", "true", "~"])
+def test_text_of_mounts_is_quoted_in_yaml(mount: str, key: str, value: str) -> None:
+    text = "name: a\nversion: 0.0.1\ninit: /a\nuid: 1\ngid: 1\nmounts: {/m: {" + mount.format(value) + "}}\n"
+    with pytest.raises(ManifestError) as refused:
+        manifest.parse(text.encode())
+    assert str(refused.value) == f"mounts./m.{key}: a string is expected, {value!r} has to be quoted"
+
+
+@pytest.mark.parametrize(
+    "policy", ["{}", '{"idle":null,"other":null}', '{"idle":null,"idle":null}', "[]", "1", "true"]
+)
+def test_not_exactly_one_variant(policy: str) -> None:
+    assert refusal(f'"sched":{{"policy":{policy}}}').startswith("sched.policy: one variant is expected, not ")
+
+
 @pytest.mark.parametrize("name", ["", "=", "A=", "=A", "A=B"])
 def test_names_that_no_variable_has(name: str) -> None:
     assert refusal(f'"env":{{"{name}":"x"}}') == f"env: {name!r} is no name of a variable"

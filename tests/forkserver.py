@@ -4,7 +4,8 @@
     python3 -m tests.forkserver DIRECTORY SECONDS TEST...
 
 For each line in the pipe `wanted` of the directory there is a line in the pipe `result`: the exit code of
-pytest, or 124 if the tests had not ended after so many seconds. What they are about is loaded anew each time.
+pytest, 124 if the tests had not ended after so many seconds, or 125 if their process ended before pytest did.
+What they are about is loaded anew each time.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import nacl.signing  # noqa: F401
 import pytest
 import yaml  # noqa: F401
 
-LATE = 124
+LATE, DIED = 124, 125
+_FINISHED = 100
+"""Is added to the exit code of pytest, so that it differs from that of a test that ends its own process."""
 
 
 def command(directory: Path, seconds: float) -> str:
@@ -43,7 +46,7 @@ def run(seconds: float, tests: list[str]) -> int:
     pid = os.fork()
     if pid == 0:
         os.setsid()
-        os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+        os._exit(_FINISHED + pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
     descriptor = os.pidfd_open(pid)
     try:
         late = not select.select([descriptor], [], [], seconds)[0]
@@ -52,7 +55,8 @@ def run(seconds: float, tests: list[str]) -> int:
     # The leader is not buried yet, so this is no other group.
     os.killpg(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
-    return LATE if late else abs(os.waitstatus_to_exitcode(status))
+    code = os.waitstatus_to_exitcode(status)
+    return LATE if late else code - _FINISHED if code >= _FINISHED else DIED
 
 
 if __name__ == "__main__":

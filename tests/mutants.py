@@ -56,10 +56,21 @@ TESTS: dict[str, tuple[str, ...]] = {
     "northstar/npk/package.py": ("npk", "limits"),
     "northstar/npk/signature.py": ("npk", "limits"),
     "northstar/npk/verity.py": ("npk", "limits"),
-    "northstar/manifest": ("manifest", "numbers", "limits", "manifest_supervision"),
+    "northstar/manifest/encodings.py": ("encodings", "manifest"),
+    "northstar/manifest/extension.py": ("supervision_limits", "manifest"),
+    "northstar/manifest/supervision.py": ("supervision_limits", "manifest_supervision"),
+    "northstar/manifest/yaml.py": ("encodings", "manifest"),
+    "northstar/manifest": ("manifest_forms", "limits", "supervision_limits", "manifest", "numbers"),
+    "northstar/protocol/base64text.py": ("base64text",),
+    "northstar/protocol/messages.py": ("protocol_edges", "protocol"),
+    "northstar/protocol/permissions.py": ("protocol_edges", "protocol"),
+    "northstar/protocol/tokens.py": ("protocol_edges", "protocol"),
+    "northstar/protocol/url.py": ("console_url",),
     "northstar/protocol": ("protocol", "client", "limits"),
-    "northstar/config": ("config", "policy"),
-    "northstar/seccomp": ("seccomp", "seccomp_calls"),
+    "northstar/config/apart.py": ("config_apart",),
+    "northstar/config/reader.py": ("config_reader", "config"),
+    "northstar/config": ("config_reader", "config", "policy"),
+    "northstar/seccomp": ("seccomp_limits", "seccomp", "seccomp_calls"),
     f"{_RUNTIME}/console/outbox.py": ("outbox",),
     f"{_RUNTIME}/console/throttle.py": ("throttle",),
     f"{_RUNTIME}/containers/damage.py": ("damage",),
@@ -137,10 +148,12 @@ def main(arguments: list[str]) -> int:
 
 
 def modules(wanted: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Each module with its tests; those below the wanted paths only, if there are any."""
+    """Each module with its tests, those of its own entry or its directory's; below wanted paths, if any."""
     for path, tests in TESTS.items():
         found = sorted((REPOSITORY / path).glob("*.py")) if path[-3:] != ".py" else [REPOSITORY / path]
         for module in (str(file.relative_to(REPOSITORY)) for file in found if file.name != "__init__.py"):
+            if module != path and module in TESTS:
+                continue
             if not wanted or any(module.startswith(prefix.rstrip("/")) for prefix in wanted):
                 yield module, tests
 

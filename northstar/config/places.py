@@ -36,7 +36,7 @@ def directories_of(config: Config) -> list[tuple[str, str]]:
 
 
 def _files(config: Config) -> list[tuple[str, str]]:
-    found = [("console", console.url.path) for console in config.consoles if console.url.scheme == "unix"]
+    found = [("console", console.url.path) for console in config.consoles]
     if config.log_dir is not None:
         found.append(("log_dir", config.log_dir))
     if config.metrics is not None:

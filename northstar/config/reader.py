@@ -180,7 +180,7 @@ def _metrics(table: Table) -> MetricsConfig | None:
         _directory(metrics, "file") if metrics.has("file") else None,
         metrics.duration("interval", 15.0),
         url.path if url is not None else None,
-        metrics.take("mode", 'a mode such as "0660"', _mode, 0o600, needed=False) or 0,
+        metrics.take("mode", 'a mode such as "0660"', _mode, 0o600, needed=False),
     )
     if found.interval < MIN_METRICS_INTERVAL:
         metrics.problem("interval", f"must be at least {MIN_METRICS_INTERVAL:.0f}s")

@@ -233,24 +233,6 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     assert len(problems(tmp_path, "a = 1\nb = 2").splitlines()) == 6
 
 
-@pytest.mark.parametrize(
-    ("text", "url"),
-    [
-        ("tcp://localhost", "tcp://localhost:4200"),
-        ("TCP://127.0.0.1:1", "tcp://127.0.0.1:1"),
-        ("tcp://[::1]:5", "tcp://[::1]:5"),
-        ("unix:///run/a b", "unix:///run/a b"),
-        ("unix:/run/x", "unix:///run/x"),
-        ("unix:///run/a%20b?c#d", "unix:///run/a%20b?c#d"),
-        (" tcp://localhost:\n", "tcp://localhost:4200"),
-        ("tcp://localhost:00001", "tcp://localhost:1"),
-        ("tcp://localhost:1/path?query#fragment", "tcp://localhost:1"),
-    ],
-)
-def test_urls(text: str, url: str) -> None:
-    assert str(ConsoleUrl.parse(text)) == url
-
-
 def test_default_configuration_of_the_image_is_valid() -> None:
     path = Path(__file__).parents[2] / "rootfs-overlay/etc/northstar/northstar.toml"
     found = config.load(str(path))

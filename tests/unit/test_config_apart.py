@@ -74,6 +74,15 @@ def test_a_reader_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         apart.read_toml_apart(str(tmp_path))
 
 
+def test_a_reader_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(_: str) -> dict[str, Any]:
+        raise MemoryError
+
+    monkeypatch.setattr(apart, "read_toml", read)
+    with pytest.raises(ConfigError, match="the process that reads it has ended: 1"):
+        apart.read_toml_apart(str(tmp_path))
+
+
 @pytest.mark.parametrize("module", ["northstar.runtime.daemon", "northstar.runtime.main"])
 def test_the_daemon_has_no_parser(module: str) -> None:
     script = f"import sys, {module}; print([name for name in ('tomllib', 'typing') if name in sys.modules])"

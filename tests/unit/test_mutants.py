@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests import mutants
+import pytest
+
+from tests import forkserver, mutants
 from tests.mutants import Survivor
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -23,11 +25,29 @@ DIFF = """\
 def test_modules_and_tests_are_there() -> None:
     found = dict(mutants.modules([]))
     assert len(found) > 40
+    assert len(found) == len(list(mutants.modules([])))
     for module, tests in found.items():
         assert (ROOT / module).is_file()
         assert tests
         for name in tests:
             assert (ROOT / f"tests/unit/test_{name}.py").is_file(), name
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("pass", 0),
+        ("assert False", 1),
+        ("os._exit(0)", forkserver.DIED),
+        ("os.kill(os.getpid(), 9)", forkserver.DIED),
+        ("time.sleep(60)", forkserver.LATE),
+    ],
+)
+def test_end_of_a_run(tmp_path: Path, line: str, code: int) -> None:
+    """A test that ends its process without a word has not passed."""
+    path = tmp_path / "test_x.py"
+    path.write_text(f"import os, time\ndef test_x():\n    {line}\n")
+    assert forkserver.run(2.0 if "sleep" in line else 60.0, [str(path)]) == code
 
 
 def test_choice_of_modules() -> None:

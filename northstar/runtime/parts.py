@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 
@@ -15,7 +14,7 @@ from northstar.runtime import log
 from northstar.runtime.console.handlers import Handlers
 from northstar.runtime.console.notifications import Notifications
 from northstar.runtime.console.server import ConsoleServer
-from northstar.runtime.containers import devices, emptymounts
+from northstar.runtime.containers import devices
 from northstar.runtime.containers.events import Events
 from northstar.runtime.containers.host import Host, Site
 from northstar.runtime.containers.plan import Facts, Places
@@ -114,19 +113,7 @@ def _site(config: Config, host_root: int) -> Site:
         config.persist_noexec,
     )
     network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    return Site(places, _facts(), host_root, network, _no_mounts(config.run_dir), config.output_buffer_size)
-
-
-def _no_mounts(place: str) -> int:
-    try:
-        return emptymounts.make(place)
-    except OSError as error:
-        raise NorthstarError(
-            f"failed to make a mount namespace: {error.filename}: {error.strerror}",
-            "pivot_root(2) works neither in a chroot nor on the kernel's initramfs itself"
-            if error.errno == errno.EINVAL
-            else "the runtime needs root or CAP_SYS_ADMIN",
-        ) from None
+    return Site(places, _facts(), host_root, network, config.output_buffer_size)
 
 
 def _facts() -> Facts:

@@ -56,8 +56,6 @@ class Site(NamedTuple):
     """Descriptor of / in the host's mount namespace."""
     network: int
     """Descriptor of the host's network namespace."""
-    mounts: int
-    """Descriptor of a mount namespace with nothing in it."""
     output_buffer_size: int
     """Bytes of its last output that are kept for each container."""
 
@@ -83,7 +81,17 @@ class Order(NamedTuple):
 class Host:
     """What a run needs of the daemon."""
 
-    __slots__ = ("cgroups", "connect", "debugger", "engine", "loop", "on_memory_event", "programs", "site")
+    __slots__ = (
+        "_no_mounts",
+        "cgroups",
+        "connect",
+        "debugger",
+        "engine",
+        "loop",
+        "on_memory_event",
+        "programs",
+        "site",
+    )
 
     def __init__(
         self,
@@ -105,6 +113,15 @@ class Host:
         self.on_memory_event = on_memory_event
         self.debugger = debugger
         self.programs = RecentPrograms()
+        self._no_mounts = -1
+
+    def no_mounts(self) -> int:
+        """Descriptor of a mount namespace with nothing in it, made for the first start. Raises OSError."""
+        if self._no_mounts < 0:
+            from northstar.runtime.containers import emptymounts
+
+            self._no_mounts = emptymounts.make(self.site.places.run_dir)
+        return self._no_mounts
 
     def plan(self, order: Order) -> Plan:
         """The plan of a start, be it to be carried out or explained. Raises StartContainerFailed."""

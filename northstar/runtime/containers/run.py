@@ -196,7 +196,7 @@ class Run:
             *self._connect(stack),
             *self._open_streams(stack),
             *self._open_sockets(stack),
-            self._host.site.mounts,
+            self._no_mounts(),
             *self._network(),
         ]
         notify = self._plan_notify(descriptors)
@@ -255,6 +255,14 @@ class Run:
         if self._sockets is not None:
             self._sockets.close_ends()
             await self._host.loop.in_thread(self._sockets.remove)
+
+    def _no_mounts(self) -> int:
+        """Raises StartContainerFailed."""
+        try:
+            return self._host.no_mounts()
+        except OSError as error:
+            reason = f"make a mount namespace: {error.strerror}"
+            raise StartContainerFailed(self.record.container, reason) from None
 
     def _network(self) -> list[int]:
         network = self.record.manifest.network

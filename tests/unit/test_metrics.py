@@ -207,8 +207,23 @@ def test_states_connections_and_requests() -> None:
 def test_restarts() -> None:
     host = Host(UNIFIED)
     host.metrics.supervised("restarting", A, {"reason": "exit code 1", "delay": 1.0})
-    host.metrics.supervised("ready", A, {})
+    for kind in ("ready", "failed", "waiting", "restarted", ""):
+        host.metrics.supervised(kind, A, {})
     assert list(host.values("northstar_container_restarts_total").values()) == [1]
+
+
+def test_updates_that_have_ended() -> None:
+    """By their last phase; those before it are no results."""
+    host = Host(UNIFIED)
+    for phase in ("staged", "trying", "committed", "trying", "rolling_back", "rolled_back", "committed"):
+        host.metrics.updated({"phase": phase})
+    assert host.values("northstar_updates_total") == {("committed",): 2, ("rolled_back",): 1}
+
+
+def test_bounds_of_start_times() -> None:
+    bounds = "0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 +Inf".split()
+    buckets = Host(UNIFIED).values("northstar_start_duration_seconds_bucket")
+    assert buckets == {(bound,): 0 for bound in bounds}
 
 
 def test_histogram_of_start_times() -> None:

@@ -221,7 +221,21 @@ def test_updates_that_have_ended() -> None:
 
 
 def test_bounds_of_start_times() -> None:
-    bounds = "0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 +Inf".split()
+    bounds = (
+        "0.0025",
+        "0.005",
+        "0.01",
+        "0.025",
+        "0.05",
+        "0.1",
+        "0.25",
+        "0.5",
+        "1.0",
+        "2.5",
+        "5.0",
+        "10.0",
+        "+Inf",
+    )
     buckets = Host(UNIFIED).values("northstar_start_duration_seconds_bucket")
     assert buckets == {(bound,): 0 for bound in bounds}
 

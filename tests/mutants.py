@@ -86,7 +86,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "northstar/npk/superblock.py": ("superblock",),
     "northstar/engine/assembler.py": ("engine", "engine_properties", "explain"),
     "northstar/engine/validator.py": ("engine", "engine_properties"),
-    "northstar/programs": ("explain", "engine_properties"),
+    "northstar/engine/listing.py": ("programs", "explain"),
+    "northstar/programs": ("programs", "initfilter"),
     "northstar/supervision": (
         "supervision_machine",
         "supervision_lives",

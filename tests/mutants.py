@@ -82,7 +82,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     f"{_RUNTIME}/monitoring/usage.py": ("metrics",),
     f"{_RUNTIME}/output/lastoutput.py": ("lastoutput",),
     f"{_RUNTIME}/storage/persist.py": ("persist", "persist_owner"),
-    f"{_RUNTIME}/storage/directory.py": ("repository", "repository_names", "repository_files"),
+    f"{_RUNTIME}/storage/directory.py": (
+        "repository",
+        "repository_names",
+        "repository_files",
+        "repository_packages",
+    ),
     "northstar/npk/superblock.py": ("superblock",),
     "northstar/engine/assembler.py": ("engine", "engine_properties", "explain"),
     "northstar/engine/validator.py": ("engine", "engine_properties"),

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as classic_p
 from northstar.names import Container
 from northstar.protocol import requests
 from northstar.runtime.eventloop.loop import Loop
-from northstar.runtime.monitoring import metrics, openmetrics
+from northstar.runtime.monitoring import metrics, openmetrics, usage
 from northstar.runtime.monitoring.metrics import FAMILIES, Metrics
 from northstar.runtime.monitoring.openmetrics import Family, Histogram
 from northstar.runtime.spawning.process import ExitStatus
@@ -113,6 +113,38 @@ def test_usage_by_processes() -> None:
         child.stdin.close()
     host.run.process.pidfd = -1
     assert host.values("northstar_container_memory_bytes") == {}
+
+
+@pytest.mark.parametrize(
+    ("files", "cpu", "memory"),
+    [
+        ({}, 2.5, 30),
+        ({"cpu.stat": "zero 7\nusage_usec 500000\nuser_usec 9\n"}, 0.5, 30),
+        ({"cpu.stat": "user_usec 9\n"}, 2.5, 30),
+        ({"cpuacct.usage": "0\n"}, 0.0, 30),
+        ({"memory.current": "0\n"}, 2.5, 0),
+        ({"memory.usage_in_bytes": "9\n", "memory.events": "oom_kill 0\n"}, 2.5, 9),
+    ],
+)
+def test_what_the_control_group_does_not_tell_is_asked_of_processes(
+    monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cpu: float, memory: int
+) -> None:
+    asked: list[int] = []
+
+    def descendants(pid: int) -> list[SimpleNamespace]:
+        asked.append(pid)
+        return [SimpleNamespace(cpu_time=1_000_000_000 * n // 2, resident=10 * n // 2) for n in (1, 4)] + [
+            SimpleNamespace(cpu_time=0, resident=5)
+        ]
+
+    monkeypatch.setattr(usage.procfs, "descendants", descendants)
+    host = Host(files)
+    host.run.process.pidfd = 7
+    assert usage.of(host.run) == usage.Usage(cpu, memory, 0)
+    assert asked == [os.getpid()]
+    host.run.process.pidfd = -1
+    assert usage.of(host.run) == usage.Usage(cpu if cpu != 2.5 else 0, memory if memory != 30 else 0, 0)
+    assert asked == [os.getpid()]
 
 
 def test_counters_do_not_forget_former_runs() -> None:

@@ -138,9 +138,7 @@ def test_nothing_else_is_written_down() -> None:
 
 
 def write() -> None:
-    head = (
-        "# SPDX-License-Identifier: Apache-2.0\n# The system calls of all programs; see test_programs.py.\n"
-    )
+    head = GOLDEN.read_text().partition("\n\n")[0] + "\n"
     GOLDEN.write_text(head + "".join(f"\n[{name}]\n{text(build())}" for name, build in PROGRAMS.items()))
 
 

@@ -74,7 +74,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     f"{_RUNTIME}/eventloop/tasks.py": ("loop", "loop_interleavings"),
     f"{_RUNTIME}/eventloop/transport.py": ("stream",),
     f"{_RUNTIME}/eventloop/unixsocket.py": ("unixsocket",),
-    f"{_RUNTIME}/eventloop/watch.py": ("loop",),
+    f"{_RUNTIME}/eventloop/watch.py": ("loop_watch",),
     f"{_RUNTIME}/monitoring/exporter.py": ("exporter",),
     f"{_RUNTIME}/monitoring/metrics.py": ("metrics",),
     f"{_RUNTIME}/monitoring/openmetrics.py": ("metrics",),

@@ -101,8 +101,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "northstar/supervision/order.py": ("supervision_order",),
     "northstar/supervision/state.py": ("supervision_machine",),
     "northstar/updates/machine.py": ("updater", "update_machine"),
-    "northstar/updates/journal.py": ("update_journal", "update_machine"),
-    "northstar/updates/journaltext.py": ("update_journal",),
+    "northstar/updates/journal.py": ("update_journal_values", "update_journal"),
+    "northstar/updates/journaltext.py": ("update_journal_values", "update_journal"),
 }
 """Which unit tests are run for the modules below a path."""
 

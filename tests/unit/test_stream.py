@@ -192,6 +192,29 @@ def test_descriptors_that_nobody_wants(monkeypatch: pytest.MonkeyPatch, refused:
     run(scenario)
 
 
+@pytest.mark.parametrize(("refused", "wanted", "threads"), [(True, 0, 0), (False, 0, 1), (True, 1, 1)])
+def test_what_may_take_long_to_close_is_closed_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch, refused: bool, wanted: int, threads: int
+) -> None:
+    """That is, whatever may have descriptors waiting in it."""
+    closed: list[object] = []
+    genuine = transport.close_apart
+
+    async def count(*arguments: Any) -> None:
+        closed.append(arguments)
+        await genuine(*arguments)
+
+    monkeypatch.setattr(transport.sockets, "refuse_descriptors", lambda sock: refused)
+    monkeypatch.setattr(transport, "close_apart", count)
+
+    async def scenario(stream: Transport, peer: socket.socket, loop: Loop) -> None:
+        peer.send(b"x")
+        assert await stream.read(1) == b"x"
+
+    run(scenario, wanted)
+    assert len(closed) == threads
+
+
 def test_no_thread_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(stream: Transport, peer: socket.socket, loop: Loop) -> None:
         async def refuse(*_: object) -> None:

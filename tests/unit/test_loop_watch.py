@@ -39,7 +39,7 @@ class Machine:
     """Its clocks, in seconds: the time of day, that of the thread, and how long the thread had to wait."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, counts: bool = True) -> None:
-        self.now, self.computed, self.waited = 1000.0, 50.0, 7.0
+        self.now, self.computed, self.waited = 1000.0, 0.75, 7.0
         self.said: list[str] = []
         clocks = SimpleNamespace(monotonic=lambda: self.now, thread_time=lambda: self.computed)
         monkeypatch.setattr(watch, "time", clocks)
@@ -67,6 +67,7 @@ class Machine:
         (0.05, 0.05, 0.0, None),
         (0.125, 0.025, 0.0, "125 ms, 25 ms of them computing"),
         (0.125, 0.125, 0.0, "125 ms, 125 ms of them computing"),
+        (5.0, 2.0, 0.0, "5000 ms, 2000 ms of them computing"),
         (5.0, 0.05, 4.95, None),
         (5.0, 0.05, 4.0, "1000 ms, 50 ms of them computing"),
     ],

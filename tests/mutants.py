@@ -96,11 +96,11 @@ TESTS: dict[str, tuple[str, ...]] = {
     "northstar/supervision/boot.py": ("supervision_order",),
     "northstar/supervision/ends.py": ("supervision_machine", "supervision_lives"),
     "northstar/supervision/machine.py": ("supervision_machine", "supervision_lives"),
-    "northstar/supervision/model.py": ("supervision_machine", "manifest_supervision"),
+    "northstar/supervision/model.py": ("supervision_model",),
     "northstar/supervision/notification.py": ("supervision_notification",),
     "northstar/supervision/order.py": ("supervision_order",),
     "northstar/supervision/state.py": ("supervision_machine",),
-    "northstar/updates/machine.py": ("updater", "update_machine"),
+    "northstar/updates/machine.py": ("update_actions", "update_machine"),
     "northstar/updates/journal.py": ("update_journal_values", "update_journal"),
     "northstar/updates/journaltext.py": ("update_journal_values", "update_journal"),
 }

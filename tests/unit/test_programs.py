@@ -17,7 +17,7 @@ import pytest
 
 from northstar import manifest
 from northstar.engine import instructions as isa
-from northstar.engine import listing
+from northstar.engine import listing, validator
 from northstar.engine.assembler import Program
 from northstar.programs import attendance, control, identity, joining, notify, start
 from northstar.runtime.containers import command, plan
@@ -167,6 +167,40 @@ def test_address_and_message_of_a_socket_for_notifications() -> None:
     assert struct.unpack("<Qii", at(ancillary, 16)) == (20, 1, 1)
     [store] = [step for step in p.steps if step.operation == isa.OP_STORE]
     assert store.arguments[0] == ancillary + 16
+
+
+def test_ends_of_a_link() -> None:
+    """The two numbers that socketpair(2) has written."""
+    p = Program()
+    attendance.Link(p)
+    [made] = [step.arguments[3] for step in p.steps if step.call == "socketpair"]
+    assert [step.arguments[0] for step in p.steps if step.operation == isa.OP_LOAD] == [made, made + 4]
+
+
+def test_addresses_in_a_large_program() -> None:
+    p = Program()
+    p.reserve((1 << 16) + 1)
+    begin = isa.PROGRAM_ADDRESS + (1 << 16)
+    assert (p.text("x"), p.text("yz"), p.text("x")) == (begin + 1, begin + 3, begin + 1)
+    assert p.put(b"w") == begin + 8
+    assert bytes(p.memory[1 << 16 :]) == b"\0x\0yz\0\0\0w"
+
+
+@pytest.mark.parametrize("operation", ["require", "require_same", "require_different"])
+def test_errnos_are_constants(operation: str) -> None:
+    """A register has no errno for the case of a failure."""
+    numbers = (1, 1) if operation == "require" else (isa.PROGRAM_ADDRESS, isa.PROGRAM_ADDRESS, 4)
+    for error, good in ((1, True), (4095, True), (0, False), (4096, False), (Program().variable("x"), False)):
+        p = Program()
+        p.variable("x")
+        p.reserve(8)
+        getattr(p, operation)(*numbers, error)
+        encoded = p.encode()
+        if good:
+            validator.validate(encoded.head, encoded.memory, 0)
+            continue
+        with pytest.raises(validator.InvalidProgram, match="step 0: errno"):
+            validator.validate(encoded.head, encoded.memory, 0)
 
 
 def test_loopback_interface() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from northstar.supervision import state as s
 from northstar.supervision.model import CRITICAL, DEFAULTS, Health, Ready, Restart, Settings, Stop, Watchdog
 
 
@@ -70,3 +71,25 @@ def test_what_everybody_has() -> None:
     nothing = (Restart(), Ready(), None, None, Stop(), {}, (), None)
     assert tuple(DEFAULTS) == (*nothing, "optional", 0, False)
     assert tuple(CRITICAL) == (*nothing, "required", 0, True)
+
+
+def test_what_nobody_has_told() -> None:
+    state = s.IDLE_STATE
+    assert (state.phase, state.generation, state.attempt, state.restarts, state.failed_checks) == (
+        *("idle", 0, 0, 0, 0),
+    )
+    assert (state.limit, state.ready_since, state.interval) == (0.0, 0.0, 0.0)
+    assert not any(
+        [
+            *(state.asked, state.wanted, state.killed, state.hopeless, state.was_ready, state.healthy),
+            *(state.reloading, state.failure, state.held, state.text, state.history),
+        ]
+    )
+    assert all(
+        time is None
+        for time in (
+            *(state.deadline, state.next_start, state.watchdog, state.check, state.error, state.last),
+        )
+    )
+    assert (s.StartFailed("").spread, s.Exited(s.Status()).spread, s.Start().asked) == (0.0, 0.0, True)
+    assert (tuple(s.Status()), tuple(s.Stop()), s.Hold("").timeout) == ((None, None), (None, None), None)

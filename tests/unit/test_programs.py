@@ -19,7 +19,7 @@ from northstar import manifest
 from northstar.engine import instructions as isa
 from northstar.engine import listing, validator
 from northstar.engine.assembler import Program
-from northstar.programs import attendance, control, identity, joining, notify, start
+from northstar.programs import attendance, control, explanation, identity, joining, notify, start
 from northstar.runtime.containers import command, plan
 
 GOLDEN = Path(__file__).with_name("data") / "programs.txt"
@@ -167,6 +167,58 @@ def test_address_and_message_of_a_socket_for_notifications() -> None:
     assert struct.unpack("<Qii", at(ancillary, 16)) == (20, 1, 1)
     [store] = [step for step in p.steps if step.operation == isa.OP_STORE]
     assert store.arguments[0] == ancillary + 16
+
+
+@pytest.mark.parametrize("before", range(0, 96, 8))
+@pytest.mark.parametrize(("flags", "signalled"), [(0, 17), (0x8000, 0)])
+def test_arguments_of_a_clone(before: int, flags: int, signalled: int) -> None:
+    """`struct clone_args`: the group's descriptor is the last of its eleven numbers."""
+    p = Program(["group"])
+    p.reserve(before)
+    plain = control.clone_arguments(p, flags)
+    grouped = control.clone_arguments(p, flags, p.descriptors[0])
+    for address, wanted in ((plain, flags), (grouped, flags | 1 << 33)):
+        found = bytes(p.memory[address - isa.PROGRAM_ADDRESS :][:88])
+        assert struct.unpack("<11Q", found) == (wanted, 0, 0, 0, signalled, 0, 0, 0, 0, 0, 0)
+    [store] = p.steps
+    assert (store.operation, store.arguments[0]) == (isa.OP_STORE, grouped + 80)
+
+
+def test_what_makes_a_mount_a_slave_of_the_host() -> None:
+    """`struct mount_attr`: attributes to set, none to clear, MS_SLAVE, and no user namespace."""
+    p = full_start()
+    found = [step.arguments[3] - isa.PROGRAM_ADDRESS for step in p.steps if step.call == "mount_setattr"]
+    structs = [struct.unpack_from("<4Q", p.memory, offset) for offset in found]
+    assert structs
+    assert {attributes[1:] for attributes in structs} == {(0, 1 << 19, 0)}
+
+
+def test_where_statx_tells_of_a_mount() -> None:
+    """STATX_ATTR_MOUNT_ROOT is bit 13 of stx_attributes, which begins at byte 8."""
+    p = full_start()
+    [position] = [number for number, step in enumerate(p.steps) if step.call == "statx"]
+    compared = p.steps[position + 1]
+    assert compared.arguments[0] == p.steps[position].arguments[4] + 9
+    assert p.memory[compared.arguments[1] - isa.PROGRAM_ADDRESS] == (1 << 13) >> 8
+
+
+def test_explanation() -> None:
+    """What is executed is named before the steps."""
+    parsed = manifest.parse(json.dumps({**MINIMAL, "args": ["one", "two"]}).encode())
+    order = plan.session(
+        parsed,
+        command.command(parsed, None, (), {}),
+        ["mounts"],
+        plan.Facts(1, 39, False, None),
+        group_numbers=[],
+        application_filter=b"",
+    )
+    steps = listing.lines(start.build(order))
+    found = explanation.lines(order)
+    assert found[-len(steps) :] == steps
+    preface = found[: -len(steps)]
+    assert preface and all(line.startswith("#") for line in preface)
+    assert "a start of /bin/a," in preface[0]
 
 
 def test_ends_of_a_link() -> None:

@@ -229,7 +229,7 @@ def test_an_update_is_opened() -> None:
     assert j.opened(FULL, "b", GROUP) == FULL._replace(update=GROUP)
     assert j.opened(FULL._replace(update=GROUP), "c", GROUP) == FULL._replace(pointer=Pointer("u", "b"))
     assert j.opened(FULL._replace(pointer=Pointer("u", "b")), "b", GROUP).pointer is None
-    assert GROUP.change("c") == GROUP.changes[0]
+    assert (GROUP.change("c"), GROUP.change("b")) == GROUP.changes
     assert (GROUP.blamed, GROUP._replace(culprit="b").blamed) == (GROUP.changes, GROUP.changes[1:])
     assert GROUP._replace(culprit=j.NOBODY).blamed == ()
 

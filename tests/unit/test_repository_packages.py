@@ -206,6 +206,19 @@ def test_what_was_adopted_stays(repository: DirectoryRepository, place: Path) ->
     assert os.listdir(place) == ["a:0.0.1.npk"]
 
 
+@pytest.mark.parametrize("steps", range(5))
+def test_nothing_else_is_closed(repository: DirectoryRepository, steps: int) -> None:
+    """Wherever an install ends: what is discarded are its own descriptors."""
+    before = os.listdir("/proc/self/fd")
+    made = repository.begin_insert(len(A))
+    for step in (made.open, lambda: made.write(A), made.verify, made.publish)[:steps]:
+        step()
+    made.discard()
+    made.discard()
+    made.release()
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_what_is_no_package(repository: DirectoryRepository, place: Path) -> None:
     made = insert(repository, b"no package" * 100)
     with pytest.raises(Unexpected, match="failed to read npk"):

@@ -64,9 +64,10 @@ class Restart(NamedTuple):
         """The delay before restart number `attempt`, which counts from 0."""
         delay = self.delay
         for _ in range(attempt):
-            if delay >= self.max_delay or not delay:
+            grown = delay * self.factor
+            if delay >= self.max_delay or grown == delay:
                 break
-            delay *= self.factor
+            delay = grown
         return min(self.max_delay, delay)
 
 

@@ -163,6 +163,45 @@ def test_what_is_left_after_an_overrun_is_taken_without_being_woken(monkeypatch:
     assert damaged.damage is not None
 
 
+@pytest.mark.parametrize("minor", [2, 3, 4])
+def test_the_device_says_whose_image_it_is(monkeypatch: pytest.MonkeyPatch, minor: int) -> None:
+    monkeypatch.setattr(log, "record", lambda *_: None)
+    netlink = Netlink(DAMAGED.replace(b"MINOR=3", b"MINOR=%d" % minor))
+    monkeypatch.setattr(uevents, "listen", lambda: netlink)
+    records, events = [record(f"c{number}:0.0.1", number) for number in (2, 3, 4)], Events()
+
+    async def main() -> None:
+        watch = DamageWatch(loop, records, events)  # type: ignore[arg-type]
+        await loop.sleep(0.01)
+        watch.close()
+
+    loop = Loop(pytest.fail)
+    loop.run(main())
+    assert [found.container.name for found in records if found.damage is not None] == [f"c{minor}"]
+
+
+def test_another_error_is_told_and_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no reason to look again and again, nor to look no more."""
+    lines: list[str] = []
+    monkeypatch.setattr(log, "record", lambda level, target, text: lines.append(text))
+    netlink = Netlink(OSError(errno.EIO, "Input/output error"), DAMAGED)
+    monkeypatch.setattr(uevents, "listen", lambda: netlink)
+    damaged, events = record("a:0.0.1", 3), Events()
+
+    async def main() -> None:
+        watch = DamageWatch(loop, [damaged], events)  # type: ignore[arg-type]
+        await loop.sleep(0.01)
+        assert damaged.damage is None
+        netlink.theirs.send(b"x")
+        await loop.sleep(0.01)
+        watch.close()
+
+    loop = Loop(pytest.fail)
+    loop.run(main())
+    assert damaged.damage is not None
+    assert lines[0] == "Events of the kernel are lost: Input/output error"
+
+
 # --- what becomes of the container
 
 

@@ -168,6 +168,25 @@ def test_a_file_that_cannot_be_written_is_reported_once(
     assert capfd.readouterr().err.count("failed to write") == 1
 
 
+def test_what_is_being_written_at_the_end_is_removed_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, begun, done = tmp_path / "metrics.prom", threading.Event(), threading.Event()
+    genuine = exporter.replace
+
+    def slowly(path: str, text: str) -> None:
+        begun.set()
+        time.sleep(0.1)
+        genuine(path, text)
+        done.set()
+
+    monkeypatch.setattr(exporter, "replace", slowly)
+    with exporting(MetricsConfig(str(path), 15.0, None, 0), str):
+        assert begun.wait(TIMEOUT)
+    assert done.is_set()
+    assert os.listdir(tmp_path) == []
+
+
 # --- socket
 
 
@@ -225,3 +244,68 @@ def test_socket_that_cannot_be_made() -> None:
     refused = pytest.raises(NorthstarError, match=r"metrics\.socket /nonexistent/x: No such file")
     with refused, exporting(MetricsConfig(None, 15.0, "/nonexistent/x", 0o600), str):
         pass
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch, path: Path) -> Iterator[socket.socket]:
+    """A client of somebody who would wait for a minute if there was anything to wait for."""
+    monkeypatch.setattr(exporter, "SILENCE", 60.0)
+    with connect(path) as sock:
+        sock.settimeout(5.0)
+        yield sock
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[b"GET / HTTP/1.0\r\n\r\n"], [b"G", b"ET / HTTP/1.0\r\n", b"\r", b"\n"], [b"GET " + bytes(8188)]],
+)
+def test_a_request_is_answered_when_it_is_complete(patient: socket.socket, pieces: list[bytes]) -> None:
+    """That is, when there is an empty line, or as much as is read at all."""
+    patient.setblocking(False)
+    for piece in pieces:
+        with pytest.raises(BlockingIOError):
+            patient.recv(1)
+        patient.send(piece)
+        time.sleep(0.02)
+    patient.settimeout(5.0)
+    assert patient.recv(15) == b"HTTP/1.0 200 OK"
+
+
+def test_a_long_request_is_read_up_to_its_limit(patient: socket.socket) -> None:
+    patient.sendall(b"GET " + bytes(8187))
+    patient.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        patient.recv(1)
+    patient.settimeout(5.0)
+    patient.send(b"x")
+    assert patient.recv(15) == b"HTTP/1.0 200 OK"
+
+
+def test_a_connection_that_cannot_be_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As no descriptor is left for it: it is accepted later."""
+    failures = [OSError(24, "Too many open files")] * 2
+
+    class Poor(socket.socket):
+        def accept(self) -> tuple[socket.socket, object]:
+            accepted = super().accept()
+            if failures:
+                accepted[0].close()
+                raise failures.pop()
+            return accepted
+
+    def bind(path: str, mode: int) -> tuple[socket.socket, str]:
+        sock = Poor(socket.AF_UNIX)
+        sock.bind(path)
+        sock.listen()
+        return sock, path
+
+    monkeypatch.setattr(exporter, "bind_unix", bind)
+    monkeypatch.setattr(exporter, "SILENCE", 0.01)
+    path = tmp_path / "metrics"
+    with exporting(MetricsConfig(None, 15.0, str(path), 0o600), lambda: "text"):
+        refused = [connect(path) for _ in range(2)]
+        assert answer(path, None) == b"text"
+        for sock in refused:
+            assert sock.recv(1) == b""
+            sock.close()
+    assert failures == []

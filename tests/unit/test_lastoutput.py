@@ -101,6 +101,27 @@ def test_what_the_rate_limit_drops_is_counted() -> None:
     assert len(kept(made)) + lost["lines"] == BURST + 100
 
 
+@pytest.mark.parametrize(
+    ("count", "expected"), [(0, ""), (1, "e"), (2, "de"), (4, "bcde"), (5, "abcde"), (9, "abcde")]
+)
+def test_last_lines(count: int, expected: str) -> None:
+    made = output(1000)
+    assert made.last(count) == []
+    for text in "abcde":
+        made.add("stdout", text)
+    assert made.last(count) == list(expected)
+
+
+@pytest.mark.parametrize(("missing", "lines"), [(0, ["abc", "def"]), (1, ["def"])])
+def test_room_is_used_to_the_last_byte(missing: int, lines: list[str]) -> None:
+    """Of each line there is its text, when it came, and from where: nine bytes."""
+    made = output(2 * (OVERHEAD + 9 + 3) - missing)
+    for text in ("abc", "def"):
+        made.add("stdout", text)
+    assert kept(made) == lines
+    assert (made.lost_lines, made.lost_bytes) == (missing, 3 * missing)
+
+
 # --- following
 
 

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families as classic_p
 from northstar.names import Container
 from northstar.protocol import requests
 from northstar.runtime.eventloop.loop import Loop
-from northstar.runtime.monitoring import metrics, openmetrics
+from northstar.runtime.monitoring import metrics, openmetrics, usage
 from northstar.runtime.monitoring.metrics import FAMILIES, Metrics
 from northstar.runtime.monitoring.openmetrics import Family, Histogram
 from northstar.runtime.spawning.process import ExitStatus
@@ -115,6 +115,38 @@ def test_usage_by_processes() -> None:
     assert host.values("northstar_container_memory_bytes") == {}
 
 
+@pytest.mark.parametrize(
+    ("files", "cpu", "memory"),
+    [
+        ({}, 2.5, 30),
+        ({"cpu.stat": "zero 7\nusage_usec 500000\nuser_usec 9\n"}, 0.5, 30),
+        ({"cpu.stat": "user_usec 9\n"}, 2.5, 30),
+        ({"cpuacct.usage": "0\n"}, 0.0, 30),
+        ({"memory.current": "0\n"}, 2.5, 0),
+        ({"memory.usage_in_bytes": "9\n", "memory.events": "oom_kill 0\n"}, 2.5, 9),
+    ],
+)
+def test_what_the_control_group_does_not_tell_is_asked_of_processes(
+    monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cpu: float, memory: int
+) -> None:
+    asked: list[int] = []
+
+    def descendants(pid: int) -> list[SimpleNamespace]:
+        asked.append(pid)
+        return [SimpleNamespace(cpu_time=1_000_000_000 * n // 2, resident=10 * n // 2) for n in (1, 4)] + [
+            SimpleNamespace(cpu_time=0, resident=5)
+        ]
+
+    monkeypatch.setattr(usage.procfs, "descendants", descendants)
+    host = Host(files)
+    host.run.process.pidfd = 7
+    assert usage.of(host.run) == usage.Usage(cpu, memory, 0)
+    assert asked == [os.getpid()]
+    host.run.process.pidfd = -1
+    assert usage.of(host.run) == usage.Usage(cpu if cpu != 2.5 else 0, memory if memory != 30 else 0, 0)
+    assert asked == [os.getpid()]
+
+
 def test_counters_do_not_forget_former_runs() -> None:
     """What is only in the control group of a run goes with it: it is read at the end."""
     host = Host(UNIFIED)
@@ -207,8 +239,37 @@ def test_states_connections_and_requests() -> None:
 def test_restarts() -> None:
     host = Host(UNIFIED)
     host.metrics.supervised("restarting", A, {"reason": "exit code 1", "delay": 1.0})
-    host.metrics.supervised("ready", A, {})
+    for kind in ("ready", "failed", "waiting", "restarted", ""):
+        host.metrics.supervised(kind, A, {})
     assert list(host.values("northstar_container_restarts_total").values()) == [1]
+
+
+def test_updates_that_have_ended() -> None:
+    """By their last phase; those before it are no results."""
+    host = Host(UNIFIED)
+    for phase in ("staged", "trying", "committed", "trying", "rolling_back", "rolled_back", "committed"):
+        host.metrics.updated({"phase": phase})
+    assert host.values("northstar_updates_total") == {("committed",): 2, ("rolled_back",): 1}
+
+
+def test_bounds_of_start_times() -> None:
+    bounds = (
+        "0.0025",
+        "0.005",
+        "0.01",
+        "0.025",
+        "0.05",
+        "0.1",
+        "0.25",
+        "0.5",
+        "1.0",
+        "2.5",
+        "5.0",
+        "10.0",
+        "+Inf",
+    )
+    buckets = Host(UNIFIED).values("northstar_start_duration_seconds_bucket")
+    assert buckets == {(bound,): 0 for bound in bounds}
 
 
 def test_histogram_of_start_times() -> None:

@@ -87,6 +87,27 @@ def test_the_host_is_short_after_the_container_was(tmp_path: Path, monkeypatch: 
     monitor.monitor.finish()
 
 
+@pytest.mark.parametrize(("seconds", "events"), [(0.0, 0), (1.0, 0), (1.125, 1)])
+def test_who_is_killed_within_a_second_is_the_victim_of_a_shortage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, events: int
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(oom, "time", Mock(monotonic=lambda: now))
+    monitor = Monitor(tmp_path / "events", QUIET)
+    short = QUIET.replace("oom 0", "oom 1")
+    assert monitor.after(short) == 1
+    now += seconds
+    assert monitor.after(short.replace("oom_kill 0", "oom_kill 1")) == events
+    monitor.monitor.finish()
+
+
+def test_all_counters_are_reported(tmp_path: Path) -> None:
+    monitor = Monitor(tmp_path / "events", QUIET)
+    assert monitor.after("low 1\nhigh 2\nmax 3\noom 4\noom_kill 5\n") == 1
+    assert monitor.events == [{"low": 1, "high": 2, "max": 3, "oom": 4, "oom_kill": 5}]
+    monitor.monitor.finish()
+
+
 def test_victims_of_one_shortage_are_one_event(tmp_path: Path) -> None:
     """The whole group may be killed (memory.oom.group), one after the other."""
     monitor = Monitor(tmp_path / "events", QUIET)

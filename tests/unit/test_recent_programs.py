@@ -63,6 +63,29 @@ def test_the_same_start_is_not_made_twice(monkeypatch: pytest.MonkeyPatch) -> No
     assert recent.ready(container, (["x"],), lambda: order(("y",), ["mounts"], [])) is first
 
 
+def test_who_was_started_longest_ago_is_forgotten() -> None:
+    """A start counts as well if the program was there already."""
+    recent, made = RecentPrograms(), 0
+
+    def plan() -> Any:
+        nonlocal made
+        made += 1
+        return order(("x",), ["mounts"], [])
+
+    def start_of(number: int) -> bool:
+        """Whether a plan was asked for."""
+        before = made
+        recent.ready(Container(f"c{number}", Version(0, 0, 1)), (), plan)
+        return made > before
+
+    assert [start_of(number) for number in range(16)] == [True] * 16
+    assert [start_of(number) for number in range(16)] == [False] * 16
+    assert not start_of(0)
+    assert start_of(16)
+    assert not start_of(0)
+    assert start_of(1)
+
+
 def test_a_program_that_is_too_large_fails_the_start() -> None:
     with pytest.raises(StartContainerFailed, match=r"hand over the program: a program of [0-9]+ bytes"):
         RecentPrograms().ready(

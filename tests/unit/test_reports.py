@@ -67,6 +67,7 @@ def _program() -> Program:
         (1, errno.ENOENT, "look at /b: No such file or directory (ENOENT)"),
         (2, errno.EPERM, "look at /b: Operation not permitted (EPERM)"),
         (2, isa.NO_ERRNO, "look at /b"),
+        (2, isa.NO_ERRNO + 1, "look at /b: Unknown error 4096 (4096)"),
         (3, errno.EPERM, "a failure of step 3, which does not exist"),
         (isa.NO_STEP, errno.ENOEXEC, "the engine refuses the program: Exec format error (ENOEXEC)"),
     ],

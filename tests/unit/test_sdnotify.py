@@ -9,6 +9,8 @@ import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -120,14 +122,80 @@ def test_who_stops_is_not_ready_any_more(manager: socket.socket, tmp_path: Path)
     service = ServiceManager(loop)
     (tmp_path / "notify").rename(tmp_path / "elsewhere")
 
-    async def main() -> bytes:
+    async def main() -> set[bytes]:
         service.ready()
         (tmp_path / "elsewhere").rename(tmp_path / "notify")
         service.stopping()
         await loop.sleep(2 * sdnotify.RETRY)
-        return manager.recv(100)
+        return all_of(manager)
 
-    assert loop.run(main()) == b"STOPPING=1"
+    assert loop.run(main()) == {b"STOPPING=1", b"WATCHDOG=1"}
+
+
+def all_of(manager: socket.socket) -> set[bytes]:
+    manager.setblocking(False)
+    said = set()
+    with suppress(BlockingIOError):
+        while True:
+            said.add(manager.recv(100))
+    return said
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "pid", "watched"),
+    [
+        ("20000", None, True),
+        ("20000", "", True),
+        ("20000", "0", False),
+        ("20000", "99999999", False),
+        (None, None, False),
+        ("", None, False),
+        ("0", None, False),
+        ("-1", None, False),
+        ("²", None, False),
+        ("x", None, False),
+    ],
+)
+def test_who_wants_signs_of_life(
+    manager: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+    microseconds: str | None,
+    pid: str | None,
+    watched: bool,
+) -> None:
+    """Others may be meant, as variables are inherited."""
+    for name, value in (("WATCHDOG_USEC", microseconds), ("WATCHDOG_PID", pid)):
+        if value is None:
+            monkeypatch.delenv(name)
+        else:
+            monkeypatch.setenv(name, value)
+    loop = Loop(pytest.fail)
+    service = ServiceManager(loop)
+    service.ready()
+    loop.run(loop.sleep(0.03))
+    assert all_of(manager) == ({b"READY=1", b"WATCHDOG=1"} if watched else {b"READY=1"})
+
+
+def test_when_it_is_told_again(manager: socket.socket, tmp_path: Path) -> None:
+    """Signs of life come twice in the time that is allowed. Who is not there is told soon, not at once."""
+    planned: list[float] = []
+    loop: Any = SimpleNamespace(call_later=lambda delay, callback: planned.append(delay))
+    service = ServiceManager(loop)
+    service.ready()
+    assert planned == [0.02]
+    (tmp_path / "notify").unlink()
+    service.ready()
+    assert planned == [0.02, 0.1, 0.02]
+
+
+def test_a_name_that_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the abstract namespace (unix(7))."""
+    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind("\0" + f"northstar-test-{os.getpid()}")
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@northstar-test-{os.getpid()}")
+        ServiceManager(Loop(pytest.fail)).ready()
+        assert all_of(sock) == {b"READY=1"}
 
 
 def test_descriptor_that_is_told_when_the_daemon_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:

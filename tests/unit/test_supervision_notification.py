@@ -32,7 +32,20 @@ from northstar.supervision.notification import MAX_SIZE, MAX_TEXT, Message, pars
         (b"EXTEND_TIMEOUT_USEC=" + b"9" * 3000, Message()),
         ("EXTEND_TIMEOUT_USEC=\u0663".encode(), Message()),
         (b"ERRNO=2", Message(error=2)),
+        (b"ERRNO=4095", Message(error=4095)),
         (b"ERRNO=4096", Message()),
+        (b"ERRNO=0", Message(error=0)),
+        (b"EXTEND_TIMEOUT_USEC=18446744073709551615", Message(extend=18446744073709.551615)),
+        (b"EXTEND_TIMEOUT_USEC=" + b"1".zfill(20), Message(extend=1e-6)),
+        (b"EXTEND_TIMEOUT_USEC=" + b"1".zfill(21), Message()),
+        (b"STOPPING=0\nRELOADING=0\nRESTART_RESET=0\nFDSTORE=0\nFDSTOREREMOVE=0", Message()),
+        (b"READY=\nSTOPPING=2\nRELOADING=\nRESTART_RESET=2\nFDSTORE=2\nFDSTOREREMOVE=2", Message()),
+        (b"FDPOLL=1", Message(fdpoll=True)),
+        (b"FDNAME=" + b"x" * 255, Message(fdname="x" * 255)),
+        (b"FDNAME=" + b"x" * 256, Message()),
+        (b"FDNAME=a\x7fb", Message()),
+        ("FDNAME=ä".encode(), Message()),
+        (b"X=" + b"x" * (MAX_SIZE - 2), Message()),
         (b"BARRIER=1", Message()),
         (b"RESTART_RESET=1", Message(restart_reset=True)),
         (b"FDSTORE=1\nFDNAME=web\nFDPOLL=0", Message(fdstore=True, fdname="web", fdpoll=False)),
@@ -55,6 +68,24 @@ def test_a_text_cannot_do_anything_to_a_terminal() -> None:
     message = parse("STATUS=\x1b[31mred\x07\ttab\u202e\u2028grün".encode())
     assert message is not None
     assert message.text == r"\x1b[31mred\x07\ttab\u202e\u2028grün"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("x" * 1023, "x" * 1023),
+        ("x" * 1024, "x" * 1024),
+        ("x" * 1025, "x" * 1021 + "..."),
+        ("ä" * 512, "ä" * 512),
+        ("ä" * 513, "ä" * 510 + "..."),
+        ("\x01" * 256, r"\x01" * 256),
+    ],
+)
+def test_how_much_of_a_text_is_shown(text: str, shown: str) -> None:
+    """As many bytes as are allowed, escapes included."""
+    message = parse(f"STATUS={text}".encode())
+    assert message is not None
+    assert message.text == shown
 
 
 def test_a_long_text_is_cut_between_characters() -> None:

@@ -55,7 +55,7 @@ class LoopWatch:
 def limit() -> float:
     """Seconds, as the environment says; 0 if it says nothing."""
     text = os.environ.pop(VARIABLE, "")
-    return int(text) / 1000 if text.isdigit() else 0.0
+    return int(text) / 1000 if text.isdecimal() else 0.0
 
 
 def _describe(callback: Callable[[], None]) -> str:

@@ -90,6 +90,6 @@ class ServiceManager:
 
 def _interval(microseconds: str, pid: str) -> float:
     """Seconds between two signs of life: half of what the manager allows, 0 if it wants none."""
-    if not microseconds.isdigit() or (pid and pid != str(os.getpid())):
+    if not microseconds.isdecimal() or (pid and pid != str(os.getpid())):
         return 0.0
     return int(microseconds) / 2e6

@@ -57,6 +57,29 @@ def test_good() -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "outside"),
+    [
+        ({"inode_table": 96}, None),
+        ({"inode_table": 95}, "inode table"),
+        ({"directory_table": 899}, None),
+        ({"directory_table": 900}, "directory table"),
+        ({"export_table": 96}, None),
+        ({"export_table": 95}, "export table"),
+        ({"xattr_table": 899}, None),
+        ({"xattr_table": 900}, "xattr table"),
+        ({"xattr_table": 0xFFFFFFFFFFFFFFFE}, "xattr table"),
+        ({"root": 199 << 16 | 8191}, None),
+        ({"root": 200 << 16}, "root inode"),
+        ({"root": 201 << 16}, "root inode"),
+        ({"root": 199 << 16 | 8192}, "root inode"),
+    ],
+)
+def test_edges_of_tables(changes: dict[str, int], outside: str | None) -> None:
+    found = problem(**changes)
+    assert found is None if outside is None else found is not None and found.startswith(outside)
+
+
+@pytest.mark.parametrize(
     ("changes", "text"),
     [
         ({"magic": 0}, "magic"),

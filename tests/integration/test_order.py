@@ -60,6 +60,17 @@ def test_autostart_in_order(runtime: Runtime) -> None:
     assert stops == sorted(stops)
 
 
+def test_who_waits_is_mounted_meanwhile(runtime: Runtime) -> None:
+    """Also if those that do not wait have started long before all packages are mounted."""
+    first = python("time.sleep(1000)", "first", ready="notify", autostart="relaxed")
+    names = [f"waiting-{number:02}" for number in range(40)]
+    others = [supervised("sleep 1000", name, autostart="relaxed", after={"first": "ready"}) for name in names]
+    with started(runtime, first, *others) as client:
+        assert [name for name in names if not client.inspect(f"{name}:0.0.1").mounted] == []
+        for name in names[-8:]:
+            client.start(f"{name}:0.0.1")
+
+
 def test_containers_that_wait_for_each_other(runtime: Runtime) -> None:
     def waiting(name: str, other: str) -> dict[str, Any]:
         return supervised("sleep 1000", name, autostart="critical", after={other: "ready"})

@@ -54,8 +54,6 @@ _log = log.Logger("runtime::state")
 
 AUTOSTART_PARALLEL = 6 * (os.cpu_count() or 1)
 """Starts at a time; more only wait for each other in the kernel."""
-
-
 MOUNTED_AHEAD = 4
 """Packages that are mounted while others start; the mutex is held for so long."""
 
@@ -334,8 +332,11 @@ class Starts:
             results = await self._host.loop.gather(
                 *(self._autostart_one(record, mounted[record]) for record in free), limit=AUTOSTART_PARALLEL
             )
-        finally:
+            # Those that are held need theirs later, and a mount must not be left half-way.
+            await mounting
+        except BaseException:
             mounting.cancel()
+            raise
         critical: Exception | None = None
         for record, result in zip(free, results, strict=True):
             if not isinstance(result, Exception):

@@ -8,6 +8,7 @@ import errno
 import os
 import pathlib
 import select
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -91,13 +92,19 @@ def test_descriptor_is_not_inherited() -> None:
 # --- a namespace with nothing in it
 
 
+def empty_namespace(place: str) -> int:
+    """Made in a thread that has ended."""
+    with ThreadPoolExecutor() as threads:
+        return threads.submit(emptymounts.make, place).result()
+
+
 def test_empty_namespace(tmp_path: pathlib.Path) -> None:
     """Nobody else notices, and whoever enters it has one directory, in which there is nothing."""
 
     def check() -> None:
         table = pathlib.Path("/proc/self/mountinfo")
         before, directory = table.read_text(), os.getcwd()
-        empty = emptymounts.make(str(tmp_path))
+        empty = empty_namespace(str(tmp_path))
         assert table.read_text() == before
         assert os.getcwd() == directory
         assert not os.get_inheritable(empty)
@@ -124,7 +131,7 @@ def test_no_empty_namespace_in_a_chroot(tmp_path: pathlib.Path) -> None:
         os.chroot(tmp_path)
         before = len(os.listdir("/proc/self/fd"))
         with pytest.raises(OSError) as caught:
-            emptymounts.make("/place")
+            empty_namespace("/place")
         assert caught.value.errno == errno.EINVAL
         assert len(os.listdir("/proc/self/fd")) == before
 
@@ -151,7 +158,7 @@ class Mounted:
         mounts.leave_old_root(p)
         p.call("close_range", isa.CHANNEL + 1, 0xFFFFFFFF, 0)
         control.report(p, control.READY)
-        empty = emptymounts.make(plan["root"])
+        empty = empty_namespace(plan["root"])
         enginelink._send_program(self.socket, p.encode(), [empty])
         os.close(empty)
         assert select.select([self.socket], [], [], TIMEOUT)[0]

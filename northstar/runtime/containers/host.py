@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from northstar.errors import StartContainerFailed
 from northstar.namedtuple import NamedTuple
 from northstar.runtime.containers import plan
 from northstar.runtime.containers.programs import RecentPrograms
+from northstar.runtime.eventloop.loop import Mutex
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ class Host:
     """What a run needs of the daemon."""
 
     __slots__ = (
+        "_making",
         "_no_mounts",
         "cgroups",
         "connect",
@@ -114,13 +117,22 @@ class Host:
         self.debugger = debugger
         self.programs = RecentPrograms()
         self._no_mounts = -1
+        self._making = Mutex()
 
-    def no_mounts(self) -> int:
-        """Descriptor of a mount namespace with nothing in it, made for the first start. Raises OSError."""
-        if self._no_mounts < 0:
-            from northstar.runtime.containers import emptymounts
+    async def no_mounts(self, container: Container) -> int:
+        """Descriptor of a mount namespace with nothing in it, made for the first start.
 
-            self._no_mounts = emptymounts.make(self.site.places.run_dir)
+        Raises StartContainerFailed.
+        """
+        async with self._making:
+            if self._no_mounts < 0:
+                from northstar.runtime.containers import emptymounts
+
+                try:
+                    self._no_mounts = await self.loop.in_thread(emptymounts.make, self.site.places.run_dir)
+                except OSError as error:
+                    reason = f"make a mount namespace: {error.strerror}"
+                    raise StartContainerFailed(container, reason) from None
         return self._no_mounts
 
     def plan(self, order: Order) -> Plan:

@@ -110,7 +110,8 @@ class Run:
             if self._has_to_wait():
                 self.groups = await self._host.loop.in_thread(self._prepare_apart)
             with contextlib.ExitStack() as stack:
-                descriptors, order = self._prepare(command, resources, stack)
+                no_mounts = await self._host.no_mounts(self.record.container)
+                descriptors, order = self._prepare(command, resources, no_mounts, stack)
                 ready = self._host.ready(self.record.container, order)
                 try:
                     await self._execute(ready, descriptors)
@@ -187,7 +188,11 @@ class Run:
             self._attached = None
 
     def _prepare(
-        self, command: Command, resources: Mapping[str, Container], stack: contextlib.ExitStack
+        self,
+        command: Command,
+        resources: Mapping[str, Container],
+        no_mounts: int,
+        stack: contextlib.ExitStack,
     ) -> tuple[list[int], Order]:
         """Make what the container gets; `stack` closes those ends of it that the engine has copied."""
         host, manifest = self._host, self.record.manifest
@@ -196,7 +201,7 @@ class Run:
             *self._connect(stack),
             *self._open_streams(stack),
             *self._open_sockets(stack),
-            self._no_mounts(),
+            no_mounts,
             *self._network(),
         ]
         notify = self._plan_notify(descriptors)
@@ -255,14 +260,6 @@ class Run:
         if self._sockets is not None:
             self._sockets.close_ends()
             await self._host.loop.in_thread(self._sockets.remove)
-
-    def _no_mounts(self) -> int:
-        """Raises StartContainerFailed."""
-        try:
-            return self._host.no_mounts()
-        except OSError as error:
-            reason = f"make a mount namespace: {error.strerror}"
-            raise StartContainerFailed(self.record.container, reason) from None
 
     def _network(self) -> list[int]:
         network = self.record.manifest.network

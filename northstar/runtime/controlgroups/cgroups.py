@@ -197,7 +197,7 @@ class Cgroups:
         path = self._directories().get(controller)
         if path is None:
             raise OSError(errno.ENODEV, f"controller {controller} is not available")
-        with self._parents:
+        with self._parents.lock:
             if path not in self._roots:
                 self._roots[path] = cgroup.open_root(path)
             return self._roots[path]

@@ -23,20 +23,12 @@ _log = log.Logger("runtime::cgroups")
 
 
 class Parents:
-    """Groups above those of containers that did not exist before, by root and path.
-
-    Several threads make and remove groups. Whoever holds the lock, `with parents:`, is the only one who does.
-    """
+    """Groups above those of containers that did not exist before, by root and path."""
 
     def __init__(self) -> None:
         self.made: set[tuple[int, str]] = set()
-        self._lock = _thread.allocate_lock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self.lock = _thread.allocate_lock()
+        """Held while groups are made and removed: several threads do that."""
 
 
 class Group:
@@ -94,7 +86,7 @@ class Group:
         own = cgroup.own_group(controller)
         if own is not None and delegation.is_below(own, self._path):
             raise OSError(errno.EBUSY, "the runtime itself is in this group")
-        with self._parents:
+        with self._parents.lock:
             self._prepare_parents(root, settings)
             parent, name = removal.parent_of(root, self._path)
             try:
@@ -179,7 +171,7 @@ class Group:
 
     def _remove_parents(self) -> None:
         """Remove the groups above that were made for containers, if this was the last one below."""
-        with self._parents:
+        with self._parents.lock:
             for root, path in sorted(self._parents.made, key=lambda made: made[1], reverse=True):
                 if self._path.startswith(f"{path}/") and removal.remove_unused(root, path):
                     self._parents.made.discard((root, path))

@@ -74,7 +74,7 @@ def bare_manifest(name: str, **more: object) -> dict[str, object]:
 class Bench:
     """Directories of a daemon below a temporary directory."""
 
-    def __init__(self, base: Path, program: Sequence[str], request_limit: int) -> None:
+    def __init__(self, base: Path, program: Sequence[str], request_limit: int, ours: str) -> None:
         self.base = base
         self.root = base / "root"
         self.repository = base / "repository"
@@ -84,7 +84,6 @@ class Bench:
             (self.root / name).mkdir(parents=True)
         shutil.copy("/bin/busybox", self.root / "bin/busybox")
         self.repository.mkdir()
-        ours = OURS if PROGRAM[0] == program[0] else ""
         configuration = CONFIGURATION.format(base=base, cgroup=base.name, limit=request_limit, ours=ours)
         (base / "northstar.toml").write_text(configuration)
 
@@ -137,13 +136,14 @@ class Bench:
 
 
 @contextmanager
-def bench(program: Sequence[str] = PROGRAM, *, request_limit: int = 0) -> Iterator[Bench]:
+def bench(program: Sequence[str] = PROGRAM, *, request_limit: int = 0, ours: str = OURS) -> Iterator[Bench]:
     """Directories in /run, removed afterwards; by default the daemon of this checkout.
 
-    `request_limit` is the number of requests per second that a client may send, 0 for no limit.
+    `request_limit` is the number of requests per second that a client may send, 0 for no limit. `ours` is
+    what the configuration has besides.
     """
     base = Path(tempfile.mkdtemp(prefix="northstar-bench-", dir="/run"))
     try:
-        yield Bench(base, program, request_limit)
+        yield Bench(base, program, request_limit, ours)
     finally:
         shutil.rmtree(base)

@@ -71,7 +71,7 @@ def measure(ours: Bench) -> None:
     names = [f"sleeper-{number}" for number in range(CONTAINERS)]
     ours.pack_all([bare_manifest(name, args=["sleep", "1000"]) for name in names])
     ours.pack(bare_manifest("bare"))
-    with bench([str(program)], request_limit=MANY) as theirs:
+    with bench([str(program)], request_limit=MANY, ours="") as theirs:
         for package in ours.repository.iterdir():
             shutil.copy(package, theirs.repository)
         pair = (ours, theirs)

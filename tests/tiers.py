@@ -36,8 +36,9 @@ TIERS = ("unit", "host", "fleet", *devices.DEVICES)
 LONGEST = "qemu"
 BESIDE = ("qemu-debian", "qemu-systemd", "fleet")
 """In this order: fleet has processes on this machine, which are no business of the tests for the host."""
-QEMU_PARTS = ("kernel", "boot", "faults")
-"""What belongs to the own kernel, and boots machines of its own: the first is quick, others run beside."""
+KERNEL = "kernel"
+OWN_BESIDE = ("boot", "faults")
+"""What belongs to the own kernel, and boots machines of its own: the one is quick, the others run beside."""
 NOT_SLOW = "not slow"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -82,7 +83,7 @@ def lanes(wanted: Sequence[str], *, own: bool) -> tuple[list[str], list[str], li
     """
     if LONGEST not in wanted:
         return list(wanted), [], []
-    beside = [*(QEMU_PARTS[1:] if own else ()), *(name for name in BESIDE if name in wanted)]
+    beside = [*(OWN_BESIDE if own else ()), *(name for name in BESIDE if name in wanted)]
     then = [name for name in wanted if name in ("host", LONGEST)]
     return [name for name in wanted if name not in (*then, *beside)], then, beside
 
@@ -184,8 +185,7 @@ def on_device(name: str, images: Images, selection: Selection, work: Path) -> li
     """A tier in QEMU; with the own kernel also the tests of its options."""
     tiers = []
     if name == LONGEST and None in images:
-        part = QEMU_PARTS[0]
-        tiers.append(pytest_tier(part, work, selection, f"tests/{part}"))
+        tiers.append(pytest_tier(KERNEL, work, selection, f"tests/{KERNEL}"))
     return [*tiers, devices.run(name, images, selection, cache_directory(name), work)]
 
 
@@ -207,7 +207,7 @@ def cache_directory(name: str) -> Path:
 
 def last_failed(name: str) -> bool:
     """Whether tests of this tier failed when they were last run."""
-    parts = [name, *QEMU_PARTS] if name == LONGEST else [name]
+    parts = [name, KERNEL, *OWN_BESIDE] if name == LONGEST else [name]
     for path in (cache_directory(part) / "v/cache/lastfailed" for part in parts):
         if path.exists() and json.loads(path.read_text()):
             return True
